@@ -1,0 +1,122 @@
+# twinspool: three layers, fs/ -> sync/ -> meta/, one program.
+#
+#   make                 the program, in this folder
+#   make check           all tests (scripts/check installs what they need first)
+#   make asan | tsan     the same tests under AddressSanitizer+UBSan, ThreadSanitizer
+#   make fuzz            every decoder's fuzzer for FUZZ_SECONDS each
+#   make lint            format, layers, static checks
+#   make install         PREFIX, DESTDIR
+#
+# O=DIR builds elsewhere; CC=clang works; FAULTS=1 compiles the named crash points in.
+
+O ?= build
+PREFIX ?= /usr/local
+FUZZ_SECONDS ?= 600
+
+LIBS := fuse3 openssl zlib sqlite3
+PKG := $(shell pkg-config --cflags $(LIBS))
+LDLIBS := $(shell pkg-config --libs $(LIBS)) -lpthread
+
+WARN := -Wall -Wextra -Werror -Wshadow -Wmissing-prototypes -Wstrict-prototypes \
+	-Wpointer-arith -Wwrite-strings -Wvla
+CFLAGS ?= -O2 -g
+ALL_CFLAGS := -std=c11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DFUSE_USE_VERSION=314 \
+	$(WARN) $(CFLAGS) $(SAN) $(PKG) -I. -fno-strict-aliasing
+ifdef FAULTS
+ALL_CFLAGS += -DTWINSPOOL_FAULTS
+endif
+
+META := $(wildcard meta/base/*.c meta/*.c)
+SYNC := $(wildcard sync/*.c sync/duty/*.c)
+FS := $(filter-out fs/main.c,$(wildcard fs/*.c))
+TESTLIB := $(wildcard tests/lib/*.c)
+UNIT := $(wildcard tests/unit/test_*.c tests/sim/test_*.c)
+FUZZ := $(wildcard tests/fuzz/fuzz_*.c)
+TOOLS := $(wildcard tests/mount/*.c tests/cyrus/*.c)
+
+obj = $(patsubst %.c,$(O)/%.o,$(1))
+UNIT_BIN := $(patsubst %.c,$(O)/%,$(UNIT))
+TOOL_BIN := $(patsubst %.c,$(O)/%,$(TOOLS))
+FUZZ_BIN := $(patsubst %.c,$(O)/%,$(FUZZ))
+LIB := $(O)/libtwinspool.a
+
+ifeq ($(O),build)
+PROGRAM := twinspool
+else
+PROGRAM := $(O)/twinspool
+endif
+
+.PHONY: all tests check asan tsan fuzz fuzzers lint format install clean
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(PROGRAM)
+
+$(PROGRAM): $(O)/fs/main.o $(LIB)
+	$(CC) $(SAN) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	ln -sf twinspool $(dir $@)mount.fuse.twinspool
+	ln -sf twinspool $(dir $@)umount.fuse.twinspool
+
+$(LIB): $(call obj,$(META) $(SYNC) $(FS))
+	rm -f $@
+	ar rcs $@ $^
+
+$(O)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(UNIT_BIN): $(O)/%: $(O)/%.o $(call obj,$(TESTLIB)) $(LIB)
+	$(CC) $(SAN) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(TOOL_BIN): $(O)/%: $(O)/%.o
+	$(CC) $(SAN) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+tests: all $(UNIT_BIN) $(TOOL_BIN)
+
+check: tests
+	tests/run --build $(O) --program $(PROGRAM)
+
+asan:
+	$(MAKE) O=$(O)/asan SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" \
+		CFLAGS="-O1 -g -fno-omit-frame-pointer" check
+
+tsan:
+	$(MAKE) O=$(O)/tsan SAN="-fsanitize=thread" CFLAGS="-O1 -g" check
+
+# The fuzzers are built whole with clang, library included, so that coverage guides them.
+fuzzers:
+	$(MAKE) O=$(O)/fuzz CC=clang CFLAGS="-O1 -g" \
+		SAN="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all" \
+		fuzz-binaries
+
+.PHONY: fuzz-binaries
+fuzz-binaries: $(FUZZ_BIN)
+
+$(FUZZ_BIN): $(O)/%: $(O)/%.o $(LIB)
+	$(CC) -fsanitize=fuzzer,address,undefined $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+fuzz: fuzzers
+	tests/fuzz/run --build $(O)/fuzz --seconds $(FUZZ_SECONDS)
+
+lint:
+	scripts/check-layers
+	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
+	mandoc -T lint -W warning docs/man/*.[0-9]
+
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h')
+
+install: all
+	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/sbin/twinspool
+	install -d $(DESTDIR)/sbin
+	ln -sf $(PREFIX)/sbin/twinspool $(DESTDIR)/sbin/mount.fuse.twinspool
+	ln -sf $(PREFIX)/sbin/twinspool $(DESTDIR)/sbin/umount.fuse.twinspool
+	install -D -m 644 docs/man/twinspool.8 $(DESTDIR)$(PREFIX)/share/man/man8/twinspool.8
+	install -D -m 644 docs/man/twinspool.conf.5 \
+		$(DESTDIR)$(PREFIX)/share/man/man5/twinspool.conf.5
+
+clean:
+	rm -rf $(O) twinspool mount.fuse.twinspool umount.fuse.twinspool
+
+-include $(patsubst %.c,$(O)/%.d,$(META) $(SYNC) $(FS) fs/main.c $(TESTLIB) $(UNIT) \
+	$(TOOLS) $(FUZZ))

@@ -1,0 +1,39 @@
+#include "meta/base/clock.h"
+
+#include <stddef.h>
+#include <time.h>
+
+static clock_source *fake;
+
+void
+clock_set_source(clock_source *source)
+{
+	fake = source;
+}
+
+static uint64_t
+read_ns(clockid_t id)
+{
+	struct timespec ts;
+
+	clock_gettime(id, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t
+clock_us(void)
+{
+	return fake != NULL ? fake() : read_ns(CLOCK_MONOTONIC) / 1000;
+}
+
+uint64_t
+clock_ms(void)
+{
+	return clock_us() / 1000;
+}
+
+uint64_t
+clock_wall_ns(void)
+{
+	return fake != NULL ? fake() * 1000 : read_ns(CLOCK_REALTIME);
+}

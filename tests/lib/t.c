@@ -1,0 +1,145 @@
+#include "tests/lib/t.h"
+#include "meta/base/log.h"
+
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAX_TESTS = 400, MAX_EXPECTED = 32 };
+
+static struct {
+	const char *name;
+	t_fn *fn;
+} tests[MAX_TESTS];
+static int n_tests;
+
+static bool failed;
+static char tmpdir[256];
+static uint64_t seed, rng;
+static const char *expected[MAX_EXPECTED];
+static int n_expected;
+
+void
+t_register(const char *name, t_fn *fn)
+{
+	if (n_tests == MAX_TESTS)
+		abort();
+	tests[n_tests].name = name;
+	tests[n_tests++].fn = fn;
+}
+
+void
+t_fail(const char *file, int line, const char *fmt, ...)
+{
+	va_list ap;
+
+	failed = true;
+	printf("# %s:%d: ", file, line);
+	va_start(ap, fmt);
+	vprintf(fmt, ap);
+	va_end(ap);
+	printf(" (T_SEED=%llu)\n", (unsigned long long)seed);
+}
+
+void
+t_expect_log(const char *text)
+{
+	if (n_expected == MAX_EXPECTED)
+		abort();
+	expected[n_expected++] = text;
+}
+
+static void
+on_log(enum log_level level, const char *line)
+{
+	if (level > LOG_LEVEL_WARN)
+		return;
+	for (int i = 0; i < n_expected; i++) {
+		if (expected[i] != NULL && strstr(line, expected[i]) != NULL) {
+			expected[i] = NULL;
+			return;
+		}
+	}
+	t_fail("log", 0, "unexpected line: %s", line);
+}
+
+static int
+remove_one(const char *path, const struct stat *st, int kind, struct FTW *ftw)
+{
+	(void)st, (void)kind, (void)ftw;
+	return remove(path);
+}
+
+const char *
+t_tmpdir(void)
+{
+	if (tmpdir[0] == '\0') {
+		const char *base = getenv("TMPDIR");
+		snprintf(tmpdir, sizeof(tmpdir), "%s/twinspool-unit.XXXXXX",
+			base ? base : "/tmp");
+		if (mkdtemp(tmpdir) == NULL)
+			abort();
+	}
+	return tmpdir;
+}
+
+uint64_t
+t_rand(void)
+{
+	rng ^= rng << 13;
+	rng ^= rng >> 7;
+	rng ^= rng << 17;
+	return rng;
+}
+
+const char *
+t_golden(void)
+{
+	const char *dir = getenv("TWINSPOOL_GOLDEN");
+
+	return dir ? dir : "tests/golden";
+}
+
+static bool
+run_one(int i)
+{
+	failed = false;
+	n_expected = 0;
+	rng = seed;
+	tests[i].fn();
+	for (int e = 0; e < n_expected; e++)
+		if (expected[e] != NULL)
+			t_fail("log", 0, "expected line never came: %s", expected[e]);
+	if (tmpdir[0] != '\0') {
+		nftw(tmpdir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+		tmpdir[0] = '\0';
+	}
+	return !failed;
+}
+
+int
+t_main(int argc, char **argv)
+{
+	const char *s = getenv("T_SEED");
+	int bad = 0;
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	seed = s ? strtoull(s, NULL, 10) : (uint64_t)time(NULL) * 2654435761u + 1;
+	log_set_hook(on_log);
+	printf("1..%d\n", n_tests);
+	for (int i = 0; i < n_tests; i++) {
+		if (argc > 1 && strstr(tests[i].name, argv[1]) == NULL) {
+			printf("ok %d - %s # SKIP not asked for\n", i + 1,
+				tests[i].name);
+			continue;
+		}
+		bool ok = run_one(i);
+		bad += !ok;
+		printf("%sok %d - %s\n", ok ? "" : "not ", i + 1, tests[i].name);
+	}
+	return bad != 0;
+}
