@@ -1,0 +1,41 @@
+/*
+ * header.h - cyrus.header text <-> names, ACL, user flags (F4), old and new form.
+ *
+ * Replication carries the file's bytes unchanged; this decodes them for checks, for the sum and
+ * for keyword names.
+ */
+#ifndef META_HEADER_H
+#define META_HEADER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define HEADER_MAX_FLAGS 128
+#define HEADER_MAX_FILE (1u << 20)
+
+struct header_acl {
+	char *id;
+	char *rights;
+};
+
+struct header {
+	int old_form; /* 2.x to 3.4: three lines */
+	char *type; /* NULL in the old form */
+	char *name; /* NULL if absent or NIL */
+	char *uniqueid; /* "" if absent */
+	char *quotaroot; /* NULL if absent or empty */
+	char *jmapid; /* newest tree's J, NULL if absent */
+	char *flags[HEADER_MAX_FLAGS]; /* NULL: a hole (NIL) or past the end */
+	struct header_acl *acl;
+	size_t n_acl;
+};
+
+/* Decodes a whole file. On success out owns its strings until header_fini. ERR_MANGLED. */
+int header_decode(const void *p, size_t n, struct header *out);
+void header_fini(struct header *h);
+
+struct buf;
+/* Writes the file of the form that h->old_form says, byte for byte as Cyrus does. */
+int header_encode(const struct header *h, struct buf *out);
+
+#endif

@@ -1,0 +1,137 @@
+/*
+ * mbox.h - one mailbox on disk: its state, what changed since a state, and a batch applied in
+ * Cyrus's own order.
+ *
+ * struct mbox_state is what the store remembers of a mailbox as of its last batch. It is the
+ * "before" of the next one; it never holds a list of records.
+ *
+ * Threads  any, but one at a time per mailbox; callers hold that mailbox's lock (a mutex of
+ *          theirs, by directory). Nothing here waits for the network.
+ * Errors   as err.h; text about what is wrong, for the administrator, goes to struct mbox_fault.
+ */
+#ifndef META_MBOX_H
+#define META_MBOX_H
+
+#include "meta/batch.h"
+#include "meta/index.h"
+#include "meta/sum.h"
+
+struct spool;
+
+struct mbox_state {
+	struct index_header header; /* minor_version 0: nothing is known */
+	struct mbox_sum sum;
+	struct change_owner owner;
+	char uniqueid[64];
+	/* the index file as of then: a cheap sign that nothing was missed (design 4) */
+	uint64_t index_mtime, index_size, index_ino;
+};
+
+/* State <-> bytes of the store; versioned, ERR_VERSION / ERR_MANGLED. */
+int mbox_state_encode(const struct mbox_state *s, struct buf *out);
+int mbox_state_decode(const void *p, size_t n, struct mbox_state *out);
+
+/* Why a mailbox must be set aside: one line for a human. */
+struct mbox_fault {
+	uint32_t uid; /* 0: the mailbox as a whole */
+	char check[32]; /* name of the invariant, as fsck prints it: "record-crc" */
+	char text[200]; /* what was found and what to do */
+};
+
+/* Reads the whole mailbox and computes its state; checks header, records, names, annotations
+ * (not bodies). ERR_NOTFOUND if there is no cyrus.index. Allocates for the duration only. */
+int mbox_load(struct spool *sp, const char *dir, struct mbox_state *out,
+	struct mbox_fault *fault);
+
+/* A record that was written since the state: its position and what it was before. */
+struct mbox_touched {
+	uint32_t recno; /* 0-based */
+	bool had; /* before is valid: it was counted then */
+	struct index_record before;
+};
+
+/* Where a body was already committed under another name, if the caller knows. Returns true and
+ * fills dir (BATCH_MAX_PATH bytes) and uid. */
+typedef bool
+mbox_ref_fn(void *arg, const char *dir, uint32_t uid, char *ref_dir, uint32_t *ref_uid);
+
+struct mbox_delta {
+	const char *dir;
+	const struct mbox_state
+		*before; /* NULL or minor_version 0: the mailbox is new */
+	const struct mbox_touched *touched;
+	size_t n_touched;
+	bool derive; /* touched is not known: look at every record above the state's modseq,
+			  * recompute the sum from the file, state no sum before */
+	bool whole; /* name every record */
+	bool annots; /* cyrus.annotations may have changed */
+	const char *from_dir; /* see batch.h */
+	mbox_ref_fn *ref;
+	void *ref_arg;
+};
+
+/* The batch that leads from the state to what is on disk now, and the new state. Also used after
+ * a repack (derive false, touched empty, generation changed): purged UIDs are found by comparing
+ * with old_index, the bytes of the index that was replaced (or NULL). Every record it names was
+ * checked (CRC, GUID present; appends: file there, size right). ERR_NOTFOUND nothing changed. */
+int mbox_delta(struct spool *sp, const struct mbox_delta *d, const void *old_index,
+	size_t old_size, struct batch *out, struct mbox_state *state_out,
+	struct mbox_fault *fault);
+
+/* What replay needs of its surroundings. All may be called from any thread. */
+struct mbox_env {
+	void *arg;
+	/* Takes the staged, verified body away from staging to (dir, name), or ERR_NOTFOUND. */
+	int (*take_body)(void *arg, const uint8_t guid[SHA1_LEN], const char *dir,
+		const char *name);
+	/* A body that is to go may still be named by somebody: true = keep it aside. */
+	bool (*keep_body)(void *arg, const uint8_t guid[SHA1_LEN]);
+	/* May (dir, name) be changed in place? True takes it until end_in_place. */
+	bool (*begin_in_place)(void *arg, const char *dir, const char *name);
+	void (*end_in_place)(void *arg, const char *dir, const char *name);
+	/* (dir, name) is another file now, or gone: drop what the kernel knows of it. */
+	void (*changed)(void *arg, const char *dir, const char *name);
+};
+
+enum mbox_apply_mode {
+	MBOX_CHECK, /* the sum before must match the state */
+	MBOX_REDO /* after a crash: whatever is there, make it so; state recomputed from disk */
+};
+
+/* What ERR_NEED asks for. */
+struct mbox_need {
+	uint8_t guid[SHA1_LEN];
+	uint64_t size;
+	uint32_t uid;
+};
+
+/* Applies a mailbox batch in Cyrus's order (body, cache, annotations, cyrus.header, records,
+ * index header) and checks the sum after and Cyrus's own CRCs. state is in and out. A batch
+ * whose sum after matches the state already is done (0). Nothing is synced: the caller syncs
+ * the spool before it records "applied".
+ * ERR_NEED: need_out says which body; nothing visible was changed, call again when it is staged.
+ * ERR_DIVERGED, ERR_SUM: see err.h. */
+int mbox_apply(struct spool *sp, const struct batch *b, enum mbox_apply_mode mode,
+	const struct mbox_env *env, struct mbox_state *state,
+	struct mbox_need *need_out, struct mbox_fault *fault);
+
+/* Applies a batch about paths outside mailboxes. Same errors. */
+int mbox_apply_path(struct spool *sp, const struct batch *b, const struct mbox_env *env,
+	struct mbox_need *need_out, struct mbox_fault *fault);
+
+/* For the comparison of one mailbox with the peer's: uid and the first 8 bytes of the record's
+ * encoded digest, for every record in order. */
+typedef int mbox_digest_fn(void *arg, uint32_t uid, uint64_t digest);
+int mbox_digests(struct spool *sp, const char *dir, mbox_digest_fn *fn, void *arg);
+
+/* A batch (DERIVED) that turns a mailbox with those digests (n pairs, ascending UID) into ours:
+ * only what differs is named, UIDs that we lack are purged. */
+struct mbox_digest {
+	uint32_t uid;
+	uint64_t digest;
+};
+int mbox_repair(struct spool *sp, const char *dir, const struct mbox_digest *theirs,
+	size_t n, mbox_ref_fn *ref, void *ref_arg, struct batch *out,
+	struct mbox_state *state_out, struct mbox_fault *fault);
+
+#endif
