@@ -1,8 +1,63 @@
+/*
+ * How it works: the command is the first argument, or the name the program was called by when
+ * mount(8) or umount(8) call their helpers. Everything else is the command's own business.
+ */
+#include "fs/cmd.h"
+#include "fs/conf.h"
+
 #include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static int cmd_help(int argc, char **argv);
+
+static const struct command {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *args, *help;
+} commands[] = {
+	{ "help", cmd_help, "[conf]",
+		"this list, or the keys of a slot's configuration" },
+};
+enum { N_COMMANDS = sizeof(commands) / sizeof(commands[0]) };
+
+static void
+print_commands(FILE *to)
+{
+	fputs("usage: twinspool COMMAND [ARGUMENTS]\n\n", to);
+	for (unsigned i = 0; i < N_COMMANDS; i++)
+		fprintf(to, "  %-8s %-34s %s\n", commands[i].name, commands[i].args,
+			commands[i].help);
+	fputs("\nA SLOT is a mount point or its configuration file. See "
+	      "twinspool(8).\n",
+		to);
+}
+
+static int
+cmd_help(int argc, char **argv)
+{
+	struct buf b = BUF_INIT;
+
+	if (argc == 2 && strcmp(argv[1], "conf") == 0)
+		conf_describe(&b);
+	else
+		print_commands(stdout);
+	fputs(buf_str(&b), stdout);
+	buf_fini(&b);
+	return CMD_OK;
+}
 
 int
-main(void)
+main(int argc, char **argv)
 {
-	fputs("twinspool: no command yet\n", stderr);
-	return 2;
+	if (argc < 2) {
+		print_commands(stderr);
+		return CMD_USAGE;
+	}
+	for (unsigned i = 0; i < N_COMMANDS; i++)
+		if (strcmp(commands[i].name, argv[1]) == 0)
+			return commands[i].run(argc - 1, argv + 1);
+	fprintf(stderr, "twinspool: no command \"%s\"; try `twinspool help`\n",
+		argv[1]);
+	return CMD_USAGE;
 }
