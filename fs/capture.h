@@ -1,0 +1,76 @@
+/*
+ * capture.h - told of every change before and after it reaches the spool.
+ *
+ * The request handlers of ops_*.c call these; what is a commit is decided here and not there.
+ *
+ * Threads  any; the kernel holds the folders of a name change locked until the handler has
+ *          answered, and a file while it is written or truncated.
+ * Errors   a positive errno, which the caller of the system call gets; 0 goes on.
+ * Redone   after the server died, a request that was begun is carried out again with the same
+ *          calls (design 3.8). A change of names that had already happened is not done twice,
+ *          but begin and end come again; everything here must bear that.
+ */
+#ifndef FS_CAPTURE_H
+#define FS_CAPTURE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+struct inode;
+
+enum cap_op {
+	CAP_CREATE,
+	CAP_MKDIR,
+	CAP_SYMLINK,
+	CAP_MKNOD,
+	CAP_LINK,
+	CAP_UNLINK,
+	CAP_RMDIR,
+	CAP_RENAME
+};
+
+struct cap_name {
+	enum cap_op op;
+	struct inode *parent;
+	const char *name;
+	/* The object: what is linked, removed or moved. NULL before a creation, and for a name
+	 * that the kernel never looked up. Filled in before capture_name_end where it exists. */
+	struct inode *target;
+	struct inode *
+		newparent; /* CAP_RENAME: where to. CAP_LINK: NULL, name is the new one */
+	const char *newname;
+	unsigned flags; /* CAP_RENAME: RENAME_NOREPLACE, RENAME_EXCHANGE */
+	struct inode *replaced; /* CAP_RENAME: what lay under newname, or NULL */
+	bool redo; /* the server died in the middle of this; it may have happened already */
+	bool done; /* begin set it: CAP_UNLINK was carried out there (moved to kept/) */
+};
+
+/* Before the backing call; a positive errno refuses it, and then end is not called. */
+int capture_name_begin(struct cap_name *op);
+/* After it, err 0 or the errno of the backing call. */
+void capture_name_end(struct cap_name *op, int err);
+
+/* Around a change of bytes [off, off + len): write, and with data NULL also fallocate and
+ * copy_file_range. fd is a read-write descriptor of the backing file. done is the number of
+ * bytes written, or a negative errno. */
+int capture_write_begin(struct inode *ino, int fd, off_t off, size_t len);
+void
+capture_write_end(struct inode *ino, int fd, off_t off, const void *data, ssize_t done);
+
+/* Carries out the sync of a file or folder; a positive errno when it failed. */
+int capture_fsync(struct inode *ino, int fd, bool datasync);
+
+/* Around setattr; to_set is FUSE_SET_ATTR_*, truncation included, st the new values. */
+int capture_attr_begin(struct inode *ino, int fd, int to_set, const struct stat *st);
+void capture_attr_end(struct inode *ino, int fd, int to_set, int err);
+
+/* Around setting (value not NULL) or removing an extended attribute. */
+int capture_xattr_begin(struct inode *ino, int fd, const char *name);
+void capture_xattr_end(struct inode *ino, int fd, const char *name, int err);
+
+/* The kernel asked for name and got ino. */
+void capture_lookup(struct inode *parent, const char *name, struct inode *ino);
+
+#endif
