@@ -1,0 +1,126 @@
+/*
+ * session.h - one connection to one peer: handshake, frames, heartbeat, end.
+ *
+ * A session is made by hub.c over a link (dialled or accepted) and lives until it is down. It
+ * proves the peer (TLS pin, then the name in HELLO), agrees on a version, and from then on hands
+ * each message that is allowed in this state to its handler.
+ *
+ * Owns     its link, both zlib streams, the queue of what is to be sent. The struct session given
+ *          to callbacks is valid until `down` returns.
+ * Threads  the loop's thread only.
+ * Errors   an error of the connection never reaches the caller of session_send as anything but
+ *          ERR_CLOSED: the session ends by itself, logs why, and calls down.
+ * Bounds   one frame as wire.h says; SESSION_HIGH bytes queued for bulk messages, SESSION_HARD
+ *          for all, then the link is dropped; inflated bytes are held only as the frame that is
+ *          being put together.
+ */
+#ifndef SYNC_SESSION_H
+#define SYNC_SESSION_H
+
+#include "sync/wire.h"
+
+struct link;
+struct loop;
+struct session;
+
+enum {
+	SESSION_HIGH =
+		2 << 20, /* bytes queued, not yet deflated: bulk is refused from here */
+	SESSION_LOW = 512 << 10, /* drained is called below this */
+	SESSION_HARD = 160 << 20,
+	SESSION_BEAT_MS = 1000, /* a HEARTBEAT when nothing was sent for so long */
+	SESSION_DEAD_MS = 10000, /* dropped when nothing was heard for so long */
+	SESSION_GREET_MS = 10000 /* TLS and HELLO must be done by then */
+};
+
+/* 0, or a negative code that drops the link; the text of the reason comes from session_reject
+ * if the handler has called it. msg is the struct of the type, valid during the call. */
+typedef int session_handler(void *node, struct session *s, const void *msg);
+
+struct session_ops {
+	/* Fill in our HELLO for this peer: role, epoch .. history. What the session knows itself
+	 * (versions, features, name, boot, clock) is set already. Pointers must stay good until the
+	 * callback has returned to the loop. */
+	void (*hello)(void *node, struct session *s, struct wire_hello *hello);
+	/* Judge the peer's HELLO. 0, or a code to refuse (session_reject gives the reason). */
+	int (*judge)(void *node, struct session *s, const struct wire_hello *hello);
+	/* HELLO has come and was accepted: messages may be sent. */
+	void (*up)(void *node, struct session *s);
+	/* After up only, once. code is why; the session is freed when this returns. */
+	void (*down)(void *node, struct session *s, int code, const char *text);
+	/* A bulk message was refused before; now there is room. */
+	void (*drained)(void *node, struct session *s);
+	/* The last seq of our journal, for HEARTBEAT. */
+	uint64_t (*journal_last)(void *node);
+	/* By enum wire_type; NULL for what the session does itself (HELLO, BYE, and HEARTBEAT
+	 * unless wanted). A message without handler breaks the protocol. */
+	session_handler *handlers[WIRE_TYPES];
+};
+
+/* Queues one message; it leaves at the end of this turn of the loop, all of a turn in one burst.
+ * msg is copied. 0; ERR_BUSY: a bulk message while session_full, nothing was queued and drained
+ * will be called; ERR_CLOSED: not up; ERR_LIMIT, ERR_NOMEM: nothing was queued. */
+int session_send(struct session *s, unsigned type, const void *msg);
+bool session_full(const struct session *s);
+
+/* Ends the session at the end of this turn, with a BYE. Calls down (later, never from within). */
+void session_end(struct session *s, enum wire_bye_code code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+/* Inside judge or a handler: the reason for the failure about to be returned; returns code. */
+int session_reject(struct session *s, int code, enum wire_bye_code bye, const char *fmt,
+	...) __attribute__((format(printf, 4, 5)));
+
+bool session_is_up(const struct session *s);
+/* The name of the peer in our configuration, and its place in the list of peers. */
+const char *session_peer(const struct session *s);
+unsigned session_peer_index(const struct session *s);
+bool session_dialled(const struct session *s); /* by us */
+unsigned session_version(const struct session *s); /* agreed; 0 before up */
+uint64_t session_features(const struct session *s);
+/* The peer's HELLO; lives as long as the session, NULL before it came. */
+const struct wire_hello *session_hello(const struct session *s);
+/* The peer's wall clock minus ours in nanoseconds, from its last HELLO or HEARTBEAT; the time on
+ * the way is in it. */
+int64_t session_clock_skew(const struct session *s);
+/* Bytes queued or on their way into the socket. */
+size_t session_queued(const struct session *s);
+
+/* What was counted, for metrics. wire bytes are those of TCP, TLS included. */
+struct session_count {
+	uint64_t messages, bytes; /* bytes before deflate, length and type included */
+};
+struct session_stats {
+	struct session_count sent[WIRE_TYPES], got[WIRE_TYPES];
+	uint64_t raw_sent, raw_got; /* all frames */
+	uint64_t zip_sent, zip_got; /* after deflate */
+	uint64_t wire_sent, wire_got; /* in TLS records, handshake included */
+	uint64_t bursts_sent;
+};
+void session_stats(const struct session *s, struct session_stats *out);
+void session_stats_add(struct session_stats *sum, const struct session_stats *more);
+
+/*
+ * For hub.c and tests. link is the session's from here, also on failure. peer NULL for an
+ * accepted one: the pin found by the link says who it is. ended is called once, last, outside
+ * any other callback of the session; after it the session is gone.
+ */
+struct session_conf {
+	struct loop *loop;
+	const char *name; /* our own */
+	uint64_t boot;
+	const struct session_ops *ops;
+	void *node;
+	/* Who has this fingerprint: place in the list and name; negative if nobody. */
+	int (*who)(void *owner, const uint8_t fingerprint[32], const char **name_out);
+	/* May this session become the peer's? It stands before up. 0, or a code to refuse. */
+	int (*elect)(void *owner, struct session *s);
+	void (*ended)(void *owner, struct session *s, int code);
+	void *owner;
+	unsigned proto_min, proto_max; /* 0: WIRE_PROTO_MIN, WIRE_PROTO_MAX */
+};
+int session_open(const struct session_conf *conf, struct link *link, bool dialled,
+	struct session **out);
+/* Ends at once, without BYE; down and ended are called before it returns. */
+void session_kill(struct session *s, int code, const char *text);
+
+#endif
