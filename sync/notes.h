@@ -1,0 +1,34 @@
+/*
+ * notes.h - paths to look at after a crash: a note is on disk before the name changes, and is
+ * taken back once the change is journaled (design 4).
+ *
+ * Owns     the file "notes" in the state folder.
+ * Threads  any; concurrent notes_add calls share a sync. No lock is held while it runs.
+ * Errors   ERR_FULL, ERR_IO, ERR_NOMEM, ERR_LIMIT (path over NOTES_MAX_PATH): nothing is noted.
+ */
+#ifndef SYNC_NOTES_H
+#define SYNC_NOTES_H
+
+#include <stddef.h>
+
+enum { NOTES_MAX_PATH = 4096 };
+
+struct notes;
+
+/* Reads what an earlier life left. A torn end is normal; other damage is logged and skipped. */
+int notes_open(const char *folder, struct notes **out);
+/* No other call may be running. */
+void notes_close(struct notes *n);
+
+/* Returns when the note is on disk. A path may be noted several times; each counts. */
+int notes_add(struct notes *n, const char *path);
+/* Takes one back; not synced, for a note too many costs one look. Unknown paths are ignored. */
+void notes_clear(struct notes *n, const char *path);
+
+/* Each path noted now, once, in no order. The callback works without a lock and may add and
+ * clear. Its result other than 0 ends the walk and is passed on. */
+typedef int notes_fn(void *arg, const char *path);
+int notes_walk(struct notes *n, notes_fn *fn, void *arg);
+size_t notes_count(struct notes *n);
+
+#endif
