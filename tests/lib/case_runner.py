@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""The runner itself: failures, crashes, hangs and leftovers must not pass; nothing that a
+case started outlives it; layers are really checked."""
+# limit: 120
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import case  # noqa: E402
+import contain  # noqa: E402
+
+RUN = os.path.join(case.ROOT, "tests", "run")
+CASES = {
+    "good": "echo 1..2; echo ok 1 - a; echo ok 2 - b",
+    "plain": "true",
+    "bad": "echo 1..2; echo ok 1 - a; echo not ok 2 - b",
+    "short": "echo 1..3; echo ok 1 - a",
+    "crash": "echo ok 1 - a; kill -SEGV $$",
+    "skipped": "echo '1..0 # skip no such thing here'",
+    "status": "echo ok 1 - a; exit 3",
+    "hang": "echo ok 1 - a; sleep 1000",
+    "leaver": "setsid sleep 1001 >/dev/null 2>&1 & echo ok 1 - a",
+    "mounter": "mkdir m; mount -t tmpfs none m; echo ok 1 - a",
+}
+
+
+def suite():
+    """A build folder whose unit tests are the little scripts above."""
+    build = case.folder()
+    folder = f"{build}/tests/unit"
+    os.makedirs(folder)
+    for name, text in CASES.items():
+        with open(f"{folder}/test_{name}", "w") as f:
+            f.write(f"#!/bin/bash\n# limit: 2\n{text}\n")
+        os.chmod(f"{folder}/test_{name}", 0o755)
+    return build
+
+
+def run(*names, build=None):
+    tmp = case.folder()
+    done = subprocess.run(
+        [RUN, "--build", build or suite(), *[f"unit/{n}" for n in names]],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=os.environ | {"TMPDIR": tmp})
+    case.equal(os.listdir(tmp), [], "left in the runner's folder")
+    return done.returncode, done.stdout.splitlines()[-1], done.stdout
+
+
+def expect(name, status, last):
+    got = run(name)
+    case.equal((got[0], got[1]), (status, last), name + "\n" + got[2])
+    return got[2]
+
+
+def test_counts():
+    expect("good", 0, "2 passed, 0 failed")
+    expect("plain", 0, "1 passed, 0 failed")
+    expect("bad", 1, "1 passed, 1 failed")
+    expect("short", 1, "1 passed, 1 failed")
+    expect("crash", 1, "1 passed, 1 failed")
+    expect("status", 1, "1 passed, 1 failed")
+
+
+def test_skips_are_no_passes():
+    text = expect("skipped", 1, "0 passed, 0 failed")
+    case.check("no such thing here" in text, "the reason is not shown")
+
+
+def test_a_hang_is_ended():
+    start = time.monotonic()
+    expect("hang", 1, "1 passed, 1 failed")
+    case.check(time.monotonic() - start < 20, "took too long")
+
+
+def test_leftovers_are_failures_and_removed():
+    text = expect("leaver", 1, "1 passed, 1 failed")
+    case.check("left behind" in text, text)
+    mine = subprocess.run(["pgrep", "-fx", "sleep 1001"], stdout=subprocess.PIPE)
+    case.equal(mine.stdout, b"", "processes left")
+    text = expect("mounter", 1, "1 passed, 1 failed")
+    case.check("left mounted" in text, text)
+
+
+def test_what_a_killed_run_left_is_cleaned_by_the_next():
+    build, tmp = suite(), case.folder()
+    with open(f"{build}/tests/unit/test_hang", "w") as f:
+        f.write("#!/bin/bash\nmkdir m; mount -t tmpfs none m\n"
+                "(trap '' TERM; exec sleep 1002) & echo started >m/up; sleep 1003\n")
+    env = os.environ | {"TMPDIR": tmp}
+    runner = subprocess.Popen([RUN, "--build", build, "unit/hang"], env=env,
+                              stdout=subprocess.DEVNULL, start_new_session=True)
+    case.wait_for(lambda: [m for m, _, _ in contain.mounts_below(tmp)
+                           if os.path.exists(m + "/up")], "the mount")
+    # All at once, so that no keeper can clean up.
+    below = contain.descendants(runner.pid)
+    for pid in [runner.pid] + below:
+        os.kill(pid, signal.SIGSTOP)
+    keeper = [p for p in below if b"--keep" in open(f"/proc/{p}/cmdline", "rb").read()]
+    for pid in [runner.pid] + keeper:
+        os.kill(pid, signal.SIGKILL)
+    for pid in below:
+        os.kill(pid, signal.SIGCONT)
+    runner.wait()
+    done = subprocess.run([RUN, "--build", build, "unit/good"], env=env,
+                          stdout=subprocess.PIPE, text=True)
+    case.equal(done.stdout.splitlines()[-1], "2 passed, 0 failed", "the next run")
+    case.equal(contain.mounts_below(tmp), [], "mounts left")
+    case.equal(os.listdir(tmp), [], "folders left")
+    left = [p for p in below if os.path.exists(f"/proc/{p}/exe")]
+    case.equal([p for p in left if p in contain.parents()], [], "processes left")
+
+
+def test_layers_are_checked():
+    tree = case.folder()
+    for name in ("meta", "sync", "fs"):
+        shutil.copytree(os.path.join(case.ROOT, name), f"{tree}/{name}")
+    check = [os.path.join(case.ROOT, "scripts", "check-layers"), tree]
+    done = subprocess.run(check, stderr=subprocess.PIPE, text=True)
+    case.equal(done.stderr, "", "this tree")
+    for path, line in (("meta/base/x.c", '#include "meta/index.h"'),
+                       ("meta/index_x.c", '#include "meta/batch.h"'),
+                       ("meta/x.h", '#include "sync/sync.h"'),
+                       ("sync/x.c", '#include "fs/conf.h"'),
+                       ("fs/x.c", '#include "sync/store.h"'),
+                       ("fs/x.c", "#include <sqlite3.h>"),
+                       ("sync/x.c", "#include <fuse_lowlevel.h>"),
+                       ("meta/x.c", "#include <openssl/evp.h>"),
+                       ("fs/x.c", '#include "conf.h"')):
+        with open(f"{tree}/{path}", "w") as f:
+            f.write(line + "\n")
+        done = subprocess.run(check, stderr=subprocess.PIPE, text=True)
+        case.equal((done.returncode, done.stderr.count("\n")), (1, 1), line + done.stderr)
+        os.unlink(f"{tree}/{path}")
+
+
+case.main()

@@ -1,0 +1,231 @@
+"""Containment: what a test case started must not outlive it.
+
+A keeper process runs one case. It is the subreaper of everything below it, so a daemon
+that left its session still ends up as its child and is found. Mounts are found by their
+path below the case's private folder. What a killed run left is found at the next start
+by the lock that it no longer holds.
+"""
+
+import ctypes
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+MARK = "TWINSPOOL_RUN"
+PREFIX = "ts-run-"
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+MNT_DETACH = 2
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def mounts_below(folder):
+    """Mount points at or below folder, innermost first: (path, device minor, type)."""
+    found = []
+    with open("/proc/self/mountinfo", "rb") as f:
+        for line in f:
+            left, _, right = line.partition(b" - ")
+            field = left.split(b" ")
+            path = os.fsdecode(field[4].decode("unicode_escape").encode("latin-1"))
+            if path == folder or path.startswith(folder + "/"):
+                minor = int(field[2].split(b":")[1])
+                found.append((path, minor, right.split(b" ")[0].decode()))
+    return found[::-1]
+
+
+def unmount_below(folder):
+    """Unmount everything below folder; a FUSE connection is aborted first, or a dead
+    server's callers would hang for ever. Returns the paths that were there."""
+    left = mounts_below(folder)
+    for path, minor, kind in left:
+        if kind.startswith("fuse"):
+            try:
+                with open(f"/sys/fs/fuse/connections/{minor}/abort", "w") as f:
+                    f.write("1")
+            except OSError:
+                pass
+        libc.umount2(os.fsencode(path), MNT_DETACH)
+    return [path for path, _, _ in left]
+
+
+def parents():
+    """pid -> parent pid, of every process but zombies."""
+    out = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as f:
+                rest = f.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        if rest[0] != b"Z":
+            out[int(name)] = int(rest[1])
+    return out
+
+
+def descendants(root):
+    up = parents()
+    found, grown = {root}, True
+    while grown:
+        grown = False
+        for pid, parent in up.items():
+            if parent in found and pid not in found:
+                found.add(pid)
+                grown = True
+    found.discard(root)
+    return sorted(found)
+
+
+def command_of(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
+            text = f.read(200).replace(b"\0", b" ").decode(errors="replace").strip()
+        return f"{pid} {text or open(f'/proc/{pid}/comm').read().strip()}"
+    except OSError:
+        return str(pid)
+
+
+def reap():
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0] != 0:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def kill_all(find, patience=10.0):
+    """SIGKILL whatever find() returns until it returns nothing; False if some stayed."""
+    end = time.monotonic() + patience
+    while True:
+        left = find()
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        reap()
+        if not left:
+            return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+
+
+def keep(folder, limit, out_path, command):
+    """Run command below folder with a time limit, output to out_path, then clean up.
+    The exit status of the keeper says how it went; notes are added to the output."""
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    stopped = []
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
+    lock = os.open(os.path.join(os.path.dirname(folder), "lock"), os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    with open(out_path, "ab") as out:
+        def note(text):
+            out.write(f"# {text}\n".encode())
+            out.flush()
+
+        start = time.monotonic()
+        proc = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            start_new_session=True, cwd=folder)
+        status = None
+        while status is None and not stopped:
+            if time.monotonic() - start > limit:
+                note(f"time limit of {limit:.0f} s reached")
+                break
+            try:
+                status = proc.wait(timeout=0.2)
+            except subprocess.TimeoutExpired:
+                pass
+        if status is None:
+            # A Python case prints where it hangs; see case.py.
+            proc.send_signal(signal.SIGUSR1)
+            time.sleep(0.3)
+        me = os.getpid()
+        end = time.monotonic() + (5 if status is not None else 0)
+        left = descendants(me)
+        while left and time.monotonic() < end:
+            time.sleep(0.05)
+            reap()
+            left = descendants(me)
+        code = 0 if status == 0 else 1
+        if left:
+            note("left behind: " + "; ".join(command_of(p) for p in left))
+            code = 1
+        mounted = unmount_below(folder)
+        if mounted:
+            note("left mounted: " + " ".join(mounted))
+            code = 1
+        if not kill_all(lambda: descendants(me)):
+            note("could not be killed: " + " ".join(map(str, descendants(me))))
+            code = 1
+        if status is None:
+            code = 124
+        elif status < 0:
+            note(f"ended by {signal.Signals(-status).name}")
+        elif status > 0:
+            note(f"exit status {status}")
+    return code
+
+
+def belongs(pid, run_id, folder):
+    """Is this process part of that run? Cyrus overwrites its environment with its title,
+    so the folder of its open files is asked too."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as f:
+            if f"{MARK}={run_id}\0".encode() in f.read() + b"\0":
+                return True
+        links = [f"/proc/{pid}/cwd"]
+        links += [f"/proc/{pid}/fd/{n}" for n in os.listdir(f"/proc/{pid}/fd")]
+    except OSError:
+        return False
+    for link in links:
+        try:
+            if os.readlink(link).startswith(folder + "/"):
+                return True
+        except OSError:
+            pass
+    return False
+
+
+def sweep(tmp):
+    """Clean what runs that are dead left behind: mounts, processes, folders."""
+    for name in sorted(os.listdir(tmp)):
+        folder = os.path.join(tmp, name)
+        if not name.startswith(PREFIX) or not os.path.isdir(folder):
+            continue
+        try:
+            lock = os.open(os.path.join(folder, "lock"), os.O_RDONLY)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            continue
+        run_id = name[len(PREFIX):]
+        print(f"# cleaning up after run {run_id}", file=sys.stderr)
+        unmount_below(folder)
+        kill_all(lambda: [p for p in parents() if belongs(p, run_id, folder)])
+        unmount_below(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def new_run(tmp):
+    """A private folder for this run, locked for as long as this process lives."""
+    run_id = f"{os.getpid()}-{int(time.time())}"
+    folder = os.path.join(tmp, PREFIX + run_id)
+    # The servers under test change to the user cyrus and must be able to pass.
+    os.mkdir(folder, 0o755)
+    os.chmod(folder, 0o755)
+    lock = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    return run_id, folder, lock
