@@ -213,7 +213,9 @@ def sweep(tmp):
         run_id = name[len(PREFIX):]
         print(f"# cleaning up after run {run_id}", file=sys.stderr)
         unmount_below(folder)
-        kill_all(lambda: [p for p in parents() if belongs(p, run_id, folder)])
+        # Not ourselves, who hold the lock file open.
+        kill_all(lambda: [p for p in parents()
+                          if p != os.getpid() and belongs(p, run_id, folder)])
         unmount_below(folder)
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
