@@ -16,6 +16,8 @@ static const struct command {
 	int (*run)(int argc, char **argv);
 	const char *args, *help;
 } commands[] = {
+	{ "keygen", cmd_keygen, "STATE-FOLDER",
+		"key and certificate; prints the fingerprint that peers pin" },
 	{ "help", cmd_help, "[conf]",
 		"this list, or the keys of a slot's configuration" },
 };
