@@ -1,11 +1,16 @@
 /*
  * spool.h - the backing tree, by openat: open, read, stage, place, sync.
  *
- * Layout of our own part, .twinspool/ in the spool's root: id, staging/, kept/ (bodies by hex
- * GUID), made at open, 0700. Paths are relative to the root, never contain "..", and no symlink
- * is followed on the way (openat2 RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS).
+ * Layout of our own part, .twinspool/ in the spool's root: id, staging/ (bodies being received
+ * and temporary files, tmp-*, which are removed at open), kept/ (bodies by hex GUID), made at
+ * open, 0700. Paths are relative to the root, never contain "..", and no symlink is followed on
+ * the way (openat2 RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS). dir "" is the root itself.
+ *
+ * Every change to the tree is made by a function of this file, so a test can stop them all after
+ * the n-th (spool_set_limit).
  *
  * Threads  any.
+ * Errors   err.h, from errno; ERR_USAGE for a path that is absolute, too long or has "..".
  */
 #ifndef META_SPOOL_H
 #define META_SPOOL_H
@@ -31,11 +36,42 @@ int spool_file(struct spool *sp, const char *dir, const char *name, int flags,
 /* The whole file, at most max bytes. */
 int spool_read(struct spool *sp, const char *dir, const char *name, size_t max,
 	struct buf *out, struct stat *st_out);
+/* Attributes of dir/name (NULL: the folder), of a symlink itself. */
+int
+spool_stat(struct spool *sp, const char *dir, const char *name, struct stat *st_out);
 /* mkdir -p; new folders get mode and owner. */
 int spool_mkdirs(struct spool *sp, const char *dir, mode_t mode, uid_t uid, gid_t gid);
 /* Writes a new file beside and renames it over dir/name (never in place). */
 int spool_replace(struct spool *sp, const char *dir, const char *name, const void *p,
 	size_t n, mode_t mode, uid_t uid, gid_t gid);
+
+/* Links from_dir/from_name to dir/name; a file there is replaced. */
+int spool_link(struct spool *sp, const char *from_dir, const char *from_name,
+	const char *dir, const char *name);
+int spool_unlink(struct spool *sp, const char *dir, const char *name);
+int spool_rmdir(struct spool *sp, const char *dir);
+/* Moves a file or folder; what is at the new name is replaced if rename(2) can. */
+int spool_move(struct spool *sp, const char *path, const char *to);
+/* Owner, mode (07777) and mtime (nanoseconds) of dir/name, each only if it differs; a symlink is
+ * not followed. SPOOL_KEEP leaves one as it is. */
+#define SPOOL_KEEP UINT64_MAX
+int spool_attrs(struct spool *sp, const char *dir, const char *name, uint64_t uid,
+	uint64_t gid, uint64_t mode, uint64_t mtime_ns);
+/* Symlink, fifo, socket or device under a name that is replaced. */
+int
+spool_symlink(struct spool *sp, const char *target, const char *dir, const char *name);
+int spool_mknod(struct spool *sp, mode_t mode, uint64_t rdev, const char *dir,
+	const char *name);
+/* All of p at that offset. */
+int spool_write(struct spool *sp, int fd, const void *p, size_t n, uint64_t offset);
+
+/* A new file on the spool's disk that has no name of its own yet: place renames it over dir/name
+ * and closes nothing; drop forgets it. name is SPOOL_TEMP_NAME bytes. */
+#define SPOOL_TEMP_NAME 40
+int spool_temp(struct spool *sp, char *name_out, int *fd_out);
+int
+spool_temp_place(struct spool *sp, const char *temp, const char *dir, const char *name);
+void spool_temp_drop(struct spool *sp, const char *temp);
 
 /* Bodies being received: written to staging under a private name, verified, then known by GUID. */
 struct spool_stage;
@@ -47,7 +83,7 @@ int spool_stage_write(struct spool_stage *st, const void *p, size_t n);
 int spool_stage_done(struct spool_stage *st, bool sync);
 void spool_stage_abort(struct spool_stage *st);
 bool spool_staged(struct spool *sp, const uint8_t guid[SHA1_LEN]);
-/* staging/<guid> -> dir/name, or ERR_NOTFOUND. */
+/* staging/<guid> -> dir/name (whatever is there is replaced), or ERR_NOTFOUND. */
 int spool_stage_take(struct spool *sp, const uint8_t guid[SHA1_LEN], const char *dir,
 	const char *name);
 
@@ -55,20 +91,35 @@ int spool_stage_take(struct spool *sp, const uint8_t guid[SHA1_LEN], const char 
 int spool_keep(struct spool *sp, const uint8_t guid[SHA1_LEN], const char *dir,
 	const char *name);
 int spool_kept_open(struct spool *sp, const uint8_t guid[SHA1_LEN], int *fd_out);
+/* Links kept/<guid> to dir/name, or ERR_NOTFOUND. */
+int spool_kept_link(struct spool *sp, const uint8_t guid[SHA1_LEN], const char *dir,
+	const char *name);
 void spool_kept_drop(struct spool *sp, const uint8_t guid[SHA1_LEN]);
 /* Everything in kept/, for the start. */
 int spool_kept_walk(struct spool *sp,
 	void (*fn)(void *arg, const uint8_t guid[SHA1_LEN]), void *arg);
 
-/* Every directory below the root that holds a cyrus.header or cyrus.index, and every other file
- * and folder (mbox false): only for the adoption of a spool that was never mounted before.
- * Skips stage./, sync./, .twinspool/ and *.NEW. */
+/* Every directory below the root that holds a cyrus.header or cyrus.index (mbox true, name NULL),
+ * and every other file and folder (mbox false; a folder comes before what is in it): only for
+ * the adoption of a spool that was never mounted before. Skips stage./, sync./, .twinspool/,
+ * *.NEW, and in a mailbox what is the mailbox's own. Stops when fn returns non-zero and returns
+ * that. */
 typedef int spool_walk_fn(
 	void *arg, const char *dir, const char *name, bool mbox, const struct stat *st);
 int spool_walk(struct spool *sp, spool_walk_fn *fn, void *arg);
+/* A name that a mailbox folder has for itself: <uid>., cyrus.index, cyrus.cache.NEW... */
+bool spool_name_is_mbox(const char *name);
+/* Is there a cyrus.header or cyrus.index in it? */
+bool spool_dir_is_mbox(struct spool *sp, const char *dir);
 
 /* Puts everything written so far on disk (syncfs). */
 int spool_sync(struct spool *sp);
 uint64_t spool_free_bytes(struct spool *sp);
+
+/* For tests: after n more changes to the tree each further one fails with ERR_IO and does
+ * nothing, as if the process had died there. Negative: no limit. */
+void spool_set_limit(struct spool *sp, long n);
+/* Changes made since the last call of it. */
+long spool_changes(struct spool *sp);
 
 #endif

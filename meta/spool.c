@@ -1,0 +1,620 @@
+/*
+ * spool.c - how the backing tree is touched.
+ *
+ * A path is resolved once, by openat2 from the root, to a descriptor of its folder; the last
+ * name is then used relative to that. So a rename or symlink made meanwhile cannot lead outside.
+ *
+ * New files are made in staging/ under tmp-<n> and renamed to where they belong, so a folder of
+ * Cyrus never holds a half-written file of ours, and what a crash leaves is swept at open.
+ */
+#include "meta/spool.h"
+
+#include "meta/base/cur.h"
+#include "meta/base/err.h"
+#include "meta/base/log.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/openat2.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define OWN ".twinspool"
+#define STAGING OWN "/staging"
+#define KEPT OWN "/kept"
+#define PATH_LIMIT 4096
+
+struct spool {
+	int root;
+	int staging, kept; /* descriptors of our own folders */
+	atomic_ulong next_temp;
+	atomic_long limit, changes;
+};
+
+/* ---- the limit of the tests ---- */
+
+static int
+change(struct spool *sp)
+{
+	long left = atomic_load(&sp->limit);
+
+	if (left == 0)
+		return ERR_IO;
+	if (left > 0)
+		atomic_store(&sp->limit, left - 1);
+	atomic_fetch_add(&sp->changes, 1);
+	return 0;
+}
+
+void
+spool_set_limit(struct spool *sp, long n)
+{
+	atomic_store(&sp->limit, n < 0 ? -1 : n);
+}
+
+long
+spool_changes(struct spool *sp)
+{
+	return atomic_exchange(&sp->changes, 0);
+}
+
+/* ---- opening ---- */
+
+static int
+open_under(int at, const char *path, int flags, mode_t mode, int *fd_out)
+{
+	struct open_how how = {
+		.flags = (uint64_t)(flags | O_CLOEXEC),
+		.mode = flags & O_CREAT ? mode : 0,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+	};
+	long fd;
+
+	do {
+		fd = syscall(SYS_openat2, at, path, &how, sizeof(how));
+	} while (fd < 0 && (errno == EINTR || errno == EAGAIN));
+	if (fd < 0)
+		return err_from_errno(errno);
+	*fd_out = (int)fd;
+	return 0;
+}
+
+static bool
+path_ok(const char *path)
+{
+	size_t n = strlen(path);
+
+	if (path[0] == '/' || n >= PATH_LIMIT)
+		return false;
+	for (const char *at = path; (at = strstr(at, "..")) != NULL; at += 2)
+		if ((at == path || at[-1] == '/') && (at[2] == '\0' || at[2] == '/'))
+			return false;
+	return true;
+}
+
+static bool
+name_ok(const char *name)
+{
+	size_t n = strlen(name);
+
+	return n > 0 && n <= NAME_MAX && strchr(name, '/') == NULL &&
+	       strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+}
+
+/* A descriptor (O_PATH) of the folder dir. */
+static int
+dir_open(struct spool *sp, const char *dir, int *fd_out)
+{
+	if (!path_ok(dir))
+		return ERR_USAGE;
+	return open_under(
+		sp->root, dir[0] != '\0' ? dir : ".", O_PATH | O_DIRECTORY, 0, fd_out);
+}
+
+/* The same, with a last name that must be one component. */
+static int
+dir_of(struct spool *sp, const char *dir, const char *name, int *fd_out)
+{
+	if (!name_ok(name))
+		return ERR_USAGE;
+	return dir_open(sp, dir, fd_out);
+}
+
+/* path -> the folder it lies in (open) and its last name (inside path). */
+static int
+split(struct spool *sp, const char *path, int *fd_out, const char **name_out)
+{
+	char dir[PATH_LIMIT];
+	const char *slash = strrchr(path, '/');
+
+	if (!path_ok(path))
+		return ERR_USAGE;
+	if (slash == NULL) {
+		*name_out = path;
+		return dir_of(sp, "", path, fd_out);
+	}
+	memcpy(dir, path, (size_t)(slash - path));
+	dir[slash - path] = '\0';
+	*name_out = slash + 1;
+	return dir_of(sp, dir, slash + 1, fd_out);
+}
+
+static int
+own_folder(int at, const char *name, int *fd_out)
+{
+	if (mkdirat(at, name, 0700) < 0 && errno != EEXIST)
+		return err_from_errno(errno);
+	return open_under(at, name, O_RDONLY | O_DIRECTORY, 0, fd_out);
+}
+
+/* Temporary files of a process that died. Staged bodies stay: they were verified. */
+static void
+sweep_staging(struct spool *sp)
+{
+	int fd = openat(sp->staging, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+	struct dirent *e;
+
+	if (d == NULL) {
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	while ((e = readdir(d)) != NULL)
+		if (strncmp(e->d_name, "tmp-", 4) == 0)
+			unlinkat(sp->staging, e->d_name, 0);
+	closedir(d);
+}
+
+int
+spool_open(const char *root, struct spool **out)
+{
+	struct spool *sp = calloc(1, sizeof(*sp));
+	int own = -1, rc;
+
+	if (sp == NULL)
+		return ERR_NOMEM;
+	sp->staging = sp->kept = -1;
+	atomic_store(&sp->limit, -1);
+	sp->root = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (sp->root < 0) {
+		rc = err_from_errno(errno);
+		goto out;
+	}
+	rc = own_folder(sp->root, OWN, &own);
+	if (rc == 0)
+		rc = own_folder(own, "staging", &sp->staging);
+	if (rc == 0)
+		rc = own_folder(own, "kept", &sp->kept);
+	if (rc != 0)
+		goto out;
+	sweep_staging(sp);
+	*out = sp;
+	sp = NULL;
+out:
+	if (own >= 0)
+		close(own);
+	spool_close(sp);
+	return rc;
+}
+
+void
+spool_close(struct spool *sp)
+{
+	if (sp == NULL)
+		return;
+	if (sp->root >= 0)
+		close(sp->root);
+	if (sp->staging >= 0)
+		close(sp->staging);
+	if (sp->kept >= 0)
+		close(sp->kept);
+	free(sp);
+}
+
+int
+spool_root_fd(const struct spool *sp)
+{
+	return sp->root;
+}
+
+/* ---- reading ---- */
+
+int
+spool_file(struct spool *sp, const char *dir, const char *name, int flags, mode_t mode,
+	int *fd_out)
+{
+	int at, rc;
+
+	if (name == NULL) {
+		if (!path_ok(dir))
+			return ERR_USAGE;
+		return open_under(
+			sp->root, dir[0] != '\0' ? dir : ".", flags, mode, fd_out);
+	}
+	rc = dir_of(sp, dir, name, &at);
+	if (rc != 0)
+		return rc;
+	if (flags & (O_CREAT | O_TRUNC))
+		rc = change(sp);
+	if (rc == 0)
+		rc = open_under(at, name, flags, mode, fd_out);
+	close(at);
+	return rc;
+}
+
+int
+spool_read(struct spool *sp, const char *dir, const char *name, size_t max,
+	struct buf *out, struct stat *st_out)
+{
+	struct stat st;
+	int fd, rc;
+
+	rc = spool_file(sp, dir, name, O_RDONLY | O_NONBLOCK, 0, &fd);
+	if (rc != 0)
+		return rc;
+	if (fstat(fd, &st) < 0) {
+		rc = err_from_errno(errno);
+		goto out;
+	}
+	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size > max) {
+		rc = S_ISREG(st.st_mode) ? ERR_LIMIT : ERR_MANGLED;
+		goto out;
+	}
+	size_t left = (size_t)st.st_size;
+	uint8_t *p = buf_room(out, left > 0 ? left : 1);
+	if (p == NULL) {
+		rc = ERR_NOMEM;
+		goto out;
+	}
+	while (left > 0) {
+		ssize_t n = pread(fd, p, left, st.st_size - (off_t)left);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			rc = err_from_errno(errno);
+			goto out;
+		}
+		if (n == 0) /* it shrank meanwhile */
+			break;
+		p += n;
+		out->len += (size_t)n;
+		left -= (size_t)n;
+	}
+	if (st_out != NULL)
+		*st_out = st;
+out:
+	close(fd);
+	return rc;
+}
+
+int
+spool_stat(struct spool *sp, const char *dir, const char *name, struct stat *st_out)
+{
+	int at, rc;
+
+	rc = name != NULL ? dir_of(sp, dir, name, &at) : dir_open(sp, dir, &at);
+	if (rc != 0)
+		return rc;
+	if (fstatat(at, name != NULL ? name : "", st_out,
+		    AT_SYMLINK_NOFOLLOW | (name != NULL ? 0 : AT_EMPTY_PATH)) < 0)
+		rc = err_from_errno(errno);
+	close(at);
+	return rc;
+}
+
+/* ---- names ---- */
+
+int
+spool_mkdirs(struct spool *sp, const char *dir, mode_t mode, uid_t uid, gid_t gid)
+{
+	char part[PATH_LIMIT];
+	int at = -1, next, rc;
+
+	if (!path_ok(dir))
+		return ERR_USAGE;
+	/* The common case: it is there. */
+	rc = dir_open(sp, dir, &at);
+	if (rc == 0)
+		close(at);
+	if (rc != ERR_NOTFOUND)
+		return rc;
+	rc = dir_open(sp, "", &at);
+	while (rc == 0 && *dir != '\0') {
+		size_t n = strcspn(dir, "/");
+		if (n > 0) {
+			memcpy(part, dir, n);
+			part[n] = '\0';
+			rc = open_under(at, part, O_PATH | O_DIRECTORY, 0, &next);
+			if (rc == ERR_NOTFOUND && (rc = change(sp)) == 0) {
+				if (mkdirat(at, part, 0700) < 0 && errno != EEXIST)
+					rc = err_from_errno(errno);
+				/* The mode last: until then only we can see inside. */
+				else if (fchownat(at, part, uid, gid,
+						 AT_SYMLINK_NOFOLLOW) < 0 ||
+					 fchmodat(at, part, mode & 07777, 0) < 0)
+					rc = err_from_errno(errno);
+				else
+					rc = open_under(at, part, O_PATH | O_DIRECTORY,
+						0, &next);
+			}
+			if (rc == 0) {
+				close(at);
+				at = next;
+			}
+		}
+		dir += n + (dir[n] == '/');
+	}
+	if (at >= 0)
+		close(at);
+	return rc;
+}
+
+int
+spool_link(struct spool *sp, const char *from_dir, const char *from_name,
+	const char *dir, const char *name)
+{
+	int from = -1, to = -1, rc;
+
+	rc = dir_of(sp, from_dir, from_name, &from);
+	if (rc == 0)
+		rc = dir_of(sp, dir, name, &to);
+	if (rc == 0)
+		rc = change(sp);
+	if (rc != 0)
+		goto out;
+	if (linkat(from, from_name, to, name, 0) == 0)
+		goto out;
+	if (errno == EEXIST && unlinkat(to, name, 0) == 0 &&
+		linkat(from, from_name, to, name, 0) == 0)
+		goto out;
+	rc = err_from_errno(errno);
+out:
+	if (from >= 0)
+		close(from);
+	if (to >= 0)
+		close(to);
+	return rc;
+}
+
+int
+spool_unlink(struct spool *sp, const char *dir, const char *name)
+{
+	int at, rc;
+
+	rc = dir_of(sp, dir, name, &at);
+	if (rc != 0)
+		return rc;
+	rc = change(sp);
+	if (rc == 0 && unlinkat(at, name, 0) < 0)
+		rc = err_from_errno(errno);
+	close(at);
+	return rc;
+}
+
+int
+spool_rmdir(struct spool *sp, const char *dir)
+{
+	const char *name;
+	int at, rc;
+
+	rc = split(sp, dir, &at, &name);
+	if (rc != 0)
+		return rc;
+	rc = change(sp);
+	if (rc == 0 && unlinkat(at, name, AT_REMOVEDIR) < 0)
+		rc = errno == ENOTEMPTY || errno == EEXIST ? ERR_EXISTS
+							   : err_from_errno(errno);
+	close(at);
+	return rc;
+}
+
+int
+spool_move(struct spool *sp, const char *path, const char *to)
+{
+	const char *from_name, *to_name;
+	int from_at = -1, to_at = -1, rc;
+
+	rc = split(sp, path, &from_at, &from_name);
+	if (rc == 0)
+		rc = split(sp, to, &to_at, &to_name);
+	if (rc == 0)
+		rc = change(sp);
+	if (rc == 0 && renameat(from_at, from_name, to_at, to_name) < 0)
+		rc = err_from_errno(errno);
+	if (from_at >= 0)
+		close(from_at);
+	if (to_at >= 0)
+		close(to_at);
+	return rc;
+}
+
+int
+spool_attrs(struct spool *sp, const char *dir, const char *name, uint64_t uid,
+	uint64_t gid, uint64_t mode, uint64_t mtime_ns)
+{
+	struct stat st;
+	const char *last = name;
+	int at, rc;
+
+	if (name == NULL && dir[0] == '\0')
+		rc = dir_open(sp, "", &at), last = ".";
+	else if (name == NULL)
+		rc = split(sp, dir, &at, &last);
+	else
+		rc = dir_of(sp, dir, name, &at);
+	if (rc != 0)
+		return rc;
+	if (fstatat(at, last, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+		rc = err_from_errno(errno);
+		goto out;
+	}
+	uint64_t had_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000u +
+			  (uint64_t)st.st_mtim.tv_nsec;
+	bool own = (uid != SPOOL_KEEP && uid != st.st_uid) ||
+		   (gid != SPOOL_KEEP && gid != st.st_gid);
+	/* A change of owner may take away set-id bits, so the mode comes after it. */
+	bool chm = mode != SPOOL_KEEP && !S_ISLNK(st.st_mode) &&
+		   (own || (mode & 07777) != (st.st_mode & 07777));
+	bool tim = mtime_ns != SPOOL_KEEP && mtime_ns != had_ns;
+	if (own && (rc = change(sp)) == 0 &&
+		fchownat(at, last, uid != SPOOL_KEEP ? (uid_t)uid : (uid_t)-1,
+			gid != SPOOL_KEEP ? (gid_t)gid : (gid_t)-1,
+			AT_SYMLINK_NOFOLLOW) < 0)
+		rc = err_from_errno(errno);
+	if (rc == 0 && chm && (rc = change(sp)) == 0 &&
+		fchmodat(at, last, (mode_t)(mode & 07777), 0) < 0)
+		rc = err_from_errno(errno);
+	if (rc == 0 && tim && (rc = change(sp)) == 0) {
+		struct timespec ts[2] = { { .tv_nsec = UTIME_OMIT },
+			{ .tv_sec = (time_t)(mtime_ns / 1000000000u),
+				.tv_nsec = (long)(mtime_ns % 1000000000u) } };
+		if (utimensat(at, last, ts, AT_SYMLINK_NOFOLLOW) < 0)
+			rc = err_from_errno(errno);
+	}
+out:
+	close(at);
+	return rc;
+}
+
+/* ---- new files ---- */
+
+static void
+temp_name(struct spool *sp, char out[SPOOL_TEMP_NAME])
+{
+	snprintf(out, SPOOL_TEMP_NAME, "tmp-%lu", atomic_fetch_add(&sp->next_temp, 1));
+}
+
+int
+spool_temp(struct spool *sp, char *name_out, int *fd_out)
+{
+	int rc;
+
+	temp_name(sp, name_out);
+	rc = change(sp);
+	if (rc != 0)
+		return rc;
+	return open_under(
+		sp->staging, name_out, O_RDWR | O_CREAT | O_EXCL, 0600, fd_out);
+}
+
+int
+spool_temp_place(struct spool *sp, const char *temp, const char *dir, const char *name)
+{
+	int at, rc;
+
+	rc = dir_of(sp, dir, name, &at);
+	if (rc != 0)
+		return rc;
+	rc = change(sp);
+	if (rc == 0 && renameat(sp->staging, temp, at, name) < 0)
+		rc = err_from_errno(errno);
+	close(at);
+	return rc;
+}
+
+void
+spool_temp_drop(struct spool *sp, const char *temp)
+{
+	if (change(sp) == 0)
+		unlinkat(sp->staging, temp, 0);
+}
+
+int
+spool_write(struct spool *sp, int fd, const void *p, size_t n, uint64_t offset)
+{
+	int rc = change(sp);
+
+	while (rc == 0 && n > 0) {
+		ssize_t w = pwrite(fd, p, n, (off_t)offset);
+		if (w < 0 && errno == EINTR)
+			continue;
+		if (w <= 0)
+			return w < 0 ? err_from_errno(errno) : ERR_IO;
+		p = (const uint8_t *)p + w;
+		n -= (size_t)w;
+		offset += (uint64_t)w;
+	}
+	return rc;
+}
+
+int
+spool_replace(struct spool *sp, const char *dir, const char *name, const void *p,
+	size_t n, mode_t mode, uid_t uid, gid_t gid)
+{
+	char temp[SPOOL_TEMP_NAME];
+	int fd, rc;
+
+	rc = spool_temp(sp, temp, &fd);
+	if (rc != 0)
+		return rc;
+	rc = spool_write(sp, fd, p, n, 0);
+	if (rc == 0 && (fchown(fd, uid, gid) < 0 || fchmod(fd, mode & 07777) < 0))
+		rc = err_from_errno(errno);
+	if (rc == 0)
+		rc = spool_temp_place(sp, temp, dir, name);
+	if (rc != 0)
+		spool_temp_drop(sp, temp);
+	close(fd);
+	return rc;
+}
+
+int
+spool_symlink(struct spool *sp, const char *target, const char *dir, const char *name)
+{
+	char temp[SPOOL_TEMP_NAME];
+	int rc;
+
+	temp_name(sp, temp);
+	rc = change(sp);
+	if (rc == 0 && symlinkat(target, sp->staging, temp) < 0)
+		rc = err_from_errno(errno);
+	if (rc != 0)
+		return rc;
+	rc = spool_temp_place(sp, temp, dir, name);
+	if (rc != 0)
+		spool_temp_drop(sp, temp);
+	return rc;
+}
+
+int
+spool_mknod(
+	struct spool *sp, mode_t mode, uint64_t rdev, const char *dir, const char *name)
+{
+	char temp[SPOOL_TEMP_NAME];
+	int rc;
+
+	temp_name(sp, temp);
+	rc = change(sp);
+	if (rc == 0 && mknodat(sp->staging, temp, mode, (dev_t)rdev) < 0)
+		rc = err_from_errno(errno);
+	if (rc != 0)
+		return rc;
+	rc = spool_temp_place(sp, temp, dir, name);
+	if (rc != 0)
+		spool_temp_drop(sp, temp);
+	return rc;
+}
+
+int
+spool_sync(struct spool *sp)
+{
+	return syncfs(sp->root) < 0 ? err_from_errno(errno) : 0;
+}
+
+uint64_t
+spool_free_bytes(struct spool *sp)
+{
+	struct statvfs st;
+
+	if (fstatvfs(sp->root, &st) < 0)
+		return 0;
+	return (uint64_t)st.f_bavail * st.f_frsize;
+}

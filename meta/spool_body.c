@@ -1,0 +1,201 @@
+/*
+ * spool_body.c - bodies outside mailboxes: being received, received, kept aside.
+ *
+ * staging/tmp-<n>   being received; nobody knows of it, swept at open
+ * staging/<guid>    complete, its SHA-1 verified; the name is given by rename, so a body is there
+ *                   whole or not at all. With sync, its bytes are on disk before the name
+ * kept/<guid>       a link to a body that was unlinked in its mailbox but is still named by
+ *                   somebody
+ */
+#include "meta/spool.h"
+
+#include "meta/base/err.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define STAGING ".twinspool/staging"
+#define KEPT ".twinspool/kept"
+#define HEX (2 * SHA1_LEN + 1)
+#define PATH_LIMIT 4096
+
+struct spool_stage {
+	struct spool *sp;
+	struct hash_sha1 *hash;
+	int fd;
+	char temp[SPOOL_TEMP_NAME];
+	uint8_t guid[SHA1_LEN];
+	uint64_t size, got;
+};
+
+int
+spool_stage_open(struct spool *sp, const uint8_t guid[SHA1_LEN], uint64_t size,
+	struct spool_stage **out)
+{
+	struct spool_stage *st = calloc(1, sizeof(*st));
+	int rc;
+
+	if (st == NULL)
+		return ERR_NOMEM;
+	st->sp = sp;
+	st->size = size;
+	memcpy(st->guid, guid, SHA1_LEN);
+	st->hash = hash_sha1_begin();
+	if (st->hash == NULL) {
+		free(st);
+		return ERR_NOMEM;
+	}
+	rc = spool_temp(sp, st->temp, &st->fd);
+	if (rc != 0) {
+		uint8_t unused[SHA1_LEN];
+		hash_sha1_end(st->hash, unused);
+		free(st);
+		return rc;
+	}
+	*out = st;
+	return 0;
+}
+
+int
+spool_stage_write(struct spool_stage *st, const void *p, size_t n)
+{
+	if (n > st->size - st->got)
+		return ERR_BODY;
+	int rc = spool_write(st->sp, st->fd, p, n, st->got);
+	if (rc != 0)
+		return rc;
+	hash_sha1_add(st->hash, p, n);
+	st->got += n;
+	return 0;
+}
+
+int
+spool_stage_done(struct spool_stage *st, bool sync)
+{
+	uint8_t sha1[SHA1_LEN];
+	char hex[HEX];
+	int rc = 0;
+
+	hash_sha1_end(st->hash, sha1);
+	if (st->got != st->size || memcmp(sha1, st->guid, SHA1_LEN) != 0)
+		rc = ERR_BODY;
+	else if (sync && fsync(st->fd) < 0)
+		rc = err_from_errno(errno);
+	if (rc == 0) {
+		hash_hex(st->guid, SHA1_LEN, hex);
+		rc = spool_temp_place(st->sp, st->temp, STAGING, hex);
+	}
+	if (rc != 0)
+		spool_temp_drop(st->sp, st->temp);
+	close(st->fd);
+	free(st);
+	return rc;
+}
+
+void
+spool_stage_abort(struct spool_stage *st)
+{
+	uint8_t unused[SHA1_LEN];
+
+	if (st == NULL)
+		return;
+	hash_sha1_end(st->hash, unused);
+	spool_temp_drop(st->sp, st->temp);
+	close(st->fd);
+	free(st);
+}
+
+bool
+spool_staged(struct spool *sp, const uint8_t guid[SHA1_LEN])
+{
+	char hex[HEX];
+	struct stat st;
+
+	hash_hex(guid, SHA1_LEN, hex);
+	return spool_stat(sp, STAGING, hex, &st) == 0;
+}
+
+int
+spool_stage_take(struct spool *sp, const uint8_t guid[SHA1_LEN], const char *dir,
+	const char *name)
+{
+	char from[sizeof(STAGING) + HEX], to[PATH_LIMIT];
+	char hex[HEX];
+
+	hash_hex(guid, SHA1_LEN, hex);
+	snprintf(from, sizeof(from), "%s/%s", STAGING, hex);
+	int n = snprintf(
+		to, sizeof(to), "%s%s%s", dir, dir[0] != '\0' ? "/" : "", name);
+	if (n < 0 || (size_t)n >= sizeof(to))
+		return ERR_USAGE;
+	return spool_move(sp, from, to);
+}
+
+int
+spool_keep(struct spool *sp, const uint8_t guid[SHA1_LEN], const char *dir,
+	const char *name)
+{
+	struct stat st;
+	char hex[HEX];
+
+	hash_hex(guid, SHA1_LEN, hex);
+	if (spool_stat(sp, KEPT, hex, &st) == 0)
+		return 0;
+	return spool_link(sp, dir, name, KEPT, hex);
+}
+
+int
+spool_kept_open(struct spool *sp, const uint8_t guid[SHA1_LEN], int *fd_out)
+{
+	char hex[HEX];
+
+	hash_hex(guid, SHA1_LEN, hex);
+	return spool_file(sp, KEPT, hex, O_RDONLY, 0, fd_out);
+}
+
+int
+spool_kept_link(struct spool *sp, const uint8_t guid[SHA1_LEN], const char *dir,
+	const char *name)
+{
+	char hex[HEX];
+
+	hash_hex(guid, SHA1_LEN, hex);
+	return spool_link(sp, KEPT, hex, dir, name);
+}
+
+void
+spool_kept_drop(struct spool *sp, const uint8_t guid[SHA1_LEN])
+{
+	char hex[HEX];
+
+	hash_hex(guid, SHA1_LEN, hex);
+	(void)spool_unlink(sp, KEPT, hex);
+}
+
+int
+spool_kept_walk(struct spool *sp, void (*fn)(void *arg, const uint8_t guid[SHA1_LEN]),
+	void *arg)
+{
+	uint8_t guid[SHA1_LEN];
+	struct dirent *e;
+	int fd, rc;
+
+	rc = spool_file(sp, KEPT, NULL, O_RDONLY | O_DIRECTORY, 0, &fd);
+	if (rc != 0)
+		return rc;
+	DIR *d = fdopendir(fd);
+	if (d == NULL) {
+		close(fd);
+		return ERR_NOMEM;
+	}
+	while ((e = readdir(d)) != NULL)
+		if (hash_unhex(e->d_name, guid, SHA1_LEN) == 0)
+			fn(arg, guid);
+	closedir(d);
+	return 0;
+}
