@@ -270,7 +270,7 @@ churn(void *arg)
 	char a[64], b[64];
 	struct stat st;
 
-	for (int i = 0; i < 700 && c->failed == NULL; i++) {
+	for (int i = 0; i < 250 && c->failed == NULL; i++) {
 		snprintf(a, sizeof a, "d/%d.c%d", 4000 + c->id, i);
 		snprintf(b, sizeof b, "d/%d.m%d", 4000 + c->id, i);
 		int fd = open(a, O_CREAT | O_EXCL | O_RDWR, 0644);
