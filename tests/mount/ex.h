@@ -148,7 +148,15 @@ ex_fork(void)
 #define AS(uid, extra) \
 	for (pid_t ex_p = ex_fork(); ex_p >= 0; JOIN(ex_p), ex_p = -1) \
 		for (bool ex_in = ex_p == 0 && ex_become(uid, extra); ex_in; \
-			fflush(stdout), _exit(0))
+			ex_in = ex_leave())
+
+/* Ends the child; never returns, but clang wants the loop above to have a step. */
+static EX_UNUSED bool
+ex_leave(void)
+{
+	fflush(stdout);
+	_exit(0);
+}
 
 static EX_UNUSED bool
 ex_become(uid_t uid, bool extra)
