@@ -98,8 +98,9 @@ def undo_all():
     return ok
 
 
-def main(tests=None):
-    """Run every test_* of the calling module; arguments select by name."""
+def main(tests=None, shared=False):
+    """Run every test_* of the calling module, or the given (name, function) pairs;
+    arguments select by name. shared: what one test set up, later ones use."""
     module = sys.modules["__main__"]
     if tests is None:
         tests = [(n, f) for n, f in vars(module).items()
@@ -131,7 +132,7 @@ def main(tests=None):
             note(traceback.format_exc())
             print(f"not ok {label}", flush=True)
         # What a test set up for itself goes with it; what the module set up before stays.
-        while len(_undo) > mark:
+        while len(_undo) > mark and not shared:
             function, args = _undo.pop()
             try:
                 function(*args)
