@@ -7,6 +7,7 @@
 #ifndef META_HEADER_H
 #define META_HEADER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,7 +20,7 @@ struct header_acl {
 };
 
 struct header {
-	int old_form; /* 2.x to 3.4: three lines */
+	bool old_form; /* 2.x to 3.4: three lines */
 	char *type; /* NULL in the old form */
 	char *name; /* NULL if absent or NIL */
 	char *uniqueid; /* "" if absent */
@@ -35,6 +36,8 @@ int header_decode(const void *p, size_t n, struct header *out);
 void header_fini(struct header *h);
 
 struct buf;
+/* Could s be written without quotes? Names of flags must be such atoms. */
+bool header_is_atom(const char *s);
 /* Writes the file of the form that h->old_form says, byte for byte as Cyrus does. */
 int header_encode(const struct header *h, struct buf *out);
 

@@ -109,10 +109,12 @@ size_t index_record_size(uint32_t minor);
 
 /* Decodes and checks a header: version, sizes, format, CRC. n may be larger than the header. */
 int index_header_decode(const void *p, size_t n, struct index_header *out);
-/* Writes start_offset bytes, CRC included; the sizes are taken from the version. */
+/* Writes start_offset bytes, CRC included; the sizes are taken from the version. ERR_LIMIT if a
+ * value does not fit its place in that version; what the version lacks is dropped. */
 int index_header_encode(const struct index_header *h, uint8_t *out);
 
-/* One record of index_record_size(minor) bytes, CRC checked (12 and later). */
+/* One record of index_record_size(minor) bytes, CRC checked (12 and later); ERR_MANGLED if the
+ * UID is 0. On ERR_CHECKSUM out has the fields as they are, for a message about them. */
 int index_record_decode(uint32_t minor, const void *p, struct index_record *out);
 int index_record_encode(uint32_t minor, const struct index_record *r, uint8_t *out);
 
@@ -140,9 +142,11 @@ uint32_t index_crc_annot(uint32_t uid, const char *entry, const char *userid,
 	const void *value, size_t len);
 #define INDEX_CRC_ANNOT_START 12345678u
 
-/* Walks the stored fields for dump: name, value, and whether it is a time. */
+/* Walks the fields that the version stores, for dump: name, value, and whether it is a time.
+ * The GUID is not among them. */
 typedef void index_field_fn(void *arg, const char *name, uint64_t value, int is_time);
 void index_header_fields(const struct index_header *h, index_field_fn *fn, void *arg);
-void index_record_fields(const struct index_record *r, index_field_fn *fn, void *arg);
+void index_record_fields(
+	uint32_t minor, const struct index_record *r, index_field_fn *fn, void *arg);
 
 #endif
