@@ -3,6 +3,11 @@
  * after; bytes <-> batch. The same bytes lie in the journal, cross the link and wait in the
  * peer's inbox.
  *
+ * The bytes: a version byte, flags, names, sums, then the changes. Numbers are varints; UIDs,
+ * modseqs and times are stated as differences to the last one stated in the same batch, since
+ * those of one commit lie close together. A field of a record or header is stated when its mask
+ * bit is set, so a change of one flag in one message takes about 55 bytes beyond the names.
+ *
  * A batch is about one mailbox (dir, uniqueid), or about one path outside any mailbox (then the
  * sums are unused). Applying it twice is the same as once.
  *
@@ -23,6 +28,7 @@
 #define BATCH_MAX \
 	(64u << 20) /* bytes of one batch; larger ones are cut by their maker */
 #define BATCH_MAX_PATH 4096
+#define BATCH_MAX_CHANGES (1u << 20)
 
 /* What a batch says beyond its changes. */
 #define BATCH_WHOLE \
@@ -38,10 +44,14 @@
 enum change_kind {
 	CHANGE_RECORD =
 		1, /* a record, new or changed; mask says which fields are stated */
-	CHANGE_PURGE = 2, /* a record that a repack dropped */
+	CHANGE_PURGE =
+		2, /* a record that a repack dropped; in a DERIVED batch the GUID may
+			   * be zero: whatever is there */
 	CHANGE_HEADER = 3, /* fields of the index header */
 	CHANGE_NAMES = 4, /* cyrus.header as a whole */
-	CHANGE_ANNOTS = 5, /* all annotations of one message, replacing what it had */
+	CHANGE_ANNOTS =
+		5, /* all annotations of one message, replacing what it had. UID 0 with
+			    * none: no message has any but those named in this batch */
 	CHANGE_OWNER = 6, /* owner and modes for the mailbox's folder and files */
 	CHANGE_FILE =
 		7, /* a regular file outside any mailbox: attributes, content by SHA-1 */
@@ -53,14 +63,21 @@ enum change_kind {
 		12 /* a path that has another name now (a folder with all below it) */
 };
 
-/* Which fields of a record or header a change states: bit i = row i of the table in batch.c. */
+/* Which fields of a record or header a change states: bit i = row i of the tables in change.c,
+ * whose order is part of the format. */
 #define CHANGE_ALL UINT64_MAX
+/* Rows that code needs by name. */
+#define CHANGE_RECORD_MODSEQ (1u << 0)
+#define CHANGE_RECORD_FLAGS (1u << 2)
+#define CHANGE_RECORD_GUID (1u << 7)
+#define CHANGE_RECORD_CACHE (3u << 17) /* cache_version, cache_crc: only in an append */
 
 struct change_record {
 	bool append; /* the UID is new: everything is stated, body included */
-	uint64_t mask; /* fields stated (update) */
-	struct index_record
-		r; /* cache_offset is never carried; uid and guid always are */
+	uint64_t
+		mask; /* fields stated (update). An update that states flags with EXPUNGED or
+			* UNLINKED states the GUID too, or it is refused */
+	struct index_record r; /* cache_offset is never carried; uid always is */
 	const uint8_t
 		*cache; /* append: the cache record, or NULL if it could not be read */
 	size_t cache_len;
@@ -75,7 +92,8 @@ struct change_purge {
 };
 
 struct change_header {
-	uint64_t mask;
+	uint64_t
+		mask; /* minor_version and NEEDS_* are carried, counts of the file not */
 	struct index_header h;
 };
 
@@ -135,22 +153,26 @@ struct batch {
 			       * or NULL */
 	struct sum before, after;
 	uint32_t sync_basic,
-		sync_annot; /* Cyrus's own sums after, as the index header has them */
+		sync_annot; /* Cyrus's own sums after, as the index header has them;
+					  * 0: unknown, or as before */
 	struct change *changes;
 	size_t n, cap;
-	struct buf arena; /* strings and bytes that batch_keep copied */
-	void **blocks; /* memory owned by the batch */
-	size_t n_blocks;
+	struct batch_block *blocks; /* memory that batch_keep handed out */
 };
 
 void batch_init(struct batch *b);
 void batch_fini(struct batch *b);
 /* A zeroed change at the end, or NULL when memory is short. */
 struct change *batch_add(struct batch *b, enum change_kind kind);
+/* n bytes that live as long as the batch, zeroed and aligned for any object. */
+void *batch_room(struct batch *b, size_t n);
 /* A copy of n bytes (NUL-terminated behind) that lives as long as the batch; NULL on failure. */
 const void *batch_keep(struct batch *b, const void *p, size_t n);
 
-/* The fields by which two headers or records differ, as a mask of the tables in batch.c. */
+/* ---- change.c: the tables of fields ---- */
+
+/* The fields by which two headers or records differ, as a mask. Cache fields of
+ * records are not compared: they are local (F7.6). */
 uint64_t change_header_diff(const struct index_header *a, const struct index_header *b);
 uint64_t change_record_diff(const struct index_record *a, const struct index_record *b);
 /* Copies the stated fields of one onto the other. */
@@ -158,6 +180,30 @@ void change_header_merge(
 	struct index_header *to, const struct index_header *from, uint64_t mask);
 void change_record_merge(
 	struct index_record *to, const struct index_record *from, uint64_t mask);
+
+/* Bytes of the stated fields. base carries the differences from one change to the next and
+ * starts zeroed on both sides. */
+struct change_base {
+	uint64_t uid, modseq, seconds;
+};
+void change_record_put(struct buf *out, struct change_base *base,
+	const struct index_record *r, uint64_t mask);
+void change_header_put(struct buf *out, struct change_base *base,
+	const struct index_header *h, uint64_t mask);
+struct rd;
+/* Fails the cursor on a mask bit without a row or a value that does not fit its field. */
+uint64_t
+change_record_get(struct rd *in, struct change_base *base, struct index_record *r);
+uint64_t
+change_header_get(struct rd *in, struct change_base *base, struct index_header *h);
+/* "name=value" of the stated fields, space before each. */
+void change_record_print(const struct index_record *r, uint64_t mask, struct buf *out);
+void change_header_print(const struct index_header *h, uint64_t mask, struct buf *out);
+/* A time as the tables write it, for other changes. */
+void change_time_put(struct buf *out, struct change_base *base, uint64_t ns);
+uint64_t change_time_get(struct rd *in, struct change_base *base);
+
+/* ---- batch.c: the bytes ---- */
 
 /* Errors: ERR_LIMIT when larger than BATCH_MAX, ERR_NOMEM. */
 int batch_encode(const struct batch *b, struct buf *out);
