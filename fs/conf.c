@@ -595,6 +595,14 @@ conf_key_name(unsigned n)
 	return n < N_KEYS ? conf_keys[n].name : NULL;
 }
 
+bool
+conf_parse_time(const char *text, uint64_t *ms_out)
+{
+	static const struct conf_key any = { .name = "time", .most = 3650 * MS_DAY };
+
+	return parse_time(&any, text, ms_out);
+}
+
 const char *
 conf_role_word(uint32_t role)
 {

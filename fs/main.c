@@ -16,6 +16,12 @@ static const struct command {
 	int (*run)(int argc, char **argv);
 	const char *args, *help;
 } commands[] = {
+	{ "umount", cmd_umount, "[--force] [--timeout TIME] SLOT",
+		"drain, prove, unmount" },
+	{ "status", cmd_status, "[--json|--metrics] [--watch] SLOT",
+		"role, positions, peers, lag, quarantine" },
+	{ "wait", cmd_wait, "[--timeout TIME] SLOT",
+		"until every peer has everything committed up to now" },
 	{ "keygen", cmd_keygen, "STATE-FOLDER",
 		"key and certificate; prints the fingerprint that peers pin" },
 	{ "help", cmd_help, "[conf]",
@@ -23,12 +29,21 @@ static const struct command {
 };
 enum { N_COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 
+/* Names that mount(8) and umount(8) call the program by. */
+static const struct {
+	const char *name;
+	int (*run)(int argc, char **argv);
+} helpers[] = {
+	{ "umount.fuse.twinspool", cmd_umount_helper },
+};
+enum { N_HELPERS = sizeof(helpers) / sizeof(helpers[0]) };
+
 static void
 print_commands(FILE *to)
 {
 	fputs("usage: twinspool COMMAND [ARGUMENTS]\n\n", to);
 	for (unsigned i = 0; i < N_COMMANDS; i++)
-		fprintf(to, "  %-8s %-34s %s\n", commands[i].name, commands[i].args,
+		fprintf(to, "  %-8s %-36s %s\n", commands[i].name, commands[i].args,
 			commands[i].help);
 	fputs("\nA SLOT is a mount point or its configuration file. See "
 	      "twinspool(8).\n",
@@ -52,6 +67,12 @@ cmd_help(int argc, char **argv)
 int
 main(int argc, char **argv)
 {
+	const char *called = argc > 0 ? strrchr(argv[0], '/') : NULL;
+
+	called = called != NULL ? called + 1 : argc > 0 ? argv[0] : "";
+	for (unsigned i = 0; i < N_HELPERS; i++)
+		if (strcmp(helpers[i].name, called) == 0)
+			return helpers[i].run(argc, argv);
 	if (argc < 2) {
 		print_commands(stderr);
 		return CMD_USAGE;
