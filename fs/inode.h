@@ -33,12 +33,11 @@ struct inode {
 	_Atomic uint32_t valid; /* written last: the rest is complete */
 	uint32_t reuse; /* high half of the nodeid, so a number never comes back */
 	uint64_t nlookup; /* what the kernel will FORGET */
-	uint64_t
-		parent; /* nodeid of the folder as of the last lookup, link or rename; 0 none */
+	/* the folder as of the last lookup, link or rename; 0 for none */
+	_Atomic uint64_t parent;
+	_Atomic uint64_t place; /* use inode_place */
 	_Atomic uint32_t
-		marks; /* capture's; an entry with marks is kept through FORGET */
-	uint32_t place_uid; /* use inode_place */
-	uint8_t place_kind, place_which;
+		marks; /* capture's; with any the entry is kept through FORGET */
 	uint8_t type; /* file type: S_IFMT bits >> 12 */
 	uint8_t handle_len;
 	int32_t handle_type;
@@ -50,12 +49,18 @@ struct inode_shared;
 size_t inode_shared_size(uint32_t max_entries);
 void inode_shared_init(struct inode_shared *sh, uint32_t max_entries);
 
+struct slot;
+struct slot_handle;
+struct super;
+
+/* Whether files of this tree can be opened again by handle; if not, says so in the log with the
+ * name of the filesystem. 0 or ERR_CONF. */
+int inode_probe(int root_fd);
 /* Starts on the spool behind root_fd (kept, not owned) with the table at sh, which may be one
  * that an earlier server left: then its entries are taken over. max_fds bounds the cache of
- * descriptors. 0, or a negative code of err.h, logged: no file handles on this filesystem, or
- * out of memory. */
-int inode_start(struct inode_shared *sh, int root_fd, unsigned max_fds);
-void inode_stop(void);
+ * descriptors. 0, or a negative code of err.h, logged. */
+int
+inode_start(struct inode_shared *sh, struct super *su, int root_fd, unsigned max_fds);
 
 uint64_t inode_nodeid(const struct inode *ino);
 struct place inode_place(const struct inode *ino);
@@ -91,7 +96,33 @@ int inode_path(struct inode *dir, char *buf, size_t size);
 int inode_peek(struct inode *dir, const char *name, struct stat *st_out,
 	struct inode **ino_out);
 
-/* Entries in use, and their bound. */
+/* Entries in use. */
 uint32_t inode_count(void);
+
+/* ---- for the request handlers and slot.c ---- */
+
+/* The entry of the file behind fd (any descriptor), found under name in parent: made if it is
+ * new, its place and parent brought up to date. With slot not NULL a lookup is counted, to be
+ * told to the kernel by that slot's answer. */
+int inode_enter(struct slot *slot, struct inode *parent, const char *name, int fd,
+	const struct stat *st, struct inode **ino_out);
+/* The counts of an answer that the kernel never got are taken back. */
+void inode_grants_undo(struct slot *slot);
+/* The kernel forgets count lookups; item is its place in the request, for a request redone. */
+void inode_forget(struct slot *slot, uint64_t item, uint64_t nodeid, uint64_t count);
+/* ino has moved to name in parent. */
+void inode_moved(struct inode *ino, struct inode *parent, const char *name);
+/* Keeps the file of ino alive without a name, until the kernel forgets it. Before the last name
+ * is removed. */
+int inode_pin(struct inode *ino);
+/* Gives an O_RDWR descriptor of ino to the cache, or closes it. */
+void inode_fd_adopt(struct inode *ino, int fd);
+/* The handle of what lies under name in the folder behind dirfd; len 0 if nothing does. */
+int inode_handle_at(int dirfd, const char *name, struct slot_handle *handle_out);
+bool inode_has_handle(const struct inode *ino, const struct slot_handle *handle);
+/* The entry with that handle, if the kernel knows it, else NULL. */
+struct inode *inode_by_handle(const struct slot_handle *handle);
+/* The descriptor of the spool's root, for as long as the server lives. */
+int inode_root_fd(void);
 
 #endif

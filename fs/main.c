@@ -16,6 +16,8 @@ static const struct command {
 	int (*run)(int argc, char **argv);
 	const char *args, *help;
 } commands[] = {
+	{ "mount", cmd_mount, "[-f] SLOT.conf",
+		"run a slot; returns when it serves, -f stays in the foreground" },
 	{ "umount", cmd_umount, "[--force] [--timeout TIME] SLOT",
 		"drain, prove, unmount" },
 	{ "status", cmd_status, "[--json|--metrics] [--watch] SLOT",

@@ -1,0 +1,74 @@
+/*
+ * cred.c - filesystem ids by the raw system calls, which are per thread.
+ *
+ * setfsuid away from 0 drops the file capabilities from the effective set; they are raised again
+ * from the permitted one. setfsuid back to 0 restores them by itself.
+ */
+#include "fs/cred.h"
+
+#include <linux/capability.h>
+#include <sched.h>
+#include <sys/fsuid.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define BIT(cap) (1u << (cap))
+
+static _Thread_local uid_t uid_now;
+static _Thread_local gid_t gid_now;
+static _Thread_local mode_t mask_now;
+
+void
+cred_thread(void)
+{
+	(void)unshare(CLONE_FS);
+	umask(0);
+}
+
+static void
+raise_again(void)
+{
+	struct __user_cap_header_struct head = { .version =
+							 _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+
+	if (syscall(SYS_capget, &head, data) != 0)
+		return;
+	data[0].effective |=
+		data[0].permitted &
+		(BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH) | BIT(CAP_FOWNER) |
+			BIT(CAP_FSETID) | BIT(CAP_MKNOD));
+	(void)syscall(SYS_capset, &head, data);
+}
+
+void
+cred_enter(uid_t uid, gid_t gid, mode_t mask)
+{
+	if (mask != mask_now) {
+		umask(mask);
+		mask_now = mask;
+	}
+	if (gid != gid_now) {
+		setfsgid(gid);
+		gid_now = gid;
+	}
+	if (uid != uid_now) {
+		setfsuid(uid);
+		uid_now = uid;
+		raise_again();
+	}
+}
+
+void
+cred_leave(void)
+{
+	if (uid_now != 0) {
+		setfsuid(0);
+		uid_now = 0;
+	}
+	if (gid_now != 0) {
+		setfsgid(0);
+		gid_now = 0;
+	}
+}

@@ -1,0 +1,49 @@
+/*
+ * inode_own.h - what inode.c and inode_fd.c share: the private half of an entry.
+ *
+ * Only those two include it. Everything in it is guarded by inode_tab.lock.
+ */
+#ifndef FS_INODE_OWN_H
+#define FS_INODE_OWN_H
+
+#include "fs/inode.h"
+
+#include <pthread.h>
+
+/* For each entry of the shared table, under the same number. All zero is the empty state. */
+struct inode_own {
+	uint32_t chain; /* next in the hash chain */
+	uint32_t holds;
+	_Atomic int pin; /* descriptor + 1 */
+	uint32_t cached[2]; /* read or path, read-write: number in the cache + 1 */
+};
+
+struct inode_table {
+	pthread_mutex_t lock;
+	int root_fd;
+	struct inode_own *own;
+};
+
+extern struct inode_table inode_tab;
+
+/* What an entry leaves behind when it goes; closed outside the lock. */
+struct inode_dead {
+	uint64_t nodeid; /* to be unpinned, or 0 */
+	int pin;
+	int fds[2];
+	unsigned nfds;
+};
+
+/* clang-format off */
+#define INODE_DEAD_NONE { 0, -1, { -1, -1 }, 0 }
+/* clang-format on */
+
+struct inode_own *inode_own(const struct inode *ino);
+/* A descriptor of the file: from its pin if it has one, else by handle. -1 with errno. */
+int inode_open_handle(const struct inode *ino, int flags);
+
+int inode_fd_start(unsigned max_fds);
+/* The entry goes: its cached descriptors are given up. Lock held. */
+void inode_fd_disown(struct inode *ino, struct inode_dead *dead);
+
+#endif

@@ -1,0 +1,44 @@
+/*
+ * mount.h - a mount from start to end: refusals, supervisor, FUSE session, threads.
+ *
+ * mount_run returns when the mount has ended. Everything named on_* runs in the server process,
+ * again in each one that takes over; their threads and memory die with it.
+ */
+#ifndef FS_MOUNT_H
+#define FS_MOUNT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+struct mount_opts {
+	const char *source; /* absolute path of SLOT.conf: the device in /proc/mounts */
+	const char *mountpoint, *spool, *state; /* absolute paths */
+	bool standby; /* mounted read-only, nothing cached by time */
+	bool xattr;
+	unsigned threads;
+	/* Before the first request is answered. takeover: an earlier server died; root_fd: the
+	 * spool. Not 0: this slot cannot run, unmount. */
+	int (*on_start)(int root_fd, bool takeover, void *arg);
+	/* Serving; in the first server only. */
+	void (*on_ready)(void *arg);
+	/* SIGTERM, SIGINT or SIGHUP, in a thread that may take its time. NULL: mount_unmount. */
+	void (*on_signal)(int sig, void *arg);
+	/* Unmounted, the last request is answered. */
+	void (*on_stop)(void *arg);
+	void *arg;
+};
+
+/* 0, or a negative code of err.h, logged. */
+int mount_run(const struct mount_opts *opts);
+
+/* In the server: unmounts, after which mount_run ends everywhere. 0, or ERR_BUSY. */
+int mount_unmount(void);
+/* In the server: the role has changed. */
+void mount_set_standby(bool standby);
+/* In the server: memory that a later server finds again; all zero in the first. */
+void *mount_shared(size_t *size_out);
+/* In the server. */
+pid_t mount_supervisor_pid(void);
+
+#endif

@@ -1,0 +1,184 @@
+/*
+ * ops_data.c - requests for the bytes of a file.
+ *
+ * A WRITE done twice puts the same bytes at the same place, and the kernel keeps the file locked
+ * until the answer, so nothing here needs a note; what was answered is never done again.
+ */
+#include "fs/ops.h"
+
+#include "fs/capture.h"
+#include "fs/slot.h"
+#include "meta/base/fault.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static int
+file_open(
+	fuse_ino_t nodeid, enum inode_fd_mode mode, struct inode **ino_out, int *fd_out)
+{
+	*fd_out = -1;
+	*ino_out = inode_get(nodeid);
+	return *ino_out == NULL ? ESTALE : inode_fd(*ino_out, mode, fd_out);
+}
+
+static void
+file_close(struct inode *ino, int fd)
+{
+	if (ino != NULL)
+		inode_fd_put(ino, fd);
+}
+
+void
+ops_data_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t off,
+	struct fuse_file_info *fi)
+{
+	struct inode *ino;
+	size_t room, got = 0;
+	char *data = slot_room(&room);
+	int fd, err = file_open(nodeid, INODE_READ, &ino, &fd);
+
+	(void)fi;
+	if (err == 0 &&
+		size > room) /* never less than asked: that would mean the end */
+		err = EINVAL;
+	while (err == 0 && got < size) {
+		ssize_t n = pread(fd, data + got, size - got, off + (off_t)got);
+
+		if (n < 0 && errno != EINTR)
+			err = errno;
+		if (n == 0)
+			break;
+		if (n > 0)
+			got += (size_t)n;
+	}
+	file_close(ino, fd);
+	if (err != 0)
+		fuse_reply_err(req, err);
+	else
+		fuse_reply_buf(req, data, got);
+}
+
+void
+ops_data_write(fuse_req_t req, fuse_ino_t nodeid, const char *data, size_t size,
+	off_t off, struct fuse_file_info *fi)
+{
+	struct inode *ino;
+	size_t put = 0;
+	int fd, err = file_open(nodeid, INODE_WRITE, &ino, &fd);
+
+	(void)fi;
+	if (err == 0)
+		err = capture_write_begin(ino, fd, off, size);
+	if (err != 0)
+		goto out;
+	FAULT("write.begun");
+	while (put < size) {
+		ssize_t n = pwrite(fd, data + put, size - put, off + (off_t)put);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			err = n < 0 ? errno : EIO;
+			break;
+		}
+		put += (size_t)n;
+	}
+	if (put > 0)
+		err = 0;
+	FAULT("write.done");
+	capture_write_end(ino, fd, off, data, err != 0 ? -err : (ssize_t)put);
+out:
+	file_close(ino, fd);
+	if (err != 0)
+		fuse_reply_err(req, err);
+	else
+		fuse_reply_write(req, put);
+}
+
+void
+ops_data_fsync(
+	fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_info *fi)
+{
+	struct inode *ino;
+	int fd, err = file_open(nodeid, INODE_ANY, &ino, &fd);
+
+	(void)fi;
+	if (err == 0)
+		err = capture_fsync(ino, fd, datasync != 0);
+	file_close(ino, fd);
+	fuse_reply_err(req, err);
+}
+
+void
+ops_data_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t off, off_t len,
+	struct fuse_file_info *fi)
+{
+	struct inode *ino;
+	int fd, err = file_open(nodeid, INODE_WRITE, &ino, &fd);
+
+	(void)fi;
+	if (err == 0)
+		err = capture_write_begin(ino, fd, off, (size_t)len);
+	if (err == 0) {
+		if (fallocate(fd, mode, off, len) != 0)
+			err = errno;
+		capture_write_end(ino, fd, off, NULL, err != 0 ? -err : (ssize_t)len);
+	}
+	file_close(ino, fd);
+	fuse_reply_err(req, err);
+}
+
+void
+ops_data_copy(fuse_req_t req, fuse_ino_t in, off_t in_off, struct fuse_file_info *in_fi,
+	fuse_ino_t out, off_t out_off, struct fuse_file_info *out_fi, size_t len,
+	int flags)
+{
+	struct inode *from, *to = NULL;
+	off_t to_off = out_off;
+	ssize_t n = 0;
+	int in_fd, out_fd = -1, err = file_open(in, INODE_READ, &from, &in_fd);
+
+	(void)in_fi;
+	(void)out_fi;
+	if (err == 0)
+		err = file_open(out, INODE_WRITE, &to, &out_fd);
+	if (err == 0)
+		err = capture_write_begin(to, out_fd, out_off, len);
+	if (err == 0) {
+		n = copy_file_range(
+			in_fd, &in_off, out_fd, &to_off, len, (unsigned)flags);
+		if (n < 0)
+			err = errno;
+		capture_write_end(to, out_fd, out_off, NULL, n < 0 ? -err : n);
+	}
+	file_close(from, in_fd);
+	file_close(to, out_fd);
+	if (err != 0)
+		fuse_reply_err(req, err);
+	else
+		fuse_reply_write(req, (size_t)n);
+}
+
+void
+ops_data_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t off, int whence,
+	struct fuse_file_info *fi)
+{
+	struct inode *ino;
+	int fd, err = file_open(nodeid, INODE_READ, &ino, &fd);
+	off_t at = -1;
+
+	(void)fi;
+	if (err == 0) {
+		at = lseek(fd, off, whence);
+		if (at < 0)
+			err = errno;
+	}
+	file_close(ino, fd);
+	if (err != 0)
+		fuse_reply_err(req, err);
+	else
+		fuse_reply_lseek(req, at);
+}
