@@ -86,5 +86,7 @@ void loop_timer_clear(struct loop *loop, struct loop_timer *t);
 
 void loop_hook_add(struct loop *loop, struct loop_hook *h);
 void loop_hook_del(struct loop *loop, struct loop_hook *h);
+/* Something was queued that hooks send: if they are running, they run once more. */
+void loop_hook_again(struct loop *loop);
 
 #endif

@@ -99,10 +99,12 @@ struct session_stats {
 void session_stats(const struct session *s, struct session_stats *out);
 void session_stats_add(struct session_stats *sum, const struct session_stats *more);
 
+/* Why it ended, in words; "" before. */
+const char *session_reason(const struct session *s);
+
 /*
- * For hub.c and tests. link is the session's from here, also on failure. peer NULL for an
- * accepted one: the pin found by the link says who it is. ended is called once, last, outside
- * any other callback of the session; after it the session is gone.
+ * For hub.c and tests. The link is the session's from here, also on failure. Whose session it is
+ * is found by the fingerprint that the link has proven.
  */
 struct session_conf {
 	struct loop *loop;
@@ -112,15 +114,24 @@ struct session_conf {
 	void *node;
 	/* Who has this fingerprint: place in the list and name; negative if nobody. */
 	int (*who)(void *owner, const uint8_t fingerprint[32], const char **name_out);
-	/* May this session become the peer's? It stands before up. 0, or a code to refuse. */
-	int (*elect)(void *owner, struct session *s);
+	/* May this session become the peer's? Asked before up; a code refuses, and the owner has
+	 * called session_reject. */
+	int (*elect)(void *owner, struct session *s, const struct wire_hello *hello);
+	/* It was elected and is no more; after the node's own down. */
+	void (*lost)(void *owner, struct session *s);
+	/* The last call; the session is freed when it returns. */
 	void (*ended)(void *owner, struct session *s, int code);
 	void *owner;
+	/* An end with the same words as the last one is logged at level debug. NULL: never. */
+	const char *said;
 	unsigned proto_min, proto_max; /* 0: WIRE_PROTO_MIN, WIRE_PROTO_MAX */
 };
 int session_open(const struct session_conf *conf, struct link *link, bool dialled,
 	struct session **out);
-/* Ends at once, without BYE; down and ended are called before it returns. */
+/* As session_end, but `down` and `lost` are called before it returns; not from a callback of
+ * this session. */
+void session_end_now(struct session *s, enum wire_bye_code code, const char *text);
+/* Ends at once, without BYE; all calls are made before it returns. Not from its callbacks. */
 void session_kill(struct session *s, int code, const char *text);
 
 #endif

@@ -1,0 +1,965 @@
+/*
+ * session.c - one connection, as a machine of states and events.
+ *
+ *   state    what holds                                leaves by
+ *   PROVE    TCP and TLS are being set up              PROVEN, END, LOST
+ *   GREET    our HELLO is out, theirs has not come     ACCEPTED, END, LOST
+ *   UP       messages flow                             END, LOST
+ *   CLOSING  our BYE is queued, nothing is read        FLUSHED, LOST
+ *   LINGER   our side is shut; bytes are thrown away   LOST
+ *   OVER     freed at the end of this turn
+ *
+ * END is ours (a BYE goes out), LOST is the line's or the peer's (nothing more can be said).
+ * LINGER exists because closing a socket with unread bytes resets the connection, and a reset may
+ * overtake the BYE that says why.
+ *
+ * Out: frames are queued plain in `raw`; at the end of a turn they are deflated as one burst into
+ * `out`, and `out` is written. Nothing is deflated while `out` has bytes, so behind a slow line
+ * what is queued collects into larger bursts. In: bytes are inflated into `in` in small steps,
+ * whole frames are taken off its front. Until HELLO has come `in` holds plain bytes.
+ *
+ * Nothing frees a session but `finish`, called from the turn's hook (or session_kill), so a
+ * pointer to it stays good through all callbacks of a turn.
+ */
+#include "sync/session.h"
+#include "sync/link.h"
+#include "sync/loop.h"
+#include "sync/zip.h"
+#include "meta/base/clock.h"
+#include "meta/base/err.h"
+#include "meta/base/log.h"
+
+#include <inttypes.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	READ_STEP = 16 << 10, /* one TLS record */
+	READS_PER_TURN = 64,
+	INFLATE_STEP = 64 << 10,
+	DEFLATE_STEP = 256 << 10,
+	WRITE_PER_TURN = 2 << 20,
+	FAST_FROM = 64 << 10, /* a burst of so much is bulk: less effort in deflate */
+	CLOSE_MS = 2000 /* for BYE to leave, and for the peer's end to come */
+};
+
+#define STATE_TABLE(X) \
+	X(ST_PROVE, "proving") \
+	X(ST_GREET, "greeting") \
+	X(ST_UP, "up") \
+	X(ST_CLOSING, "closing") \
+	X(ST_LINGER, "lingering") \
+	X(ST_OVER, "over")
+#define EVENT_TABLE(X) \
+	X(EV_PROVEN, "proven") \
+	X(EV_ACCEPTED, "accepted") \
+	X(EV_END, "end") \
+	X(EV_FLUSHED, "flushed") \
+	X(EV_LOST, "lost")
+#define SESSION_ENUM(name, text) name,
+#define SESSION_TEXT(name, text) text,
+enum state { STATE_TABLE(SESSION_ENUM) };
+enum event { EVENT_TABLE(SESSION_ENUM) };
+static const char *const state_names[] = { STATE_TABLE(SESSION_TEXT) };
+static const char *const event_names[] = { EVENT_TABLE(SESSION_TEXT) };
+
+struct session {
+	struct session_conf conf;
+	struct link *link;
+	struct loop_fd fd;
+	struct loop_hook hook;
+	struct loop_timer timer;
+
+	enum state state;
+	unsigned where; /* enum wire_when bits that hold */
+	bool dialled, was_up, told_down;
+	int peer_index;
+	char peer[WIRE_NAME_MAX + 1];
+	unsigned version;
+	uint64_t features;
+
+	struct zip_out *zip_out;
+	struct zip_in *zip_in;
+	struct buf raw, out, in;
+	size_t raw_off, out_off;
+	short blocked; /* the link took nothing: the events to wait for; 0: go on */
+	bool refused; /* a bulk message was, so drained is owed */
+	uint64_t sent_ms, got_ms;
+
+	union wire_any theirs; /* HELLO */
+	struct buf hello_frame; /* theirs points into it */
+	struct rec_mem hello_mem;
+	int64_t skew_ns;
+	struct session_stats stats;
+
+	int code; /* why it ends; 0: it does not */
+	char reason[256];
+	enum wire_bye_code reject_bye; /* what session_reject left for its caller */
+	char reject[256];
+};
+
+static void step(struct session *s, enum event ev);
+
+/* --- ending -------------------------------------------------------------------------- */
+
+static int
+bye_to_code(unsigned bye)
+{
+	switch (bye) {
+	case WIRE_BYE_STOP:
+	case WIRE_BYE_DUPLICATE:
+		return ERR_CLOSED;
+	case WIRE_BYE_TIMEOUT:
+		return ERR_TIMEOUT;
+	case WIRE_BYE_VERSION:
+		return ERR_VERSION;
+	case WIRE_BYE_PROTO:
+		return ERR_PROTO;
+	case WIRE_BYE_BUSY:
+		return ERR_LIMIT;
+	default:
+		return ERR_PEER;
+	}
+}
+
+static bool
+ending(const struct session *s)
+{
+	return s->code != 0;
+}
+
+/* Said once, where the end is noticed. What is expected or said before is not worth a warning. */
+static void
+say_end(const struct session *s)
+{
+	bool known = s->conf.said != NULL && strcmp(s->conf.said, s->reason) == 0;
+	void (*say)(const char *fmt, ...) = log_warn;
+
+	if (known || (s->code == ERR_LINK && !s->was_up && s->dialled))
+		say = log_debug;
+	else if (s->code == ERR_CLOSED)
+		say = log_info;
+	say("session: ended: peer=%s where=%s state=%s reason=\"%s\"", s->peer,
+		s->link->where, state_names[s->state], s->reason);
+}
+
+/* The peer or the line ended it. */
+static void
+lose(struct session *s, int code, const char *text)
+{
+	if (!ending(s)) {
+		s->code = code;
+		snprintf(s->reason, sizeof(s->reason), "%s", text);
+		say_end(s);
+	}
+	step(s, EV_LOST);
+}
+
+static void
+end_with(struct session *s, int code, enum wire_bye_code bye, const char *text)
+{
+	struct wire_bye msg = { (uint8_t)bye, s->reason };
+
+	if (ending(s))
+		return;
+	s->code = code;
+	snprintf(s->reason, sizeof(s->reason), "%s", text);
+	say_end(s);
+	if (s->state == ST_PROVE || wire_encode(WIRE_BYE, s->version, &msg, &s->raw)) {
+		step(s, EV_LOST);
+		return;
+	}
+	step(s, EV_END);
+}
+
+void
+session_end(struct session *s, enum wire_bye_code code, const char *fmt, ...)
+{
+	char text[sizeof(s->reason)];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	end_with(s, bye_to_code(code), code, text);
+}
+
+int
+session_reject(
+	struct session *s, int code, enum wire_bye_code bye, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(s->reject, sizeof(s->reject), fmt, ap);
+	va_end(ap);
+	s->reject_bye = bye;
+	return code;
+}
+
+/* A callback said no. */
+static void
+end_rejected(struct session *s, int code)
+{
+	bool why = s->reject[0] != '\0';
+	enum err_consequence todo = err_consequence(code);
+
+	end_with(s, code,
+		why                        ? s->reject_bye
+		: todo == ERR_DO_DROP_LINK ? WIRE_BYE_PROTO
+					   : WIRE_BYE_INTERNAL,
+		why ? s->reject : err_text(code));
+	s->reject[0] = '\0';
+}
+
+/* The node hears of the end of what it was told is up, once. */
+static void
+tell_down(struct session *s)
+{
+	if (!s->was_up || s->told_down)
+		return;
+	s->told_down = true;
+	s->conf.ops->down(s->conf.node, s, s->code, s->reason);
+	if (s->conf.lost != NULL)
+		s->conf.lost(s->conf.owner, s);
+}
+
+static void
+finish(struct session *s)
+{
+	tell_down(s);
+	loop_fd_del(s->conf.loop, &s->fd);
+	loop_hook_del(s->conf.loop, &s->hook);
+	loop_timer_clear(s->conf.loop, &s->timer);
+	if (s->conf.ended != NULL)
+		s->conf.ended(s->conf.owner, s, s->code);
+	link_close(s->link);
+	zip_out_close(s->zip_out);
+	zip_in_close(s->zip_in);
+	buf_fini(&s->raw);
+	buf_fini(&s->out);
+	buf_fini(&s->in);
+	buf_fini(&s->hello_frame);
+	rec_mem_fini(&s->hello_mem);
+	free(s);
+}
+
+void
+session_end_now(struct session *s, enum wire_bye_code code, const char *text)
+{
+	session_end(s, code, "%s", text);
+	tell_down(s);
+}
+
+void
+session_kill(struct session *s, int code, const char *text)
+{
+	lose(s, code, text);
+	finish(s);
+}
+
+/* A buffer that held one big frame does not keep its memory. */
+static void
+shrink(struct buf *b)
+{
+	if (b->len == 0 && b->cap > SESSION_HIGH)
+		buf_fini(b);
+}
+
+/* --- sending ------------------------------------------------------------------------- */
+
+size_t
+session_queued(const struct session *s)
+{
+	return s->raw.len - s->raw_off + s->out.len - s->out_off;
+}
+
+bool
+session_full(const struct session *s)
+{
+	return s->raw.len - s->raw_off >= SESSION_HIGH;
+}
+
+/* What must be true here for the peer to be allowed to get it: its FED is our FEEDS. */
+static bool
+may_send(const struct session *s, const struct wire_kind *k)
+{
+	unsigned theirs = s->where & ~(unsigned)WIRE_LIVE;
+
+	if ((s->where & WIRE_FED) != 0)
+		theirs |= WIRE_FEEDS;
+	if ((s->where & WIRE_FEEDS) != 0)
+		theirs |= WIRE_FED;
+	return (k->when & theirs) != 0;
+}
+
+static int
+queue(struct session *s, unsigned type, const void *msg)
+{
+	size_t before = s->raw.len;
+	int rc = wire_encode(type, s->version, msg, &s->raw);
+
+	if (rc == 0) {
+		s->stats.sent[type].messages++;
+		s->stats.sent[type].bytes += s->raw.len - before;
+		s->stats.raw_sent += s->raw.len - before;
+		loop_hook_again(s->conf.loop);
+	} else if (buf_ok(&s->raw) != 0) {
+		lose(s, ERR_NOMEM, "out of memory for what is to be sent");
+	}
+	return rc;
+}
+
+int
+session_send(struct session *s, unsigned type, const void *msg)
+{
+	const struct wire_kind *k = wire_kind(type);
+	int rc;
+
+	if (s->state != ST_UP || ending(s))
+		return ERR_CLOSED;
+	if (k == NULL || !may_send(s, k))
+		return ERR_USAGE;
+	if (k->bulk && session_full(s)) {
+		s->refused = true;
+		return ERR_BUSY;
+	}
+	if (session_queued(s) > SESSION_HARD) {
+		session_end(s, WIRE_BYE_BUSY, "the peer takes nothing: queued=%zu",
+			session_queued(s));
+		return ERR_CLOSED;
+	}
+	rc = queue(s, type, msg);
+	if (rc == 0 && type == WIRE_START)
+		s->where |= WIRE_FEEDS;
+	return rc;
+}
+
+static void
+send_beat(struct session *s)
+{
+	struct wire_heartbeat beat = { clock_wall_ns(), 0 };
+
+	if (s->conf.ops->journal_last != NULL)
+		beat.journal_last = s->conf.ops->journal_last(s->conf.node);
+	session_send(s, WIRE_HEARTBEAT, &beat);
+}
+
+/* Writes what was deflated. False if some is left. */
+static bool
+write_out(struct session *s)
+{
+	while (s->out_off < s->out.len) {
+		size_t left = s->out.len - s->out_off, n;
+		int rc = link_write(s->link, s->out.data + s->out_off,
+			left < READ_STEP ? left : READ_STEP, &n);
+
+		if (rc != 0) {
+			lose(s, rc, link_reason(s->link));
+			return false;
+		}
+		if (n == 0) {
+			s->blocked = s->link->wants != 0 ? s->link->wants : POLLOUT;
+			return false;
+		}
+		s->out_off += n;
+	}
+	buf_clear(&s->out);
+	s->out_off = 0;
+	return true;
+}
+
+/* Deflates the next part of the queue; the last part of it ends with a flush. */
+static void
+deflate_next(struct session *s)
+{
+	size_t left = s->raw.len - s->raw_off;
+	size_t n = left < DEFLATE_STEP ? left : DEFLATE_STEP;
+	int rc = zip_out_add(s->zip_out, s->raw.data + s->raw_off, n, n == left,
+		left > FAST_FROM, &s->out);
+
+	if (rc != 0) {
+		lose(s, rc, "cannot deflate");
+		return;
+	}
+	s->raw_off += n;
+	if (s->raw_off == s->raw.len) {
+		buf_clear(&s->raw);
+		s->raw_off = 0;
+		shrink(&s->raw);
+		s->stats.bursts_sent++;
+	} else if (s->raw_off > SESSION_HIGH) {
+		buf_drop(&s->raw, s->raw_off);
+		s->raw_off = 0;
+	}
+	s->stats.zip_sent += s->out.len;
+	s->sent_ms = clock_ms();
+}
+
+static void
+flush(struct session *s)
+{
+	size_t written = 0;
+
+	while (s->state < ST_LINGER && s->blocked == 0) {
+		if (!write_out(s))
+			break;
+		if (s->raw_off == s->raw.len)
+			break;
+		if (written > WRITE_PER_TURN) {
+			loop_hook_again(s->conf.loop);
+			break;
+		}
+		deflate_next(s);
+		written += s->out.len;
+	}
+}
+
+/* --- receiving ----------------------------------------------------------------------- */
+
+static void
+on_bye(struct session *s, const struct wire_bye *bye)
+{
+	char text[sizeof(s->reason)], *at;
+
+	/* The peer's words go into our log: one line of them, printable. */
+	snprintf(text, sizeof(text), "the peer says: %s: %.180s",
+		wire_bye_text(bye->code), bye->text);
+	for (at = text; *at != '\0'; at++)
+		if ((unsigned char)*at < 0x20 || *at == '"' || *at == 0x7f)
+			*at = '?';
+	lose(s,
+		bye->code == WIRE_BYE_STOP || bye->code == WIRE_BYE_DUPLICATE
+			? ERR_CLOSED
+			: ERR_PEER,
+		text);
+}
+
+static void
+heard_clock(struct session *s, uint64_t theirs)
+{
+	s->skew_ns = (int64_t)(theirs - clock_wall_ns());
+}
+
+static int
+dispatch(struct session *s, unsigned type, const union wire_any *msg)
+{
+	session_handler *fn = s->conf.ops->handlers[type];
+
+	if (type == WIRE_BYE) {
+		on_bye(s, &msg->bye);
+		return 0;
+	}
+	if (type == WIRE_START)
+		s->where |= WIRE_FED;
+	if (type == WIRE_HEARTBEAT) {
+		heard_clock(s, msg->heartbeat.clock);
+		if (fn == NULL)
+			return 0;
+	}
+	if (fn == NULL)
+		return session_reject(s, ERR_PROTO, WIRE_BYE_PROTO,
+			"nobody here takes %s", wire_kind(type)->name);
+	return fn(s->conf.node, s, msg);
+}
+
+/* One whole frame. */
+static void
+on_frame(struct session *s, const struct wire_frame *f, const uint8_t *fields)
+{
+	const struct wire_kind *k = wire_kind(f->type);
+	struct rec_mem mem = { 0 };
+	union wire_any msg;
+	int rc;
+
+	s->stats.got[f->type].messages++;
+	s->stats.got[f->type].bytes += f->head + f->body;
+	s->stats.raw_got += f->head + f->body;
+	rc = wire_decode(f->type, s->version, fields, f->body, &mem, &msg);
+	if (rc == 0)
+		rc = dispatch(s, f->type, &msg);
+	else if (rc != ERR_NOMEM)
+		rc = session_reject(s, rc, WIRE_BYE_PROTO,
+			"%s does not parse: bytes=%zu", k->name, f->body);
+	if (rc != 0)
+		end_rejected(s, rc);
+	rec_mem_fini(&mem);
+}
+
+/* Looks at the front of n bytes. True if a whole frame is there that may come now. */
+static bool
+front_frame(struct session *s, const uint8_t *p, size_t n, struct wire_frame *f)
+{
+	int rc = wire_peek(p, n, s->version, f);
+
+	if (rc != 0) {
+		session_end(s, rc == ERR_VERSION ? WIRE_BYE_VERSION : WIRE_BYE_PROTO,
+			rc == ERR_VERSION ? "a message of an unknown type"
+					  : "garbage, or a frame over its limit");
+		return false;
+	}
+	if (f->type == 0)
+		return false;
+	if ((wire_kind(f->type)->when & s->where) == 0) {
+		session_end(s, WIRE_BYE_PROTO, "%s may not come now: state=%s",
+			wire_kind(f->type)->name, state_names[s->state]);
+		return false;
+	}
+	return n - f->head >= f->body;
+}
+
+/* Takes whole frames off the front of `in`. */
+static void
+take_frames(struct session *s)
+{
+	size_t off = 0;
+	struct wire_frame f;
+
+	while (!ending(s) && front_frame(s, s->in.data + off, s->in.len - off, &f)) {
+		on_frame(s, &f, s->in.data + off + f.head);
+		off += f.head + f.body;
+	}
+	buf_drop(&s->in, off);
+	shrink(&s->in);
+}
+
+static void
+inflate_all(struct session *s, const uint8_t *p, size_t n)
+{
+	bool full = true;
+
+	while (!ending(s) && (n > 0 || full)) {
+		size_t used;
+		int rc =
+			zip_in_add(s->zip_in, p, n, INFLATE_STEP, &s->in, &used, &full);
+
+		if (rc != 0) {
+			session_end(s,
+				rc == ERR_PROTO ? WIRE_BYE_PROTO : WIRE_BYE_INTERNAL,
+				"cannot inflate: %s", err_text(rc));
+			return;
+		}
+		p += used;
+		n -= used;
+		take_frames(s);
+	}
+}
+
+/* --- HELLO --------------------------------------------------------------------------- */
+
+static void
+send_hello(struct session *s)
+{
+	struct wire_hello h = { 0 };
+	size_t before = s->out.len;
+	int rc;
+
+	s->conf.ops->hello(s->conf.node, s, &h);
+	h.proto_min = s->conf.proto_min;
+	h.proto_max = s->conf.proto_max;
+	h.features = WIRE_FEATURES;
+	h.name = s->conf.name;
+	h.boot = s->conf.boot;
+	h.clock = clock_wall_ns();
+	rc = wire_encode(WIRE_HELLO, s->conf.proto_max, &h, &s->out);
+	if (rc != 0) {
+		lose(s, rc, "our own HELLO does not fit");
+		return;
+	}
+	s->stats.sent[WIRE_HELLO].messages++;
+	s->stats.sent[WIRE_HELLO].bytes += s->out.len - before;
+	s->stats.raw_sent += s->out.len - before;
+	s->sent_ms = clock_ms();
+}
+
+/* The two versions stand first in every HELLO that will ever be, and say how to read the rest. */
+static bool
+agree_version(struct session *s, const uint8_t *p, size_t n)
+{
+	struct rd r = rd_over(p, n);
+	uint64_t lo = rd_varint(&r), hi = rd_varint(&r);
+
+	if (!rd_ok(&r) || lo > hi || lo == 0) {
+		session_end(s, WIRE_BYE_PROTO, "HELLO does not parse");
+		return false;
+	}
+	if (lo > s->conf.proto_max || hi < s->conf.proto_min) {
+		session_end(s, WIRE_BYE_VERSION,
+			"no common version: peer=%" PRIu64 "..%" PRIu64 " own=%u..%u",
+			lo, hi, s->conf.proto_min, s->conf.proto_max);
+		return false;
+	}
+	s->version = hi < s->conf.proto_max ? (unsigned)hi : s->conf.proto_max;
+	return true;
+}
+
+static void
+judge_hello(struct session *s)
+{
+	const struct wire_hello *h = &s->theirs.hello;
+	int rc;
+
+	if (strcmp(h->name, s->peer) != 0) {
+		session_end(s, WIRE_BYE_NAME,
+			"the peer with this certificate is %s here", s->peer);
+		return;
+	}
+	s->features = h->features & WIRE_FEATURES;
+	heard_clock(s, h->clock);
+	rc = s->conf.ops->judge != NULL ? s->conf.ops->judge(s->conf.node, s, h) : 0;
+	if (rc == 0 && !ending(s) && s->conf.elect != NULL)
+		rc = s->conf.elect(s->conf.owner, s, h);
+	if (rc != 0)
+		end_rejected(s, rc);
+	else if (!ending(s))
+		step(s, EV_ACCEPTED);
+}
+
+/* `in` is plain until HELLO is whole; what is behind it is deflated already. */
+static void
+greet(struct session *s)
+{
+	struct wire_frame f;
+	int rc;
+
+	if (!front_frame(s, s->in.data, s->in.len, &f))
+		return;
+	if (f.type != WIRE_HELLO) {
+		session_end(s, WIRE_BYE_PROTO, "no HELLO first");
+		return;
+	}
+	s->hello_frame = s->in;
+	s->in = (struct buf)BUF_INIT;
+	const uint8_t *fields = s->hello_frame.data + f.head;
+	if (!agree_version(s, fields, f.body))
+		return;
+	rc = wire_decode(
+		WIRE_HELLO, s->version, fields, f.body, &s->hello_mem, &s->theirs);
+	if (rc != 0) {
+		session_end(
+			s, WIRE_BYE_PROTO, "HELLO does not parse: bytes=%zu", f.body);
+		return;
+	}
+	s->stats.got[WIRE_HELLO].messages++;
+	s->stats.got[WIRE_HELLO].bytes += f.head + f.body;
+	s->stats.raw_got += f.head + f.body;
+	s->where = WIRE_HELD;
+	judge_hello(s);
+	if (!ending(s))
+		inflate_all(s, fields + f.body, s->hello_frame.len - f.head - f.body);
+}
+
+/* --- states and events --------------------------------------------------------------- */
+
+/* TLS is up: who is it? */
+static void
+on_proven(struct session *s)
+{
+	const char *name = NULL;
+	int rc, who = s->conf.who(s->conf.owner, s->link->print, &name);
+
+	if (who < 0) {
+		lose(s, ERR_CERT, "a certificate that no peer has");
+		return;
+	}
+	s->peer_index = who;
+	snprintf(s->peer, sizeof(s->peer), "%s", name);
+	rc = zip_out_open(&s->zip_out);
+	if (rc == 0)
+		rc = zip_in_open(&s->zip_in);
+	if (rc != 0) {
+		lose(s, rc, err_text(rc));
+		return;
+	}
+	s->where = WIRE_GREET;
+	send_hello(s);
+}
+
+static void
+on_accepted(struct session *s)
+{
+	s->was_up = true;
+	s->got_ms = s->sent_ms = clock_ms();
+	loop_timer_set(s->conf.loop, &s->timer, SESSION_BEAT_MS);
+	log_info("session: up: peer=%s where=%s dialled=%d version=%u", s->peer,
+		s->link->where, s->dialled, s->version);
+	s->conf.ops->up(s->conf.node, s);
+}
+
+static void
+step(struct session *s, enum event ev)
+{
+	enum state before = s->state;
+
+	switch (ev) {
+	case EV_PROVEN:
+		if (before == ST_PROVE)
+			s->state = ST_GREET;
+		break;
+	case EV_ACCEPTED:
+		if (before == ST_GREET)
+			s->state = ST_UP;
+		break;
+	case EV_END:
+		if (before == ST_GREET || before == ST_UP)
+			s->state = ST_CLOSING;
+		break;
+	case EV_FLUSHED:
+		if (before == ST_CLOSING)
+			s->state = ST_LINGER;
+		break;
+	case EV_LOST:
+		s->state = ST_OVER;
+		break;
+	}
+	if (s->state == before)
+		return;
+	log_debug("session: peer=%s %s -> %s on %s", s->peer, state_names[before],
+		state_names[s->state], event_names[ev]);
+	loop_hook_again(s->conf.loop);
+	switch (s->state) {
+	case ST_GREET:
+		on_proven(s);
+		break;
+	case ST_UP:
+		on_accepted(s);
+		break;
+	case ST_CLOSING:
+		loop_timer_set(s->conf.loop, &s->timer, CLOSE_MS);
+		break;
+	case ST_LINGER:
+		link_shut(s->link);
+		break;
+	default:
+		break;
+	}
+}
+
+static void
+read_some(struct session *s)
+{
+	uint8_t bytes[READ_STEP];
+
+	for (unsigned i = 0; i < READS_PER_TURN && s->state < ST_OVER; i++) {
+		size_t n;
+		int rc = link_read(s->link, bytes, sizeof(bytes), &n);
+
+		if (rc != 0) {
+			lose(s, rc, link_reason(s->link));
+			return;
+		}
+		if (n == 0)
+			return;
+		s->got_ms = clock_ms();
+		s->stats.zip_got += n;
+		if (s->state == ST_GREET) {
+			buf_put(&s->in, bytes, n);
+			if (buf_ok(&s->in) != 0)
+				lose(s, ERR_NOMEM, "out of memory for HELLO");
+			else
+				greet(s);
+		} else if (s->state == ST_UP) {
+			inflate_all(s, bytes, n);
+		}
+	}
+}
+
+static void
+on_ready(void *arg, short revents)
+{
+	struct session *s = arg;
+	bool done = false;
+	int rc;
+
+	if ((revents & s->blocked) != 0)
+		s->blocked = 0;
+	if (s->state == ST_PROVE) {
+		rc = link_greet(s->link, &done);
+		if (rc != 0)
+			lose(s, rc, link_reason(s->link));
+		else if (done)
+			step(s, EV_PROVEN);
+		if (!done)
+			return;
+	}
+	if (s->state != ST_CLOSING && (revents & ~POLLOUT) != 0)
+		read_some(s);
+	else if (s->state == ST_CLOSING && (revents & (POLLERR | POLLNVAL)) != 0)
+		lose(s, ERR_LINK, "lost while closing");
+}
+
+static void
+on_timer(void *arg)
+{
+	struct session *s = arg;
+	uint64_t now = clock_ms();
+
+	if (s->state == ST_PROVE || s->state == ST_GREET) {
+		session_end(s, WIRE_BYE_TIMEOUT, "no greeting within %d ms",
+			SESSION_GREET_MS);
+		return;
+	}
+	if (s->state != ST_UP) {
+		step(s, EV_LOST);
+		return;
+	}
+	if (now - s->got_ms >= SESSION_DEAD_MS) {
+		session_end(s, WIRE_BYE_TIMEOUT, "nothing heard for %" PRIu64 " ms",
+			now - s->got_ms);
+		return;
+	}
+	/* Bytes that wait for the line are as good as a beat; more of them would not help. */
+	if (now - s->sent_ms >= SESSION_BEAT_MS && session_queued(s) == 0)
+		send_beat(s);
+	uint64_t beat = s->sent_ms + SESSION_BEAT_MS,
+		 dead = s->got_ms + SESSION_DEAD_MS;
+	uint64_t due = beat < dead ? beat : dead;
+	loop_timer_set(
+		s->conf.loop, &s->timer, due > now ? due - now : SESSION_BEAT_MS);
+}
+
+/* The end of a turn: what was queued goes, and what is over is freed. */
+static void
+on_turn(void *arg)
+{
+	struct session *s = arg;
+
+	if (s->state == ST_GREET || s->state == ST_UP || s->state == ST_CLOSING)
+		flush(s);
+	if (ending(s))
+		tell_down(s);
+	if (s->state == ST_CLOSING && session_queued(s) == 0)
+		step(s, EV_FLUSHED);
+	if (s->state == ST_OVER) {
+		finish(s);
+		return;
+	}
+	if (s->refused && s->raw.len - s->raw_off < SESSION_LOW && s->state == ST_UP) {
+		s->refused = false;
+		s->conf.ops->drained(s->conf.node, s);
+	}
+	s->fd.events = s->state == ST_CLOSING ? 0 : POLLIN;
+	if (s->state == ST_PROVE)
+		s->fd.events = s->link->wants;
+	else
+		s->fd.events |= s->blocked;
+}
+
+int
+session_open(const struct session_conf *conf, struct link *link, bool dialled,
+	struct session **out)
+{
+	struct session *s = calloc(1, sizeof(*s));
+
+	*out = NULL;
+	if (s == NULL) {
+		link_close(link);
+		return ERR_NOMEM;
+	}
+	s->conf = *conf;
+	if (s->conf.proto_min == 0)
+		s->conf.proto_min = WIRE_PROTO_MIN;
+	if (s->conf.proto_max == 0)
+		s->conf.proto_max = WIRE_PROTO_MAX;
+	s->version = s->conf.proto_max;
+	s->link = link;
+	s->link->wants = POLLIN | POLLOUT;
+	s->dialled = dialled;
+	s->peer_index = -1;
+	snprintf(s->peer, sizeof(s->peer), "?");
+	s->fd = (struct loop_fd){
+		.fd = link->fd, .events = POLLIN | POLLOUT, .fn = on_ready, .arg = s
+	};
+	s->hook = (struct loop_hook){ .fn = on_turn, .arg = s };
+	s->timer = (struct loop_timer){ .fn = on_timer, .arg = s };
+	loop_fd_add(conf->loop, &s->fd);
+	loop_hook_add(conf->loop, &s->hook);
+	loop_timer_set(conf->loop, &s->timer, SESSION_GREET_MS);
+	*out = s;
+	return 0;
+}
+
+/* --- questions ----------------------------------------------------------------------- */
+
+bool
+session_is_up(const struct session *s)
+{
+	return s->state == ST_UP && !ending(s);
+}
+
+const char *
+session_peer(const struct session *s)
+{
+	return s->peer;
+}
+
+unsigned
+session_peer_index(const struct session *s)
+{
+	return (unsigned)s->peer_index;
+}
+
+bool
+session_dialled(const struct session *s)
+{
+	return s->dialled;
+}
+
+unsigned
+session_version(const struct session *s)
+{
+	return s->was_up ? s->version : 0;
+}
+
+uint64_t
+session_features(const struct session *s)
+{
+	return s->features;
+}
+
+const struct wire_hello *
+session_hello(const struct session *s)
+{
+	return s->theirs.hello.name != NULL ? &s->theirs.hello : NULL;
+}
+
+int64_t
+session_clock_skew(const struct session *s)
+{
+	return s->skew_ns;
+}
+
+const char *
+session_reason(const struct session *s)
+{
+	return s->reason;
+}
+
+void
+session_stats(const struct session *s, struct session_stats *out)
+{
+	*out = s->stats;
+	out->wire_sent = s->link->sent;
+	out->wire_got = s->link->got;
+}
+
+void
+session_stats_add(struct session_stats *sum, const struct session_stats *more)
+{
+	for (unsigned i = 0; i < WIRE_TYPES; i++) {
+		sum->sent[i].messages += more->sent[i].messages;
+		sum->sent[i].bytes += more->sent[i].bytes;
+		sum->got[i].messages += more->got[i].messages;
+		sum->got[i].bytes += more->got[i].bytes;
+	}
+	sum->raw_sent += more->raw_sent;
+	sum->raw_got += more->raw_got;
+	sum->zip_sent += more->zip_sent;
+	sum->zip_got += more->zip_got;
+	sum->wire_sent += more->wire_sent;
+	sum->wire_got += more->wire_got;
+	sum->bursts_sent += more->bursts_sent;
+}
