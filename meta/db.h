@@ -24,7 +24,10 @@ int db_twoskip_walk(const void *p, size_t n, db_pair_fn *fn, void *arg);
 /* All invariants of F9.23, each failure named through say. Returns the number of failures. */
 int db_twoskip_check(const void *p, size_t n,
 	void (*say)(void *arg, const char *check, const char *text), void *arg);
+/* Keys and values come unescaped. ERR_MANGLED. */
 int db_flat_walk(const void *p, size_t n, db_pair_fn *fn, void *arg);
+/* A quota file: resource (S, M, AS, NF, MODSEQ) and its amounts as text, used and limit. In the
+ * form of 2.3 it is S with a line feed between the two. ERR_MANGLED. */
 int db_quotalegacy_walk(const void *p, size_t n, db_pair_fn *fn, void *arg);
 
 struct db_pair {
@@ -33,7 +36,8 @@ struct db_pair {
 	const uint8_t *val;
 	size_t vlen;
 };
-/* A complete twoskip file of these pairs (strictly ascending keys), as Cyrus would open it. */
+/* A complete twoskip file of these pairs (strictly ascending keys, none empty), as Cyrus would
+ * open it, into an empty buffer. ERR_USAGE, ERR_LIMIT. */
 int db_twoskip_build(
 	const struct db_pair *pairs, size_t n, uint64_t generation, struct buf *out);
 
@@ -50,7 +54,7 @@ struct db_annot {
 /* Decodes a pair of cyrus.annotations. ERR_MANGLED. */
 int db_annot_decode(const uint8_t *key, size_t klen, const uint8_t *val, size_t vlen,
 	struct db_annot *out);
-/* The pair's bytes for an annotation. */
+/* The pair's bytes for an annotation, appended; ask the buffers whether they failed. */
 void
 db_annot_encode(const struct db_annot *a, struct buf *key_out, struct buf *val_out);
 

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define DEEP "%(T e Z ((((((((((x))))))))))\n"
+
 static struct buf file;
 
 /* The magic (taken from the encoder, its CRC is known) and then text. */
@@ -110,10 +112,8 @@ TEST(refused)
 	static const char *const texts[] = { "", "x", "%", "%(", "%()", "%(T e)",
 		"%(T e I x A (a b))\n", "%(T e I x A %(a))\n", "%(T e I x U (a)\n",
 		"%(T e I x A %(a b))\nmore", "%(T  e I x)\n", "%(T \"e I x)\n",
-		"%(T {9}\r\nab)\n", "%(T {99999999999}\r\nab)\n",
-		"%(T e Z ((((((((((x"
-		"))))))))))\n",
-		"a\tb\nf\n", "a\tb\nf \nacl\n", "a\tb\nf \nid\tr\t", "a\tb\tc\nf \n\n",
+		"%(T {9}\r\nab)\n", "%(T {99999999999}\r\nab)\n", DEEP, "a\tb\nf\n",
+		"a\tb\nf \nacl\n", "a\tb\nf \nid\tr\t", "a\tb\tc\nf \n\n",
 		"%(T e A %(NIL r))\n" };
 	struct header h;
 
