@@ -229,4 +229,31 @@ TEST(load_file)
 	buf_fini(&out);
 }
 
+/* The manual has each key, and its default. */
+TEST(the_manual_knows_every_key)
+{
+	const char *dir = getenv("TWINSPOOL_MAN");
+	char path[512], item[128];
+	struct buf text = BUF_INIT;
+	size_t n = 1;
+
+	snprintf(path, sizeof(path), "%s/twinspool.conf.5", dir != NULL ? dir : "docs/man");
+	FILE *f = fopen(path, "r");
+	CHECK(f != NULL);
+	while (n > 0) {
+		uint8_t *room = buf_room(&text, 4096);
+		n = room != NULL ? fread(room, 1, 4096, f) : 0;
+		text.len += n;
+	}
+	fclose(f);
+	const char *missing = NULL;
+	for (unsigned i = 0; conf_key_name(i) != NULL; i++) {
+		snprintf(item, sizeof(item), ".It Ic %s : ", conf_key_name(i));
+		if (strstr(buf_str(&text), item) == NULL)
+			missing = conf_key_name(i);
+	}
+	buf_fini(&text);
+	CHECK(missing == NULL);
+}
+
 T_MAIN
