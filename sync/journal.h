@@ -76,8 +76,11 @@ int journal_read(struct journal *j, uint64_t from, uint64_t max_bytes, journal_f
 	void *arg, uint64_t *next_out);
 
 struct journal_facts {
-	struct pos last; /* of the last append, even if trimmed since; seq 0: none */
-	uint64_t first; /* oldest seq held; last.seq + 1 if none is */
+	struct pos
+		last; /* of the last append, even if trimmed since; POS_NONE: none ever */
+	uint64_t epoch,
+		run; /* of the newest run, which may have no append yet; 0: no run */
+	uint64_t first; /* oldest seq held; above last.seq if none is */
 	uint64_t rows, bytes;
 	uint64_t oldest; /* wall clock of the oldest row held, ns; 0 if none */
 	uint64_t trimmed; /* highest seq that was trimmed */
@@ -130,8 +133,8 @@ enum journal_verdict {
 	JOURNAL_COMPARE_BEYOND /* its run is unknown here or reaches beyond what we have of it */
 };
 const char *journal_verdict_text(enum journal_verdict v);
-/* base (may be NULL): the position at which our epoch began (epoch.h); a peer exactly there
- * streams from our first batch of the epoch. */
+/* Only positions of the newest run's epoch can be streamed from, and base (may be NULL), the
+ * position at which that epoch began (epoch.h): it streams from the epoch's first batch. */
 enum journal_verdict journal_judge(
 	struct journal *j, struct pos at, const struct pos *base, uint64_t *from_out);
 
