@@ -32,7 +32,7 @@ struct inbox_item {
 /*
  * Stores a burst in one synced transaction, all or nothing, and moves the received position.
  * Items are in order; those at or below the received position are duplicates and left out
- * (stored_out, may be NULL: how many were not). A quarantined mailbox's are HELD. For `flushed`
+ * (stored_out, may be NULL: how many were stored). A quarantined mailbox's are HELD. For `flushed`
  * the caller syncs the staged bodies before it calls.
  */
 int inbox_put(
