@@ -17,9 +17,7 @@ enum { SAVE_MS = 5000 };
 
 enum { Q_ALL, Q_PUT, Q_DEL, Q_N };
 static const char *const sql[Q_N] = {
-	[Q_ALL] =
-		"SELECT name, state, epoch, run, received, flushed, applied FROM peers"
-		" ORDER BY name",
+	[Q_ALL] = "SELECT * FROM peers ORDER BY name", /* columns as in put */
 	[Q_PUT] = "INSERT OR REPLACE INTO peers VALUES (?, ?, ?, ?, ?, ?, ?)",
 	[Q_DEL] = "DELETE FROM peers WHERE name = ?",
 };
