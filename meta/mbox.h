@@ -141,7 +141,8 @@ struct mbox_digest {
 	uint64_t digest;
 };
 int mbox_repair(struct spool *sp, const char *dir, const struct mbox_digest *theirs,
-	size_t n, mbox_ref_fn *ref, void *ref_arg, struct batch *out,
-	struct mbox_state *state_out, struct mbox_fault *fault);
+	size_t n, uint32_t from_uid, size_t limit, mbox_ref_fn *ref, void *ref_arg,
+	struct batch *out, struct mbox_state *state_out, uint32_t *next_out,
+	struct mbox_fault *fault);
 
 #endif
