@@ -46,7 +46,7 @@ struct peer {
 	struct session *up, *dialling;
 	struct loop_timer retry;
 	unsigned backoff_ms;
-	char last_error[256];
+	char last_error[SESSION_SAID];
 	uint64_t up_since_ms, sessions;
 	struct session_stats stats; /* of those that ended */
 
@@ -73,7 +73,7 @@ struct hub {
 	unsigned n_sessions;
 	bool closing;
 	uint64_t rng;
-	char refused[256]; /* what the last stranger was told */
+	char refused[SESSION_SAID]; /* what the last stranger was told */
 	uint64_t refused_ms;
 };
 
@@ -113,12 +113,6 @@ retry_later(struct peer *p)
 		p->backoff_ms = HUB_BACKOFF_MAX_MS;
 }
 
-static void
-note_error(struct peer *p, const char *text)
-{
-	snprintf(p->last_error, sizeof(p->last_error), "%s", text);
-}
-
 /* A peer that cannot be reached is said once per reason, not once per attempt. */
 static void
 say_unreachable(struct peer *p, const char *text)
@@ -126,7 +120,7 @@ say_unreachable(struct peer *p, const char *text)
 	if (strcmp(p->last_error, text) != 0)
 		log_warn("hub: cannot reach: peer=%s address=%s reason=\"%s\"", p->name,
 			p->address, text);
-	note_error(p, text);
+	snprintf(p->last_error, sizeof(p->last_error), "%s", text);
 }
 
 /* --- sessions ------------------------------------------------------------------------ */
@@ -220,26 +214,18 @@ on_ended(void *owner, struct session *s, int code)
 	bool dialled = p != NULL && p->dialling == s;
 
 	forget_session(h, s);
-	if (p == NULL) {
-		if (strcmp(h->refused, session_reason(s)) != 0)
-			h->refused_ms = clock_ms();
-		snprintf(h->refused, sizeof(h->refused), "%s", session_reason(s));
+	if (p == NULL)
 		return;
-	}
 	session_stats(s, &stats);
 	session_stats_add(&p->stats, &stats);
 	if (dialled)
 		p->dialling = NULL;
-	if (session_version(s) != 0) {
-		/* It was up. A lost line is tried again at once, a broken protocol is not. */
-		if (code == ERR_LINK || code == ERR_CLOSED || code == ERR_TIMEOUT)
-			p->backoff_ms = HUB_BACKOFF_MS;
-		note_error(p, session_reason(s));
-	} else if (dialled && code == ERR_LINK) {
+	/* It was up and was lost: again at once. A broken protocol waits longer and longer. */
+	if (session_version(s) != 0 &&
+		(code == ERR_LINK || code == ERR_CLOSED || code == ERR_TIMEOUT))
+		p->backoff_ms = HUB_BACKOFF_MS;
+	else if (dialled && code == ERR_LINK)
 		say_unreachable(p, session_reason(s));
-	} else {
-		note_error(p, session_reason(s));
-	}
 	if (p->up == NULL)
 		retry_later(p);
 }
@@ -264,8 +250,10 @@ start_session(struct hub *h, int fd, struct peer *p)
 	struct link *link;
 	int rc;
 
-	if (p == NULL && clock_ms() - h->refused_ms > REFUSED_QUIET_MS)
+	if (p == NULL && clock_ms() - h->refused_ms > REFUSED_QUIET_MS) {
 		h->refused[0] = '\0';
+		h->refused_ms = clock_ms();
+	}
 	if (h->n_sessions == SESSIONS_MAX) {
 		close(fd);
 		return ERR_LIMIT;

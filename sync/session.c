@@ -96,7 +96,7 @@ struct session {
 	struct session_stats stats;
 
 	int code; /* why it ends; 0: it does not */
-	char reason[256];
+	char reason[SESSION_SAID];
 	enum wire_bye_code reject_bye; /* what session_reject left for its caller */
 	char reject[256];
 };
@@ -131,19 +131,25 @@ ending(const struct session *s)
 	return s->code != 0;
 }
 
-/* Said once, where the end is noticed. What is expected or said before is not worth a warning. */
+/*
+ * Said once, where the end is noticed. What is expected is no warning; a dial that reached nobody
+ * is the hub's to tell; a caller that leaves before saying who it is, is anybody.
+ */
 static void
 say_end(const struct session *s)
 {
+	bool unproven = s->code == ERR_LINK && s->state == ST_PROVE;
 	bool known = s->conf.said != NULL && strcmp(s->conf.said, s->reason) == 0;
 	void (*say)(const char *fmt, ...) = log_warn;
 
-	if (known || (s->code == ERR_LINK && !s->was_up && s->dialled))
+	if (known || (unproven && s->dialled))
 		say = log_debug;
-	else if (s->code == ERR_CLOSED)
+	else if (s->code == ERR_CLOSED || unproven)
 		say = log_info;
 	say("session: ended: peer=%s where=%s state=%s reason=\"%s\"", s->peer,
 		s->link->where, state_names[s->state], s->reason);
+	if (s->conf.said != NULL && !(unproven && s->dialled))
+		snprintf(s->conf.said, SESSION_SAID, "%s", s->reason);
 }
 
 /* The peer or the line ended it. */

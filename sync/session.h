@@ -30,6 +30,7 @@ enum {
 	SESSION_HARD = 160 << 20,
 	SESSION_BEAT_MS = 1000, /* a HEARTBEAT when nothing was sent for so long */
 	SESSION_DEAD_MS = 10000, /* dropped when nothing was heard for so long */
+	SESSION_SAID = 256,
 	SESSION_GREET_MS = 10000 /* TLS and HELLO must be done by then */
 };
 
@@ -122,8 +123,9 @@ struct session_conf {
 	/* The last call; the session is freed when it returns. */
 	void (*ended)(void *owner, struct session *s, int code);
 	void *owner;
-	/* An end with the same words as the last one is logged at level debug. NULL: never. */
-	const char *said;
+	/* The words of the last end that was logged, SESSION_SAID bytes, kept by the session: the
+	 * same again is logged at level debug. NULL: always logged. */
+	char *said;
 	unsigned proto_min, proto_max; /* 0: WIRE_PROTO_MIN, WIRE_PROTO_MAX */
 };
 int session_open(const struct session_conf *conf, struct link *link, bool dialled,
