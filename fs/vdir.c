@@ -1,0 +1,437 @@
+/*
+ * vdir.c - nodes of the hidden folder.
+ *
+ * Two folders have fixed numbers: .twinspool and mailboxes. Everything else is a node in a hash
+ * by number: a file with its bytes, or the folder of one mailbox with its id. A node lives while
+ * the kernel counts lookups on it or somebody holds its bytes. A mailbox's folder is found again
+ * by its id, so that a shell standing in it stays there; a file is made anew each time.
+ *
+ * Contents are made outside the lock: a fill function may take locks of its own.
+ */
+#include "fs/vdir.h"
+
+#include "fs/stats.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define MAILBOXES (VDIR_BIT | 2)
+#define FIRST 16 /* number of a server's first node of its own */
+#define BIRTH_SHIFT 40
+#define BIRTH_MASK 0x7fffff
+#define BUCKETS 256
+#define ID_MAX 255
+
+struct file {
+	const char *name;
+	vdir_fill_fn *fill;
+	void *arg;
+};
+
+struct node {
+	struct node *next;
+	uint64_t nodeid;
+	uint64_t nlookup;
+	unsigned holds;
+	struct timespec made;
+	struct buf data; /* of a file */
+	char id[ID_MAX + 1]; /* of a mailbox's folder, else "" */
+};
+
+static struct {
+	pthread_mutex_t lock;
+	struct file top[VDIR_FILES_MAX], box[VDIR_FILES_MAX];
+	unsigned ntop, nbox;
+	struct vdir_mailboxes mailboxes;
+	uid_t uid;
+	gid_t gid;
+	uint64_t next; /* number of the next node */
+	struct node *hash[BUCKETS];
+	unsigned nodes;
+	size_t bytes;
+	struct timespec started;
+} vd = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+void
+vdir_start(unsigned births, uid_t uid, gid_t gid)
+{
+	vd.uid = uid;
+	vd.gid = gid;
+	vd.next = VDIR_BIT | (uint64_t)(births & BIRTH_MASK) << BIRTH_SHIFT | FIRST;
+	clock_gettime(CLOCK_REALTIME, &vd.started);
+}
+
+static void
+node_free(struct node *n)
+{
+	buf_fini(&n->data);
+	free(n);
+}
+
+void
+vdir_stop(void)
+{
+	pthread_mutex_lock(&vd.lock);
+	for (unsigned i = 0; i < BUCKETS; i++)
+		while (vd.hash[i] != NULL) {
+			struct node *n = vd.hash[i];
+			vd.hash[i] = n->next;
+			node_free(n);
+		}
+	vd.nodes = 0;
+	vd.bytes = 0;
+	vd.ntop = vd.nbox = 0;
+	vd.mailboxes = (struct vdir_mailboxes){ 0 };
+	pthread_mutex_unlock(&vd.lock);
+}
+
+static int
+add(struct file *files, unsigned *n, const char *name, vdir_fill_fn *fill, void *arg)
+{
+	if (*n == VDIR_FILES_MAX)
+		return EINVAL;
+	files[(*n)++] = (struct file){ name, fill, arg };
+	return 0;
+}
+
+int
+vdir_add(const char *name, vdir_fill_fn *fill, void *arg)
+{
+	return add(vd.top, &vd.ntop, name, fill, arg);
+}
+
+int
+vdir_add_mailbox(const char *name, vdir_fill_fn *fill, void *arg)
+{
+	return add(vd.box, &vd.nbox, name, fill, arg);
+}
+
+void
+vdir_set_mailboxes(const struct vdir_mailboxes *mailboxes)
+{
+	vd.mailboxes = *mailboxes;
+}
+
+unsigned
+vdir_nodes(void)
+{
+	pthread_mutex_lock(&vd.lock);
+	unsigned n = vd.nodes;
+	pthread_mutex_unlock(&vd.lock);
+	return n;
+}
+
+/* ---- nodes; the lock is held ---- */
+
+static struct node **
+node_slot(uint64_t nodeid)
+{
+	struct node **at = &vd.hash[nodeid % BUCKETS];
+
+	while (*at != NULL && (*at)->nodeid != nodeid)
+		at = &(*at)->next;
+	return at;
+}
+
+static struct node *
+node_by_id(const char *id)
+{
+	for (unsigned i = 0; i < BUCKETS; i++)
+		for (struct node *n = vd.hash[i]; n != NULL; n = n->next)
+			if (n->id[0] != '\0' && strcmp(n->id, id) == 0)
+				return n;
+	return NULL;
+}
+
+/* Takes a new node in, with one lookup counted; its number. 0 when there is no room. */
+static uint64_t
+node_enter(struct node *n)
+{
+	if (vd.nodes >= VDIR_NODES_MAX || n->data.len > VDIR_BYTES_MAX - vd.bytes)
+		return 0;
+	n->nodeid = vd.next++;
+	n->nlookup = 1;
+	n->next = vd.hash[n->nodeid % BUCKETS];
+	vd.hash[n->nodeid % BUCKETS] = n;
+	vd.nodes++;
+	vd.bytes += n->data.len;
+	return n->nodeid;
+}
+
+static void
+node_leave_if_unused(struct node **at)
+{
+	struct node *n = *at;
+
+	if (n->nlookup != 0 || n->holds != 0)
+		return;
+	*at = n->next;
+	vd.nodes--;
+	vd.bytes -= n->data.len;
+	node_free(n);
+}
+
+/* ---- attributes ---- */
+
+static void
+shape(struct stat *st, uint64_t nodeid, mode_t mode, struct timespec when)
+{
+	*st = (struct stat){ .st_ino = nodeid,
+		.st_mode = mode,
+		.st_nlink = S_ISDIR(mode) ? 2 : 1,
+		.st_uid = vd.uid,
+		.st_gid = vd.gid,
+		.st_blksize = 4096,
+		.st_atim = when,
+		.st_mtim = when,
+		.st_ctim = when };
+}
+
+static void
+shape_node(struct stat *st, const struct node *n)
+{
+	if (n->id[0] != '\0') {
+		shape(st, n->nodeid, S_IFDIR | 0700, n->made);
+		return;
+	}
+	shape(st, n->nodeid, S_IFREG | 0400, n->made);
+	st->st_size = (off_t)n->data.len;
+	st->st_blocks = (st->st_size + 511) / 512;
+}
+
+int
+vdir_stat(uint64_t nodeid, struct stat *st_out)
+{
+	int rc = 0;
+
+	if (nodeid == VDIR_ROOT || nodeid == MAILBOXES) {
+		shape(st_out, nodeid, S_IFDIR | 0700, vd.started);
+		return 0;
+	}
+	pthread_mutex_lock(&vd.lock);
+	struct node *n = *node_slot(nodeid);
+	if (n == NULL)
+		rc = ESTALE;
+	else
+		shape_node(st_out, n);
+	pthread_mutex_unlock(&vd.lock);
+	return rc;
+}
+
+/* ---- lookups ---- */
+
+/* Made, filled and entered: a file, or with file NULL the folder of the mailbox id. */
+static int
+enter_new(const struct file *file, const char *id, struct stat *st_out)
+{
+	struct node *n = calloc(1, sizeof(*n));
+	int rc = 0;
+
+	if (n == NULL)
+		return ENOMEM;
+	buf_init(&n->data, VDIR_BYTES_MAX);
+	clock_gettime(CLOCK_REALTIME, &n->made);
+	if (file != NULL) {
+		rc = file->fill(file->arg, id, &n->data);
+		if (rc == 0 && buf_ok(&n->data) != 0)
+			rc = ENOMEM;
+		if (rc != 0)
+			goto out;
+	}
+	pthread_mutex_lock(&vd.lock);
+	struct node *other = file == NULL ? node_by_id(id) : NULL;
+	if (other != NULL) {
+		other->nlookup++; /* somebody was faster */
+		shape_node(st_out, other);
+	} else {
+		if (file == NULL)
+			memcpy(n->id, id, strlen(id) + 1);
+		if (node_enter(n) == 0) {
+			rc = ENFILE;
+		} else {
+			shape_node(st_out, n);
+			n = NULL; /* the table's from here */
+		}
+	}
+	pthread_mutex_unlock(&vd.lock);
+out:
+	if (n != NULL)
+		node_free(n);
+	return rc;
+}
+
+static const struct file *
+find(const struct file *files, unsigned n, const char *name)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (strcmp(files[i].name, name) == 0)
+			return &files[i];
+	return NULL;
+}
+
+static int
+lookup_mailbox(const char *id, struct stat *st_out)
+{
+	if (strlen(id) > ID_MAX || id[0] == '\0' || vd.mailboxes.has == NULL ||
+		!vd.mailboxes.has(vd.mailboxes.arg, id))
+		return ENOENT;
+	pthread_mutex_lock(&vd.lock);
+	struct node *n = node_by_id(id);
+	if (n != NULL) {
+		n->nlookup++;
+		shape_node(st_out, n);
+	}
+	pthread_mutex_unlock(&vd.lock);
+	return n != NULL ? 0 : enter_new(NULL, id, st_out);
+}
+
+/* The id of a mailbox's folder. */
+static int
+id_of(uint64_t nodeid, char id[ID_MAX + 1])
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&vd.lock);
+	struct node *n = *node_slot(nodeid);
+	if (n == NULL)
+		rc = ESTALE;
+	else if (n->id[0] == '\0')
+		rc = ENOTDIR;
+	else
+		memcpy(id, n->id, sizeof(n->id));
+	pthread_mutex_unlock(&vd.lock);
+	return rc;
+}
+
+int
+vdir_lookup(uint64_t dir, const char *name, struct stat *st_out, bool *keep_out)
+{
+	const struct file *file;
+	char id[ID_MAX + 1];
+
+	stats_add(STATS_VIRTUAL, 1);
+	*keep_out = false;
+	if (dir == VDIR_ROOT && strcmp(name, "mailboxes") == 0) {
+		*keep_out = true;
+		return vdir_stat(MAILBOXES, st_out);
+	}
+	if (dir == VDIR_ROOT) {
+		file = find(vd.top, vd.ntop, name);
+		return file == NULL ? ENOENT : enter_new(file, NULL, st_out);
+	}
+	if (dir == MAILBOXES)
+		return lookup_mailbox(name, st_out);
+	int rc = id_of(dir, id);
+	if (rc != 0)
+		return rc;
+	file = find(vd.box, vd.nbox, name);
+	return file == NULL ? ENOENT : enter_new(file, id, st_out);
+}
+
+void
+vdir_forget(uint64_t nodeid, uint64_t count)
+{
+	pthread_mutex_lock(&vd.lock);
+	struct node **at = node_slot(nodeid);
+	if (*at != NULL) {
+		struct node *n = *at;
+		n->nlookup -= count < n->nlookup ? count : n->nlookup;
+		node_leave_if_unused(at);
+	}
+	pthread_mutex_unlock(&vd.lock);
+}
+
+int
+vdir_get(uint64_t nodeid, const uint8_t **data_out, size_t *len_out)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&vd.lock);
+	struct node *n = *node_slot(nodeid);
+	if (nodeid == VDIR_ROOT || nodeid == MAILBOXES ||
+		(n != NULL && n->id[0] != '\0'))
+		rc = EISDIR;
+	else if (n == NULL)
+		rc = ESTALE;
+	else {
+		n->holds++;
+		*data_out = n->data.data;
+		*len_out = n->data.len;
+	}
+	pthread_mutex_unlock(&vd.lock);
+	return rc;
+}
+
+void
+vdir_put(uint64_t nodeid)
+{
+	pthread_mutex_lock(&vd.lock);
+	struct node **at = node_slot(nodeid);
+	if (*at != NULL) {
+		(*at)->holds--;
+		node_leave_if_unused(at);
+	}
+	pthread_mutex_unlock(&vd.lock);
+}
+
+/* ---- lists ---- */
+
+struct list {
+	vdir_entry_fn *fn;
+	void *arg;
+	uint64_t at,
+		from; /* number of the next entry, and of the first that is wanted */
+	bool full;
+};
+
+static void
+list_one(struct list *l, const char *name, mode_t mode, uint64_t ino)
+{
+	uint64_t number = l->at++;
+
+	if (l->full || number < l->from)
+		return;
+	if (!l->fn(l->arg, name, mode, ino, number + 1))
+		l->full = true;
+}
+
+/* Names without a node yet: any number that is not 0 will do. */
+static void
+list_mailbox(void *arg, const char *id)
+{
+	struct list *l = arg;
+
+	list_one(l, id, S_IFDIR, VDIR_BIT | (FIRST + l->at));
+}
+
+int
+vdir_list(uint64_t dir, uint64_t off, vdir_entry_fn *fn, void *arg)
+{
+	struct list l = { .fn = fn, .arg = arg, .from = off };
+	const struct file *files = vd.top;
+	unsigned nfiles = vd.ntop;
+	char id[ID_MAX + 1];
+	int rc;
+
+	if (dir != VDIR_ROOT && dir != MAILBOXES) {
+		if ((rc = id_of(dir, id)) != 0)
+			return rc;
+		files = vd.box;
+		nfiles = vd.nbox;
+	}
+	list_one(&l, ".", S_IFDIR, dir);
+	list_one(&l, "..", S_IFDIR, dir == VDIR_ROOT ? 1 : VDIR_ROOT);
+	if (dir == MAILBOXES) {
+		if (vd.mailboxes.each != NULL)
+			vd.mailboxes.each(vd.mailboxes.arg, list_mailbox, &l);
+		return 0;
+	}
+	for (unsigned i = 0; i < nfiles; i++)
+		list_one(&l, files[i].name, S_IFREG, VDIR_BIT | (FIRST + i));
+	if (dir == VDIR_ROOT)
+		list_one(&l, "mailboxes", S_IFDIR, MAILBOXES);
+	return 0;
+}
