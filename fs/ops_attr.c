@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/statvfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -280,6 +281,25 @@ ops_attr_getxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, size_t si
 		fuse_reply_buf(req, value, (size_t)n);
 }
 
+/* Takes out the names that only a privileged caller may see: we are one, the caller is not. */
+static size_t
+drop_trusted(char *names, size_t n)
+{
+	static const char prefix[] = "trusted.";
+	size_t kept = 0;
+
+	for (size_t at = 0; at < n;) {
+		size_t len = strnlen(names + at, n - at - 1) + 1;
+
+		if (strncmp(names + at, prefix, sizeof(prefix) - 1) != 0) {
+			memmove(names + kept, names + at, len);
+			kept += len;
+		}
+		at += len;
+	}
+	return kept;
+}
+
 void
 ops_attr_listxattr(fuse_req_t req, fuse_ino_t nodeid, size_t size)
 {
@@ -295,9 +315,13 @@ ops_attr_listxattr(fuse_req_t req, fuse_ino_t nodeid, size_t size)
 	}
 	err = any_open(nodeid, &ino, &fd);
 	if (err == 0) {
-		n = listxattr(path_of(fd).text, names, size < room ? size : room);
+		n = listxattr(path_of(fd).text, names, room);
 		if (n < 0)
 			err = errno;
+		else if (n > 0 && fuse_req_ctx(req)->uid != 0)
+			n = (ssize_t)drop_trusted(names, (size_t)n);
+		if (size > 0 && n > (ssize_t)size)
+			err = ERANGE;
 	}
 	any_close(ino, fd);
 	if (err != 0)
