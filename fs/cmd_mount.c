@@ -1,92 +1,326 @@
 /*
- * cmd_mount.c - `twinspool mount`: wiring only.
+ * How it works: wiring only. The configuration is read, the program goes into the background,
+ * and mount_run does the rest, calling the functions below in the server process.
  *
- * Without -f the command returns once the slot serves: the child that goes on tells it so
- * through a pipe, or dies and closes the pipe without a word.
+ * In the background the launcher that was called stays until the slot serves or has failed: the
+ * servers' log lines and then the word "ready" come to it through a socket, so that the
+ * administrator reads at the terminal why a mount was refused.
  */
 #include "fs/cmd.h"
-
 #include "fs/conf.h"
 #include "fs/mount.h"
+#include "fs/service.h"
+#include "fs/stats.h"
+#include "fs/unmount.h"
 #include "meta/base/buf.h"
+#include "meta/base/clock.h"
+#include "meta/base/err.h"
 #include "meta/base/log.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <syslog.h>
 #include <unistd.h>
 
-static int ready_fd = -1;
+static struct conf conf; /* large, and must outlive the servers' forks */
+static uint64_t started;
+static int launcher = -1; /* socket to the one who called us */
+
+/* ---- to the launcher: 'l' and a line, or 'y' for ready ---- */
 
 static void
-tell_ready(void *arg)
+log_to_both(enum log_level level, const char *line)
 {
-	(void)arg;
-	if (ready_fd < 0)
-		return;
-	(void)!write(ready_fd, "y", 1);
-	close(ready_fd);
-	ready_fd = -1;
+	static const int priority[] = { LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
+	char packet[2100];
+	int n = snprintf(packet, sizeof(packet), "ltwinspool: %s\n", line);
+
+	syslog(priority[level], "%s", line);
+	if (level <= LOG_LEVEL_WARN && n > 0)
+		(void)!send(launcher, packet,
+			n < (int)sizeof(packet) ? (size_t)n : sizeof(packet) - 1,
+			MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-/* In the parent: waits for the word and exits. In the child: returns 0. */
+/* Stays until the word comes; a socket that ends without it is a failure. */
+static int
+await_ready(int fd)
+{
+	char packet[2100];
+	ssize_t n;
+
+	while ((n = recv(fd, packet, sizeof(packet), 0)) != 0) {
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 || packet[0] == 'y')
+			break;
+		fwrite(packet + 1, 1, (size_t)n - 1, stderr);
+	}
+	return n > 0 ? CMD_OK : CMD_FAIL;
+}
+
+/* Forks; the parent exits here. 0 in the child, or a code if it could not be done. */
 static int
 go_behind(void)
 {
 	int ends[2], null;
-	char word;
 
-	if (pipe2(ends, O_CLOEXEC) != 0)
-		return -1;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+		return err_from_errno(errno);
 	switch (fork()) {
 	case -1:
-		return -1;
+		return err_from_errno(errno);
 	case 0:
 		break;
 	default:
 		close(ends[1]);
-		_exit(read(ends[0], &word, 1) == 1 ? CMD_OK : CMD_FAIL);
+		_exit(await_ready(ends[0]));
 	}
 	close(ends[0]);
-	ready_fd = ends[1];
+	launcher = ends[1];
+	openlog("twinspool", LOG_PID, LOG_MAIL);
+	log_set_hook(log_to_both);
 	setsid();
-	null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (null >= 0) {
-		dup2(null, 0);
-		dup2(null, 1);
-		dup2(null, 2);
+	null = open("/dev/null", O_RDWR);
+	if (null < 0 || dup2(null, 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0 ||
+		chdir("/") < 0)
+		return err_from_errno(errno);
+	if (null > 2)
+		close(null);
+	return 0;
+}
+
+/* The service manager's socket: a path, or an abstract name behind @. */
+static void
+notify(const char *text)
+{
+	const char *name = getenv("NOTIFY_SOCKET");
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	size_t n = name != NULL ? strlen(name) : 0;
+	int fd;
+
+	if (n < 2 || n >= sizeof(sa.sun_path) || (name[0] != '/' && name[0] != '@'))
+		return;
+	memcpy(sa.sun_path, name, n);
+	if (name[0] == '@')
+		sa.sun_path[0] = '\0';
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return;
+	if (sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&sa,
+		    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0)
+		log_warn("service manager not told error=%s", strerror(errno));
+	close(fd);
+}
+
+/* ---- in the server ---- */
+
+static void
+add_metrics(void *arg, struct buf *out)
+{
+	(void)arg;
+	stats_render(out);
+}
+
+static const struct service_ops service_ops = { .metrics = add_metrics };
+
+static int
+on_start(int root_fd, bool takeover, void *arg)
+{
+	struct service_conf sc = { .conf = &conf,
+		.ops = &service_ops,
+		.supervisor = mount_supervisor_pid(),
+		.started = started };
+
+	(void)root_fd, (void)arg;
+	if (takeover)
+		sc.restarts = stats_get(STATS_STARTS) - 1;
+	return service_start(&sc);
+}
+
+/* In a thread of its own: mount(8) looks at the mount point, which is served only later. */
+static void *
+ready_main(void *arg)
+{
+	char text[128];
+
+	(void)arg;
+	unmount_register(conf.path, conf.mountpoint);
+	snprintf(text, sizeof(text), "READY=1\nMAINPID=%d\nSTATUS=Serving.\n",
+		(int)mount_supervisor_pid());
+	notify(text);
+	if (launcher >= 0)
+		(void)!send(launcher, "y", 1, MSG_NOSIGNAL);
+	return NULL;
+}
+
+static void
+on_ready(void *arg)
+{
+	pthread_t thread;
+
+	(void)arg;
+	if (pthread_create(&thread, NULL, ready_main, NULL) == 0)
+		pthread_detach(thread);
+	else
+		log_err("no thread to say that the slot serves");
+}
+
+static void
+on_signal(int sig, void *arg)
+{
+	(void)sig, (void)arg;
+	notify("STOPPING=1\nSTATUS=Draining.\n");
+	service_signal();
+}
+
+static void
+on_stop(void *arg)
+{
+	(void)arg;
+	(void)service_stop();
+	unmount_unregister(conf.mountpoint);
+}
+
+/* ---- the command ---- */
+
+static int
+run(bool front)
+{
+	struct mount_opts opts = { .source = conf.path,
+		.mountpoint = conf.mountpoint,
+		.spool = conf.spool,
+		.state = conf.state,
+		.standby = conf.role == CONF_STANDBY,
+		.xattr = conf.xattr != 0,
+		.threads = (unsigned)conf.threads,
+		.on_start = on_start,
+		.on_ready = on_ready,
+		.on_signal = on_signal,
+		.on_stop = on_stop };
+	int rc;
+
+	log_open("twinspool", !front, (enum log_level)conf.log);
+	started = clock_wall_ns();
+	rc = front ? 0 : go_behind();
+	if (rc != 0) {
+		log_err("cannot go into the background error=%s", err_text(rc));
+		return CMD_FAIL;
 	}
-	return chdir("/");
+	return mount_run(&opts) == 0 ? CMD_OK : CMD_FAIL;
+}
+
+static bool
+load(const char *path)
+{
+	struct buf complaints = BUF_INIT;
+	int rc = conf_load(path, &conf, &complaints);
+
+	fputs(buf_str(&complaints), stderr);
+	if (rc != 0 && complaints.len == 0)
+		fprintf(stderr, "twinspool: %s: %s\n", path, err_text(rc));
+	buf_fini(&complaints);
+	return rc == 0;
 }
 
 int
 cmd_mount(int argc, char **argv)
 {
-	static struct conf conf; /* large, and must outlive the servers' forks */
-	struct buf complaints = BUF_INIT;
-	struct mount_opts opts = { .on_ready = tell_ready };
-	bool front = argc > 1 && strcmp(argv[1], "-f") == 0;
-	int rc;
+	bool front = false;
+	int c;
 
-	if (argc != 2 + front) {
-		fprintf(stderr, "usage: twinspool mount [-f] SLOT.conf\n");
-		return CMD_USAGE;
+	while ((c = getopt(argc, argv, "f")) != -1) {
+		if (c != 'f')
+			goto usage;
+		front = true;
 	}
-	rc = conf_load(argv[1 + front], &conf, &complaints);
-	fputs(buf_str(&complaints), stderr);
-	buf_fini(&complaints);
-	if (rc != 0)
+	if (optind + 1 != argc)
+		goto usage;
+	return load(argv[optind]) ? run(front) : CMD_FAIL;
+usage:
+	fputs("usage: twinspool mount [-f] SLOT.conf\n", stderr);
+	return CMD_USAGE;
+}
+
+/* Options of fstab that mean nothing to us, or what we do anyway; those with = end in it. */
+static bool
+harmless(const char *option, size_t n)
+{
+	static const char *const words[] = { "defaults", "rw", "auto", "noauto",
+		"nofail", "_netdev", "nosuid", "nodev", "nouser", "async", "relatime",
+		"noatime", "nodiratime", "allow_other", "default_permissions" };
+
+	if ((n > 2 && strncmp(option, "x-", 2) == 0) ||
+		(n > 8 && strncmp(option, "comment=", 8) == 0))
+		return true;
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+		if (strlen(words[i]) == n && strncmp(words[i], option, n) == 0)
+			return true;
+	return false;
+}
+
+static bool
+options_ok(const char *list, bool sloppy)
+{
+	for (const char *at = list; *at != '\0';) {
+		size_t n = strcspn(at, ",");
+		if (n > 0 && !harmless(at, n) && !sloppy) {
+			fprintf(stderr,
+				"twinspool: mount option \"%.*s\" is not for this file "
+				"system"
+				"; its configuration file says how it behaves\n",
+				(int)n, at);
+			return false;
+		}
+		at += n + (at[n] == ',');
+	}
+	return true;
+}
+
+int
+cmd_mount_helper(int argc, char **argv)
+{
+	const char *options = "";
+	bool fake = false, sloppy = false;
+	char real[PATH_MAX];
+	int c;
+
+	while ((c = getopt(argc, argv, "o:fsnvt:N:")) != -1) {
+		if (c == '?')
+			goto usage;
+		if (c == 'o')
+			options = optarg;
+		fake |= c == 'f';
+		sloppy |= c == 's';
+	}
+	if (optind + 2 != argc)
+		goto usage;
+	if (!options_ok(options, sloppy))
+		return CMD_USAGE;
+	if (!load(argv[optind]))
 		return CMD_FAIL;
-	opts.source = conf.path;
-	opts.mountpoint = conf.mountpoint;
-	opts.spool = conf.spool;
-	opts.state = conf.state;
-	opts.standby = conf.role == CONF_STANDBY;
-	opts.xattr = conf.xattr != 0;
-	opts.threads = (unsigned)conf.threads;
-	log_open("twinspool", !front, (enum log_level)conf.log);
-	if (!front && go_behind() != 0)
+	/* A dead mount there has no real path, and is not in the way. */
+	if (realpath(argv[optind + 1], real) == NULL)
+		snprintf(real, sizeof(real), "%s", argv[optind + 1]);
+	if (strcmp(real, conf.mountpoint) != 0) {
+		fprintf(stderr,
+			"twinspool: %s: its mountpoint is %s, expected the same as "
+			"%s\n",
+			conf.path, conf.mountpoint, argv[optind + 1]);
 		return CMD_FAIL;
-	return mount_run(&opts) == 0 ? CMD_OK : CMD_FAIL;
+	}
+	return fake ? CMD_OK : run(false);
+usage:
+	fputs("usage: mount.fuse.twinspool SLOT.conf MOUNTPOINT [-o OPTIONS]\n",
+		stderr);
+	return CMD_USAGE;
 }

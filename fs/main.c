@@ -36,6 +36,7 @@ static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
 } helpers[] = {
+	{ "mount.fuse.twinspool", cmd_mount_helper },
 	{ "umount.fuse.twinspool", cmd_umount_helper },
 };
 enum { N_HELPERS = sizeof(helpers) / sizeof(helpers[0]) };
