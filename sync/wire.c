@@ -5,14 +5,6 @@
 #include "meta/base/err.h"
 
 /* clang-format off */
-static const struct rec_field epoch_fields[] = {
-	REC_U64(struct wire_epoch, epoch),
-	REC_U64(struct wire_epoch, run),
-	REC_U64(struct wire_epoch, seq),
-	REC_STR(struct wire_epoch, node, WIRE_NAME_MAX),
-	REC_END
-};
-
 static const struct rec_field hello_fields[] = {
 	REC_U32(struct wire_hello, proto_min),
 	REC_U32(struct wire_hello, proto_max),
@@ -31,8 +23,7 @@ static const struct rec_field hello_fields[] = {
 	REC_U64(struct wire_hello, held_flushed),
 	REC_U64(struct wire_hello, held_applied),
 	REC_U64(struct wire_hello, clock),
-	REC_LIST(struct wire_hello, history, WIRE_HISTORY_MAX, epoch_fields,
-		struct wire_epoch),
+	REC_BLOB(struct wire_hello, line, WIRE_LINE_MAX),
 	REC_END
 };
 

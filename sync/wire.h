@@ -30,7 +30,7 @@ enum {
 	WIRE_BATCH_MAX = 64 << 20,
 	WIRE_SUMS_MAX = 1000, /* items in one SUMS or DIFF */
 	WIRE_RECORDS_MAX = 20000, /* items in one RECORDS */
-	WIRE_HISTORY_MAX = 64,
+	WIRE_LINE_MAX = 8192,
 	WIRE_GUID_LEN = 20,
 	WIRE_SUM_LEN = 16
 };
@@ -62,12 +62,6 @@ enum wire_mode { WIRE_MODE_STREAM, WIRE_MODE_COMPARE, WIRE_MODES };
 enum wire_bye_code { WIRE_BYE_TABLE(WIRE_BYE_ENUM) WIRE_BYE_CODES };
 #undef WIRE_BYE_ENUM
 
-/* One step of who was allowed to write: epoch began in run, at seq, on node. */
-struct wire_epoch {
-	uint64_t epoch, run, seq;
-	const char *node;
-};
-
 struct wire_hello {
 	uint32_t proto_min, proto_max;
 	uint64_t features;
@@ -81,7 +75,7 @@ struct wire_hello {
 	/* What the sender holds of the receiver's journal. */
 	uint64_t held_epoch, held_run, held_received, held_flushed, held_applied;
 	uint64_t clock; /* wall nanoseconds */
-	struct rec_list history; /* struct wire_epoch, oldest first */
+	struct rec_blob line; /* epoch_encode of the sender's line; empty: it has none */
 };
 
 /* "My journal comes now": from seq on (stream), or after the mailboxes are compared. */
