@@ -80,8 +80,8 @@ enum { Q_META_PUT, Q_META_GET, Q_LAST, Q_META_N };
 static const char *const meta_sql[Q_META_N] = {
 	"INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET v = excluded.v",
 	"SELECT v FROM meta WHERE key = ?",
-	"SELECT max((SELECT coalesce(max(seq), 0) FROM journal),"
-	" (SELECT coalesce(max(v), 0) FROM meta WHERE key = 'trimmed'))",
+	("SELECT max((SELECT coalesce(max(seq), 0) FROM journal),"
+	 " (SELECT coalesce(max(v), 0) FROM meta WHERE key = 'trimmed'))"),
 };
 
 struct store {
