@@ -51,14 +51,16 @@ say(const char *path, const char *text)
 		n > 0 && text[n - 1] == '\n' ? "" : "\n");
 }
 
-/* A descriptor of the supervisor, to see it end; -1 if it cannot be had. */
+/* A descriptor of the supervisor, to see it end; -1 if it cannot be had. served_out: whether
+ * anybody answers at all. */
 static int
-watch_supervisor(const struct client *c)
+watch_supervisor(const struct client *c, bool *served_out)
 {
 	struct buf b = BUF_INIT;
 	int fd = -1;
 
-	if (client_ask(c, "pids", ANSWER_MS, PATIENCE_MS, &b) == 0) {
+	*served_out = client_ask(c, "pids", ANSWER_MS, PATIENCE_MS, &b) == 0;
+	if (*served_out) {
 		long pid = strtol(buf_str(&b), NULL, 10);
 		if (pid > 1)
 			fd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
@@ -136,11 +138,11 @@ stop(const struct client *c, const struct opts *o)
 	struct buf b = BUF_INIT;
 	char line[64];
 	int ms = o->timeout >= 0 ? o->timeout : (int)c->conf.stop_wait;
-	int pidfd = watch_supervisor(c), rc, code;
 	bool served;
+	int pidfd = watch_supervisor(c, &served), rc, code;
 
 	snprintf(line, sizeof(line), "drain timeout=%d", ms);
-	rc = client_ask(c, line, ms + DRAIN_EXTRA_MS, PATIENCE_MS, &b);
+	rc = client_ask(c, line, ms + DRAIN_EXTRA_MS, served ? PATIENCE_MS : 0, &b);
 	served = rc != ERR_CLOSED && rc != ERR_NOTFOUND && rc != ERR_LINK;
 	if (rc != 0)
 		say(path, buf_str(&b));
