@@ -219,6 +219,17 @@ step(struct store_q *q)
 	return code;
 }
 
+/* A statement whose values could not be bound fails like one that could not run. */
+static int
+unbound(struct store_q *q, int rc)
+{
+	int code = fail(q->c, rc);
+
+	if (q->c->in_tx && q->c->failed == 0)
+		q->c->failed = code;
+	return code;
+}
+
 int
 store_sql_first(struct store_q *q, const char *types, ...)
 {
@@ -227,24 +238,19 @@ store_sql_first(struct store_q *q, const char *types, ...)
 	va_start(ap, types);
 	int rc = bind(q, types, ap);
 	va_end(ap);
-	return rc == SQLITE_OK ? step(q) : fail(q->c, rc);
+	return rc == SQLITE_OK ? step(q) : unbound(q, rc);
 }
 
 int
 store_sql_run(struct store_q *q, const char *types, ...)
 {
 	va_list ap;
-	struct store_sql *c = q->c;
 
 	va_start(ap, types);
 	int rc = bind(q, types, ap);
 	va_end(ap);
-	if (rc != SQLITE_OK) {
-		int code = fail(q->c, rc);
-		if (c->in_tx && c->failed == 0)
-			c->failed = code;
-		return code;
-	}
+	if (rc != SQLITE_OK)
+		return unbound(q, rc);
 	while ((rc = step(q)) > 0)
 		;
 	return rc;
