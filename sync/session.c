@@ -13,18 +13,10 @@
  * LINGER exists because closing a socket with unread bytes resets the connection, and a reset may
  * overtake the BYE that says why.
  *
- * Out: frames are queued plain in `raw`; at the end of a turn they are deflated as one burst into
- * `out`, and `out` is written. Nothing is deflated while `out` has bytes, so behind a slow line
- * what is queued collects into larger bursts. In: bytes are inflated into `in` in small steps,
- * whole frames are taken off its front. Until HELLO has come `in` holds plain bytes.
- *
  * Nothing frees a session but `finish`, called from the turn's hook (or session_kill), so a
  * pointer to it stays good through all callbacks of a turn.
  */
-#include "sync/session.h"
-#include "sync/link.h"
-#include "sync/loop.h"
-#include "sync/zip.h"
+#include "sync/session_priv.h"
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
@@ -39,69 +31,14 @@
 enum {
 	READ_STEP = 16 << 10, /* one TLS record */
 	READS_PER_TURN = 64,
-	INFLATE_STEP = 64 << 10,
-	DEFLATE_STEP = 256 << 10,
-	WRITE_PER_TURN = 2 << 20,
-	FAST_FROM = 64 << 10, /* a burst of so much is bulk: less effort in deflate */
 	CLOSE_MS = 2000 /* for BYE to leave, and for the peer's end to come */
 };
 
-#define STATE_TABLE(X) \
-	X(ST_PROVE, "proving") \
-	X(ST_GREET, "greeting") \
-	X(ST_UP, "up") \
-	X(ST_CLOSING, "closing") \
-	X(ST_LINGER, "lingering") \
-	X(ST_OVER, "over")
-#define EVENT_TABLE(X) \
-	X(EV_PROVEN, "proven") \
-	X(EV_ACCEPTED, "accepted") \
-	X(EV_END, "end") \
-	X(EV_FLUSHED, "flushed") \
-	X(EV_LOST, "lost")
-#define SESSION_ENUM(name, text) name,
 #define SESSION_TEXT(name, text) text,
-enum state { STATE_TABLE(SESSION_ENUM) };
-enum event { EVENT_TABLE(SESSION_ENUM) };
 static const char *const state_names[] = { STATE_TABLE(SESSION_TEXT) };
 static const char *const event_names[] = { EVENT_TABLE(SESSION_TEXT) };
 
-struct session {
-	struct session_conf conf;
-	struct link *link;
-	struct loop_fd fd;
-	struct loop_hook hook;
-	struct loop_timer timer;
-
-	enum state state;
-	unsigned where; /* enum wire_when bits that hold */
-	bool dialled, was_up, told_down;
-	int peer_index;
-	char peer[WIRE_NAME_MAX + 1];
-	unsigned version;
-	uint64_t features;
-
-	struct zip_out *zip_out;
-	struct zip_in *zip_in;
-	struct buf raw, out, in;
-	size_t raw_off, out_off;
-	short blocked; /* the link took nothing: the events to wait for; 0: go on */
-	bool refused; /* a bulk message was, so drained is owed */
-	uint64_t sent_ms, got_ms;
-
-	union wire_any theirs; /* HELLO */
-	struct buf hello_frame; /* theirs points into it */
-	struct rec_mem hello_mem;
-	int64_t skew_ns;
-	struct session_stats stats;
-
-	int code; /* why it ends; 0: it does not */
-	char reason[SESSION_SAID];
-	enum wire_bye_code reject_bye; /* what session_reject left for its caller */
-	char reject[256];
-};
-
-static void step(struct session *s, enum event ev);
+static void step(struct session *s, enum session_event ev);
 
 /* --- ending -------------------------------------------------------------------------- */
 
@@ -125,10 +62,10 @@ bye_to_code(unsigned bye)
 	}
 }
 
-static bool
-ending(const struct session *s)
+const char *
+session_state(const struct session *s)
 {
-	return s->code != 0;
+	return state_names[s->state];
 }
 
 /*
@@ -147,16 +84,16 @@ say_end(const struct session *s)
 	else if (s->code == ERR_CLOSED || unproven)
 		say = log_info;
 	say("session: ended: peer=%s where=%s state=%s reason=\"%s\"", s->peer,
-		s->link->where, state_names[s->state], s->reason);
+		s->link->where, session_state(s), s->reason);
 	if (s->conf.said != NULL && !(unproven && s->dialled))
 		snprintf(s->conf.said, SESSION_SAID, "%s", s->reason);
 }
 
 /* The peer or the line ended it. */
-static void
-lose(struct session *s, int code, const char *text)
+void
+session_lose(struct session *s, int code, const char *text)
 {
-	if (!ending(s)) {
+	if (!session_ending(s)) {
 		s->code = code;
 		snprintf(s->reason, sizeof(s->reason), "%s", text);
 		say_end(s);
@@ -169,7 +106,7 @@ end_with(struct session *s, int code, enum wire_bye_code bye, const char *text)
 {
 	struct wire_bye msg = { (uint8_t)bye, s->reason };
 
-	if (ending(s))
+	if (session_ending(s))
 		return;
 	s->code = code;
 	snprintf(s->reason, sizeof(s->reason), "%s", text);
@@ -207,8 +144,8 @@ session_reject(
 }
 
 /* A callback said no. */
-static void
-end_rejected(struct session *s, int code)
+void
+session_end_rejected(struct session *s, int code)
 {
 	bool why = s->reject[0] != '\0';
 	enum err_consequence todo = err_consequence(code);
@@ -263,295 +200,15 @@ session_end_now(struct session *s, enum wire_bye_code code, const char *text)
 void
 session_kill(struct session *s, int code, const char *text)
 {
-	lose(s, code, text);
+	session_lose(s, code, text);
 	finish(s);
 }
 
-/* A buffer that held one big frame does not keep its memory. */
-static void
-shrink(struct buf *b)
+void
+session_shrink(struct buf *b)
 {
 	if (b->len == 0 && b->cap > SESSION_HIGH)
 		buf_fini(b);
-}
-
-/* --- sending ------------------------------------------------------------------------- */
-
-size_t
-session_queued(const struct session *s)
-{
-	return s->raw.len - s->raw_off + s->out.len - s->out_off;
-}
-
-bool
-session_full(const struct session *s)
-{
-	return s->raw.len - s->raw_off >= SESSION_HIGH;
-}
-
-/* What must be true here for the peer to be allowed to get it: its FED is our FEEDS. */
-static bool
-may_send(const struct session *s, const struct wire_kind *k)
-{
-	unsigned theirs = s->where & ~(unsigned)WIRE_LIVE;
-
-	if ((s->where & WIRE_FED) != 0)
-		theirs |= WIRE_FEEDS;
-	if ((s->where & WIRE_FEEDS) != 0)
-		theirs |= WIRE_FED;
-	return (k->when & theirs) != 0;
-}
-
-static int
-queue(struct session *s, unsigned type, const void *msg)
-{
-	size_t before = s->raw.len;
-	int rc = wire_encode(type, s->version, msg, &s->raw);
-
-	if (rc == 0) {
-		s->stats.sent[type].messages++;
-		s->stats.sent[type].bytes += s->raw.len - before;
-		s->stats.raw_sent += s->raw.len - before;
-		loop_hook_again(s->conf.loop);
-	} else if (buf_ok(&s->raw) != 0) {
-		lose(s, ERR_NOMEM, "out of memory for what is to be sent");
-	}
-	return rc;
-}
-
-int
-session_send(struct session *s, unsigned type, const void *msg)
-{
-	const struct wire_kind *k = wire_kind(type);
-	int rc;
-
-	if (s->state != ST_UP || ending(s))
-		return ERR_CLOSED;
-	if (k == NULL || !may_send(s, k))
-		return ERR_USAGE;
-	if (k->bulk && session_full(s)) {
-		s->refused = true;
-		return ERR_BUSY;
-	}
-	if (session_queued(s) > SESSION_HARD) {
-		session_end(s, WIRE_BYE_BUSY, "the peer takes nothing: queued=%zu",
-			session_queued(s));
-		return ERR_CLOSED;
-	}
-	rc = queue(s, type, msg);
-	if (rc == 0 && type == WIRE_START)
-		s->where |= WIRE_FEEDS;
-	return rc;
-}
-
-static void
-send_beat(struct session *s)
-{
-	struct wire_heartbeat beat = { clock_wall_ns(), 0 };
-
-	if (s->conf.ops->journal_last != NULL)
-		beat.journal_last = s->conf.ops->journal_last(s->conf.node);
-	session_send(s, WIRE_HEARTBEAT, &beat);
-}
-
-/* Writes what was deflated. False if some is left. */
-static bool
-write_out(struct session *s)
-{
-	while (s->out_off < s->out.len) {
-		size_t left = s->out.len - s->out_off, n;
-		int rc = link_write(s->link, s->out.data + s->out_off,
-			left < READ_STEP ? left : READ_STEP, &n);
-
-		if (rc != 0) {
-			lose(s, rc, link_reason(s->link));
-			return false;
-		}
-		if (n == 0) {
-			s->blocked = s->link->wants != 0 ? s->link->wants : POLLOUT;
-			return false;
-		}
-		s->out_off += n;
-	}
-	buf_clear(&s->out);
-	s->out_off = 0;
-	return true;
-}
-
-/* Deflates the next part of the queue; the last part of it ends with a flush. */
-static void
-deflate_next(struct session *s)
-{
-	size_t left = s->raw.len - s->raw_off;
-	size_t n = left < DEFLATE_STEP ? left : DEFLATE_STEP;
-	int rc = zip_out_add(s->zip_out, s->raw.data + s->raw_off, n, n == left,
-		left > FAST_FROM, &s->out);
-
-	if (rc != 0) {
-		lose(s, rc, "cannot deflate");
-		return;
-	}
-	s->raw_off += n;
-	if (s->raw_off == s->raw.len) {
-		buf_clear(&s->raw);
-		s->raw_off = 0;
-		shrink(&s->raw);
-		s->stats.bursts_sent++;
-	} else if (s->raw_off > SESSION_HIGH) {
-		buf_drop(&s->raw, s->raw_off);
-		s->raw_off = 0;
-	}
-	s->stats.zip_sent += s->out.len;
-	s->sent_ms = clock_ms();
-}
-
-static void
-flush(struct session *s)
-{
-	size_t written = 0;
-
-	while (s->state < ST_LINGER && s->blocked == 0) {
-		if (!write_out(s))
-			break;
-		if (s->raw_off == s->raw.len)
-			break;
-		if (written > WRITE_PER_TURN) {
-			loop_hook_again(s->conf.loop);
-			break;
-		}
-		deflate_next(s);
-		written += s->out.len;
-	}
-}
-
-/* --- receiving ----------------------------------------------------------------------- */
-
-static void
-on_bye(struct session *s, const struct wire_bye *bye)
-{
-	char text[sizeof(s->reason)], *at;
-
-	/* The peer's words go into our log: one line of them, printable. */
-	snprintf(text, sizeof(text), "the peer says: %s: %.180s",
-		wire_bye_text(bye->code), bye->text);
-	for (at = text; *at != '\0'; at++)
-		if ((unsigned char)*at < 0x20 || *at == '"' || *at == 0x7f)
-			*at = '?';
-	lose(s,
-		bye->code == WIRE_BYE_STOP || bye->code == WIRE_BYE_DUPLICATE
-			? ERR_CLOSED
-			: ERR_PEER,
-		text);
-}
-
-static void
-heard_clock(struct session *s, uint64_t theirs)
-{
-	s->skew_ns = (int64_t)(theirs - clock_wall_ns());
-}
-
-static int
-dispatch(struct session *s, unsigned type, const union wire_any *msg)
-{
-	session_handler *fn = s->conf.ops->handlers[type];
-
-	if (type == WIRE_BYE) {
-		on_bye(s, &msg->bye);
-		return 0;
-	}
-	if (type == WIRE_START)
-		s->where |= WIRE_FED;
-	if (type == WIRE_HEARTBEAT) {
-		heard_clock(s, msg->heartbeat.clock);
-		if (fn == NULL)
-			return 0;
-	}
-	if (fn == NULL)
-		return session_reject(s, ERR_PROTO, WIRE_BYE_PROTO,
-			"nobody here takes %s", wire_kind(type)->name);
-	return fn(s->conf.node, s, msg);
-}
-
-/* One whole frame. */
-static void
-on_frame(struct session *s, const struct wire_frame *f, const uint8_t *fields)
-{
-	const struct wire_kind *k = wire_kind(f->type);
-	struct rec_mem mem = { 0 };
-	union wire_any msg;
-	int rc;
-
-	s->stats.got[f->type].messages++;
-	s->stats.got[f->type].bytes += f->head + f->body;
-	s->stats.raw_got += f->head + f->body;
-	rc = wire_decode(f->type, s->version, fields, f->body, &mem, &msg);
-	if (rc == 0)
-		rc = dispatch(s, f->type, &msg);
-	else if (rc != ERR_NOMEM)
-		rc = session_reject(s, rc, WIRE_BYE_PROTO,
-			"%s does not parse: bytes=%zu", k->name, f->body);
-	if (rc != 0)
-		end_rejected(s, rc);
-	rec_mem_fini(&mem);
-}
-
-/* Looks at the front of n bytes. True if a whole frame is there that may come now. */
-static bool
-front_frame(struct session *s, const uint8_t *p, size_t n, struct wire_frame *f)
-{
-	int rc = wire_peek(p, n, s->version, f);
-
-	if (rc != 0) {
-		session_end(s, rc == ERR_VERSION ? WIRE_BYE_VERSION : WIRE_BYE_PROTO,
-			rc == ERR_VERSION ? "a message of an unknown type"
-					  : "garbage, or a frame over its limit");
-		return false;
-	}
-	if (f->type == 0)
-		return false;
-	if ((wire_kind(f->type)->when & s->where) == 0) {
-		session_end(s, WIRE_BYE_PROTO, "%s may not come now: state=%s",
-			wire_kind(f->type)->name, state_names[s->state]);
-		return false;
-	}
-	return n - f->head >= f->body;
-}
-
-/* Takes whole frames off the front of `in`. */
-static void
-take_frames(struct session *s)
-{
-	size_t off = 0;
-	struct wire_frame f;
-
-	while (!ending(s) && front_frame(s, s->in.data + off, s->in.len - off, &f)) {
-		on_frame(s, &f, s->in.data + off + f.head);
-		off += f.head + f.body;
-	}
-	buf_drop(&s->in, off);
-	shrink(&s->in);
-}
-
-static void
-inflate_all(struct session *s, const uint8_t *p, size_t n)
-{
-	bool full = true;
-
-	while (!ending(s) && (n > 0 || full)) {
-		size_t used;
-		int rc =
-			zip_in_add(s->zip_in, p, n, INFLATE_STEP, &s->in, &used, &full);
-
-		if (rc != 0) {
-			session_end(s,
-				rc == ERR_PROTO ? WIRE_BYE_PROTO : WIRE_BYE_INTERNAL,
-				"cannot inflate: %s", err_text(rc));
-			return;
-		}
-		p += used;
-		n -= used;
-		take_frames(s);
-	}
 }
 
 /* --- HELLO --------------------------------------------------------------------------- */
@@ -572,7 +229,7 @@ send_hello(struct session *s)
 	h.clock = clock_wall_ns();
 	rc = wire_encode(WIRE_HELLO, s->conf.proto_max, &h, &s->out);
 	if (rc != 0) {
-		lose(s, rc, "our own HELLO does not fit");
+		session_lose(s, rc, "our own HELLO does not fit");
 		return;
 	}
 	s->stats.sent[WIRE_HELLO].messages++;
@@ -614,13 +271,13 @@ judge_hello(struct session *s)
 		return;
 	}
 	s->features = h->features & WIRE_FEATURES;
-	heard_clock(s, h->clock);
+	session_in_clock(s, h->clock);
 	rc = s->conf.ops->judge != NULL ? s->conf.ops->judge(s->conf.node, s, h) : 0;
-	if (rc == 0 && !ending(s) && s->conf.elect != NULL)
+	if (rc == 0 && !session_ending(s) && s->conf.elect != NULL)
 		rc = s->conf.elect(s->conf.owner, s, h);
 	if (rc != 0)
-		end_rejected(s, rc);
-	else if (!ending(s))
+		session_end_rejected(s, rc);
+	else if (!session_ending(s))
 		step(s, EV_ACCEPTED);
 }
 
@@ -631,7 +288,7 @@ greet(struct session *s)
 	struct wire_frame f;
 	int rc;
 
-	if (!front_frame(s, s->in.data, s->in.len, &f))
+	if (!session_in_front(s, s->in.data, s->in.len, &f))
 		return;
 	if (f.type != WIRE_HELLO) {
 		session_end(s, WIRE_BYE_PROTO, "no HELLO first");
@@ -654,8 +311,9 @@ greet(struct session *s)
 	s->stats.raw_got += f.head + f.body;
 	s->where = WIRE_HELD;
 	judge_hello(s);
-	if (!ending(s))
-		inflate_all(s, fields + f.body, s->hello_frame.len - f.head - f.body);
+	if (!session_ending(s))
+		session_in_feed(
+			s, fields + f.body, s->hello_frame.len - f.head - f.body);
 }
 
 /* --- states and events --------------------------------------------------------------- */
@@ -668,7 +326,7 @@ on_proven(struct session *s)
 	int rc, who = s->conf.who(s->conf.owner, s->link->print, &name);
 
 	if (who < 0) {
-		lose(s, ERR_CERT, "a certificate that no peer has");
+		session_lose(s, ERR_CERT, "a certificate that no peer has");
 		return;
 	}
 	s->peer_index = who;
@@ -677,7 +335,7 @@ on_proven(struct session *s)
 	if (rc == 0)
 		rc = zip_in_open(&s->zip_in);
 	if (rc != 0) {
-		lose(s, rc, err_text(rc));
+		session_lose(s, rc, err_text(rc));
 		return;
 	}
 	s->where = WIRE_GREET;
@@ -696,9 +354,9 @@ on_accepted(struct session *s)
 }
 
 static void
-step(struct session *s, enum event ev)
+step(struct session *s, enum session_event ev)
 {
-	enum state before = s->state;
+	enum session_state before = s->state;
 
 	switch (ev) {
 	case EV_PROVEN:
@@ -724,7 +382,7 @@ step(struct session *s, enum event ev)
 	if (s->state == before)
 		return;
 	log_debug("session: peer=%s %s -> %s on %s", s->peer, state_names[before],
-		state_names[s->state], event_names[ev]);
+		session_state(s), event_names[ev]);
 	loop_hook_again(s->conf.loop);
 	switch (s->state) {
 	case ST_GREET:
@@ -754,7 +412,7 @@ read_some(struct session *s)
 		int rc = link_read(s->link, bytes, sizeof(bytes), &n);
 
 		if (rc != 0) {
-			lose(s, rc, link_reason(s->link));
+			session_lose(s, rc, link_reason(s->link));
 			return;
 		}
 		if (n == 0)
@@ -764,11 +422,11 @@ read_some(struct session *s)
 		if (s->state == ST_GREET) {
 			buf_put(&s->in, bytes, n);
 			if (buf_ok(&s->in) != 0)
-				lose(s, ERR_NOMEM, "out of memory for HELLO");
+				session_lose(s, ERR_NOMEM, "out of memory for HELLO");
 			else
 				greet(s);
 		} else if (s->state == ST_UP) {
-			inflate_all(s, bytes, n);
+			session_in_feed(s, bytes, n);
 		}
 	}
 }
@@ -785,7 +443,7 @@ on_ready(void *arg, short revents)
 	if (s->state == ST_PROVE) {
 		rc = link_greet(s->link, &done);
 		if (rc != 0)
-			lose(s, rc, link_reason(s->link));
+			session_lose(s, rc, link_reason(s->link));
 		else if (done)
 			step(s, EV_PROVEN);
 		if (!done)
@@ -794,7 +452,7 @@ on_ready(void *arg, short revents)
 	if (s->state != ST_CLOSING && (revents & ~POLLOUT) != 0)
 		read_some(s);
 	else if (s->state == ST_CLOSING && (revents & (POLLERR | POLLNVAL)) != 0)
-		lose(s, ERR_LINK, "lost while closing");
+		session_lose(s, ERR_LINK, "lost while closing");
 }
 
 static void
@@ -819,7 +477,7 @@ on_timer(void *arg)
 	}
 	/* Bytes that wait for the line are as good as a beat; more of them would not help. */
 	if (now - s->sent_ms >= SESSION_BEAT_MS && session_queued(s) == 0)
-		send_beat(s);
+		session_out_beat(s);
 	uint64_t beat = s->sent_ms + SESSION_BEAT_MS,
 		 dead = s->got_ms + SESSION_DEAD_MS;
 	uint64_t due = beat < dead ? beat : dead;
@@ -834,8 +492,8 @@ on_turn(void *arg)
 	struct session *s = arg;
 
 	if (s->state == ST_GREET || s->state == ST_UP || s->state == ST_CLOSING)
-		flush(s);
-	if (ending(s))
+		session_out_flush(s);
+	if (session_ending(s))
 		tell_down(s);
 	if (s->state == ST_CLOSING && session_queued(s) == 0)
 		step(s, EV_FLUSHED);
@@ -893,7 +551,7 @@ session_open(const struct session_conf *conf, struct link *link, bool dialled,
 bool
 session_is_up(const struct session *s)
 {
-	return s->state == ST_UP && !ending(s);
+	return s->state == ST_UP && !session_ending(s);
 }
 
 const char *

@@ -284,4 +284,60 @@ TEST(zip_bomb_is_stepped)
 	buf_fini(&plain);
 }
 
+/* docs/protocol.md has a row for each message with its number, limit, time and fields. */
+static void
+row_of(unsigned type, struct buf *b)
+{
+	static const char *const when[] = { "greet", "held", "fed", "feeds" };
+	const struct wire_kind *k = wire_kind(type);
+	const char *gap = "";
+
+	buf_clear(b);
+	buf_printf(b, "\n| %s | %u | %zu | ", k->name, type, k->max);
+	if (k->when == WIRE_LIVE)
+		buf_printf(b, "live");
+	for (unsigned i = 0; i < 4 && k->when != WIRE_LIVE; i++) {
+		if ((k->when & 1u << i) != 0) {
+			buf_printf(b, "%s%s", gap, when[i]);
+			gap = " ";
+		}
+	}
+	buf_printf(b, " |");
+	for (const struct rec_field *f = k->fields; f->kind != REC_KIND_END; f++) {
+		buf_printf(b, " %s", f->name);
+		if (f->kind != REC_KIND_LIST)
+			continue;
+		gap = "(";
+		for (const struct rec_field *g = f->sub; g->kind != REC_KIND_END;
+			g++, gap = " ")
+			buf_printf(b, "%s%s", gap, g->name);
+		buf_printf(b, ")");
+	}
+	buf_printf(b, " |\n");
+}
+
+TEST(the_page_says_what_the_table_says)
+{
+	static char page[40000];
+	struct buf b = BUF_INIT;
+	FILE *f = fopen("docs/protocol.md", "r");
+
+	CHECK(f != NULL);
+	size_t n = fread(page, 1, sizeof(page) - 1, f);
+	fclose(f);
+	page[n] = '\0';
+	for (unsigned type = 1; type < WIRE_TYPES; type++) {
+		row_of(type, &b);
+		if (strstr(page, buf_str(&b)) == NULL)
+			t_fail(__FILE__, __LINE__, "no such row: %s", buf_str(&b));
+	}
+	for (unsigned code = 0; code < WIRE_BYE_CODES; code++) {
+		buf_clear(&b);
+		buf_printf(&b, "\n| %u | %s |\n", code, wire_bye_text(code));
+		if (strstr(page, buf_str(&b)) == NULL)
+			t_fail(__FILE__, __LINE__, "no such row: %s", buf_str(&b));
+	}
+	buf_fini(&b);
+}
+
 T_MAIN

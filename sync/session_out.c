@@ -1,0 +1,166 @@
+/*
+ * session_out.c - messages to bytes.
+ *
+ * Frames are queued plain in `raw`; at the end of a turn they are deflated as one burst into
+ * `out`, and `out` is written. Nothing is deflated while `out` has bytes, so behind a slow line
+ * what is queued collects into larger bursts.
+ */
+#include "sync/session_priv.h"
+#include "meta/base/clock.h"
+#include "meta/base/err.h"
+
+#include <poll.h>
+
+enum {
+	WRITE_STEP = 16 << 10, /* one TLS record */
+	DEFLATE_STEP = 256 << 10,
+	WRITE_PER_TURN = 2 << 20,
+	FAST_FROM = 64 << 10 /* a burst of so much is bulk: less effort in deflate */
+};
+
+size_t
+session_queued(const struct session *s)
+{
+	return s->raw.len - s->raw_off + s->out.len - s->out_off;
+}
+
+bool
+session_full(const struct session *s)
+{
+	return s->raw.len - s->raw_off >= SESSION_HIGH;
+}
+
+/* What must be true here for the peer to be allowed to get it: its FED is our FEEDS. */
+static bool
+may_send(const struct session *s, const struct wire_kind *k)
+{
+	unsigned theirs = s->where & ~(unsigned)WIRE_LIVE;
+
+	if ((s->where & WIRE_FED) != 0)
+		theirs |= WIRE_FEEDS;
+	if ((s->where & WIRE_FEEDS) != 0)
+		theirs |= WIRE_FED;
+	return (k->when & theirs) != 0;
+}
+
+static int
+queue(struct session *s, unsigned type, const void *msg)
+{
+	size_t before = s->raw.len;
+	int rc = wire_encode(type, s->version, msg, &s->raw);
+
+	if (rc == 0) {
+		s->stats.sent[type].messages++;
+		s->stats.sent[type].bytes += s->raw.len - before;
+		s->stats.raw_sent += s->raw.len - before;
+		loop_hook_again(s->conf.loop);
+	} else if (buf_ok(&s->raw) != 0) {
+		session_lose(s, ERR_NOMEM, "out of memory for what is to be sent");
+	}
+	return rc;
+}
+
+int
+session_send(struct session *s, unsigned type, const void *msg)
+{
+	const struct wire_kind *k = wire_kind(type);
+	int rc;
+
+	if (s->state != ST_UP || session_ending(s))
+		return ERR_CLOSED;
+	if (k == NULL || !may_send(s, k))
+		return ERR_USAGE;
+	if (k->bulk && session_full(s)) {
+		s->refused = true;
+		return ERR_BUSY;
+	}
+	if (session_queued(s) > SESSION_HARD) {
+		session_end(s, WIRE_BYE_BUSY, "the peer takes nothing: queued=%zu",
+			session_queued(s));
+		return ERR_CLOSED;
+	}
+	rc = queue(s, type, msg);
+	if (rc == 0 && type == WIRE_START)
+		s->where |= WIRE_FEEDS;
+	return rc;
+}
+
+void
+session_out_beat(struct session *s)
+{
+	struct wire_heartbeat beat = { clock_wall_ns(), 0 };
+
+	if (s->conf.ops->journal_last != NULL)
+		beat.journal_last = s->conf.ops->journal_last(s->conf.node);
+	session_send(s, WIRE_HEARTBEAT, &beat);
+}
+
+/* Writes what was deflated. False if some is left. */
+static bool
+write_out(struct session *s)
+{
+	while (s->out_off < s->out.len) {
+		size_t left = s->out.len - s->out_off, n;
+		int rc = link_write(s->link, s->out.data + s->out_off,
+			left < WRITE_STEP ? left : WRITE_STEP, &n);
+
+		if (rc != 0) {
+			session_lose(s, rc, link_reason(s->link));
+			return false;
+		}
+		if (n == 0) {
+			s->blocked = s->link->wants != 0 ? s->link->wants : POLLOUT;
+			return false;
+		}
+		s->out_off += n;
+	}
+	buf_clear(&s->out);
+	s->out_off = 0;
+	return true;
+}
+
+/* Deflates the next part of the queue; the last part of it ends with a flush. */
+static void
+deflate_next(struct session *s)
+{
+	size_t left = s->raw.len - s->raw_off;
+	size_t n = left < DEFLATE_STEP ? left : DEFLATE_STEP;
+	int rc = zip_out_add(s->zip_out, s->raw.data + s->raw_off, n, n == left,
+		left > FAST_FROM, &s->out);
+
+	if (rc != 0) {
+		session_lose(s, rc, "cannot deflate");
+		return;
+	}
+	s->raw_off += n;
+	if (s->raw_off == s->raw.len) {
+		buf_clear(&s->raw);
+		s->raw_off = 0;
+		session_shrink(&s->raw);
+		s->stats.bursts_sent++;
+	} else if (s->raw_off > SESSION_HIGH) {
+		buf_drop(&s->raw, s->raw_off);
+		s->raw_off = 0;
+	}
+	s->stats.zip_sent += s->out.len;
+	s->sent_ms = clock_ms();
+}
+
+void
+session_out_flush(struct session *s)
+{
+	size_t written = 0;
+
+	while (s->state < ST_LINGER && s->blocked == 0) {
+		if (!write_out(s))
+			break;
+		if (s->raw_off == s->raw.len)
+			break;
+		if (written > WRITE_PER_TURN) {
+			loop_hook_again(s->conf.loop);
+			break;
+		}
+		deflate_next(s);
+		written += s->out.len;
+	}
+}
