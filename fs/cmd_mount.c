@@ -10,6 +10,7 @@
 #include "fs/conf.h"
 #include "fs/mount.h"
 #include "fs/service.h"
+#include "fs/shown.h"
 #include "fs/stats.h"
 #include "fs/unmount.h"
 #include "meta/base/buf.h"
@@ -140,11 +141,13 @@ on_start(int root_fd, bool takeover, void *arg)
 		.ops = &service_ops,
 		.supervisor = mount_supervisor_pid(),
 		.started = started };
+	int rc;
 
 	(void)root_fd, (void)arg;
 	if (takeover)
 		sc.restarts = stats_get(STATS_STARTS) - 1;
-	return service_start(&sc);
+	rc = service_start(&sc);
+	return rc != 0 ? rc : shown_start(add_metrics, NULL);
 }
 
 /* In a thread of its own: mount(8) looks at the mount point, which is served only later. */

@@ -19,6 +19,7 @@
 #include "fs/slot.h"
 #include "fs/stats.h"
 #include "fs/super.h"
+#include "fs/vdir.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
 
@@ -252,6 +253,7 @@ start(struct super *su)
 	ops_env.standby = m.opts->standby;
 	stats_start(shared(stats_at()));
 	stats_add(STATS_STARTS, 1);
+	vdir_start(su->births, st.st_uid, st.st_gid);
 	rc = inode_start(shared(inodes_at()), su, m.root_fd, MAX_FDS);
 	if (rc != 0)
 		return rc;

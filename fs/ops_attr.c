@@ -7,6 +7,7 @@
 #include "fs/ops.h"
 
 #include "fs/capture.h"
+#include "fs/ops_vdir.h"
 #include "fs/slot.h"
 
 #include <errno.h>
@@ -60,7 +61,8 @@ any_open(fuse_ino_t nodeid, struct inode **ino_out, int *fd_out)
 {
 	*fd_out = -1;
 	*ino_out = inode_get(nodeid);
-	return *ino_out == NULL ? ESTALE : inode_fd(*ino_out, INODE_ANY, fd_out);
+	return *ino_out == NULL ? ops_vdir_errno(nodeid)
+				: inode_fd(*ino_out, INODE_ANY, fd_out);
 }
 
 static void
@@ -84,9 +86,12 @@ ops_attr_get(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi)
 {
 	struct inode *ino;
 	struct stat st;
-	int fd, err = any_open(nodeid, &ino, &fd);
+	int fd, err;
 
 	(void)fi;
+	if (ops_vdir_getattr(req, nodeid))
+		return;
+	err = any_open(nodeid, &ino, &fd);
 	if (err == 0)
 		err = attributes(fd, &st);
 	any_close(ino, fd);
@@ -161,7 +166,7 @@ ops_attr_set(fuse_req_t req, fuse_ino_t nodeid, struct stat *st, int to_set,
 {
 	struct inode *ino = inode_get(nodeid);
 	struct stat now;
-	int fd = -1, err = ESTALE;
+	int fd = -1, err = ops_vdir_errno(nodeid);
 
 	(void)fi;
 	if (ino != NULL)
@@ -266,6 +271,8 @@ ops_attr_getxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, size_t si
 		fuse_reply_err(req, ENOSYS);
 		return;
 	}
+	if (ops_vdir_xattr(req, nodeid, name, size))
+		return;
 	err = any_open(nodeid, &ino, &fd);
 	if (err == 0) {
 		n = getxattr(path_of(fd).text, name, value, size < room ? size : room);
@@ -313,6 +320,8 @@ ops_attr_listxattr(fuse_req_t req, fuse_ino_t nodeid, size_t size)
 		fuse_reply_err(req, ENOSYS);
 		return;
 	}
+	if (ops_vdir_xattr(req, nodeid, NULL, size))
+		return;
 	err = any_open(nodeid, &ino, &fd);
 	if (err == 0) {
 		n = listxattr(path_of(fd).text, names, room);

@@ -7,7 +7,9 @@
 #include "fs/ops.h"
 
 #include "fs/capture.h"
+#include "fs/ops_vdir.h"
 #include "fs/slot.h"
+#include "fs/stats.h"
 #include "meta/base/fault.h"
 
 #include <errno.h>
@@ -21,7 +23,8 @@ file_open(
 {
 	*fd_out = -1;
 	*ino_out = inode_get(nodeid);
-	return *ino_out == NULL ? ESTALE : inode_fd(*ino_out, mode, fd_out);
+	return *ino_out == NULL ? ops_vdir_errno(nodeid)
+				: inode_fd(*ino_out, mode, fd_out);
 }
 
 static void
@@ -38,9 +41,12 @@ ops_data_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t off,
 	struct inode *ino;
 	size_t room, got = 0;
 	char *data = slot_room(&room);
-	int fd, err = file_open(nodeid, INODE_READ, &ino, &fd);
+	int fd, err;
 
 	(void)fi;
+	if (ops_vdir_read(req, nodeid, size, off))
+		return;
+	err = file_open(nodeid, INODE_READ, &ino, &fd);
 	if (err == 0 &&
 		size > room) /* never less than asked: that would mean the end */
 		err = EINVAL;
@@ -57,8 +63,10 @@ ops_data_read(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t off,
 	file_close(ino, fd);
 	if (err != 0)
 		fuse_reply_err(req, err);
-	else
+	else {
+		stats_add(STATS_READ_BYTES, got);
 		fuse_reply_buf(req, data, got);
+	}
 }
 
 void
@@ -88,6 +96,7 @@ ops_data_write(fuse_req_t req, fuse_ino_t nodeid, const char *data, size_t size,
 	}
 	if (put > 0)
 		err = 0;
+	stats_add(STATS_WRITE_BYTES, put);
 	FAULT("write.done");
 	capture_write_end(ino, fd, off, data, err != 0 ? -err : (ssize_t)put);
 out:
@@ -167,10 +176,13 @@ ops_data_lseek(fuse_req_t req, fuse_ino_t nodeid, off_t off, int whence,
 	struct fuse_file_info *fi)
 {
 	struct inode *ino;
-	int fd, err = file_open(nodeid, INODE_READ, &ino, &fd);
 	off_t at = -1;
+	int fd, err;
 
 	(void)fi;
+	if (ops_vdir_lseek(req, nodeid, off, whence))
+		return;
+	err = file_open(nodeid, INODE_READ, &ino, &fd);
 	if (err == 0) {
 		at = lseek(fd, off, whence);
 		if (at < 0)

@@ -8,6 +8,7 @@
 #include "fs/ops.h"
 
 #include "fs/capture.h"
+#include "fs/ops_vdir.h"
 #include "fs/slot.h"
 
 #include <dirent.h>
@@ -112,6 +113,8 @@ list_and_answer(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t off, bool 
 	size_t room;
 	int err = ESTALE;
 
+	if (ops_vdir_readdir(req, nodeid, size, off, plus))
+		return;
 	l.out = slot_room(&room);
 	l.size = size < room ? size : room;
 	l.dir = inode_get(nodeid);
@@ -152,7 +155,7 @@ ops_dir_fsync(
 	fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_info *fi)
 {
 	struct inode *dir = inode_get(nodeid);
-	int fd = -1, err = ESTALE;
+	int fd = -1, err = ops_vdir_errno(nodeid);
 
 	(void)fi;
 	if (dir != NULL)

@@ -15,6 +15,7 @@
 
 #include "fs/capture.h"
 #include "fs/cred.h"
+#include "fs/ops_vdir.h"
 #include "fs/slot.h"
 #include "meta/base/fault.h"
 
@@ -46,7 +47,7 @@ dir_open(fuse_ino_t nodeid, struct in_dir *d)
 {
 	d->ino = inode_get(nodeid);
 	if (d->ino == NULL)
-		return ESTALE;
+		return ops_vdir_errno(nodeid);
 	return inode_fd(d->ino, INODE_ANY, &d->fd);
 }
 
@@ -152,12 +153,13 @@ ops_name_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct in_dir d = IN_DIR_NONE;
 	struct fuse_entry_param e;
 	struct inode *ino = NULL;
-	int err = dir_open(parent, &d);
+	int err;
 
+	if (ops_vdir_lookup(req, parent, name))
+		return;
+	err = dir_open(parent, &d);
 	if (err == 0)
-		err = ops_name_own(d.ino, name)
-			      ? ENOENT
-			      : ops_name_entry(d.ino, d.fd, name, &e, &ino);
+		err = ops_name_entry(d.ino, d.fd, name, &e, &ino);
 	if (err == 0) {
 		capture_lookup(d.ino, name, ino);
 	} else if (err == ENOENT && ops_entry_timeout() > 0) {
@@ -173,7 +175,8 @@ ops_name_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 void
 ops_name_forget(fuse_req_t req, fuse_ino_t nodeid, uint64_t count)
 {
-	inode_forget(slot_current(), 0, nodeid, count);
+	if (!ops_vdir_forget(nodeid, count))
+		inode_forget(slot_current(), 0, nodeid, count);
 	fuse_reply_none(req);
 }
 
@@ -181,7 +184,9 @@ void
 ops_name_forget_multi(fuse_req_t req, size_t n, struct fuse_forget_data *forgets)
 {
 	for (size_t i = 0; i < n; i++)
-		inode_forget(slot_current(), i, forgets[i].ino, forgets[i].nlookup);
+		if (!ops_vdir_forget(forgets[i].ino, forgets[i].nlookup))
+			inode_forget(
+				slot_current(), i, forgets[i].ino, forgets[i].nlookup);
 	fuse_reply_none(req);
 }
 
@@ -392,7 +397,7 @@ ops_name_link(
 	struct in_dir d = IN_DIR_NONE;
 	struct fuse_entry_param e;
 	struct inode *ino = inode_get(nodeid);
-	int err = ino == NULL ? ESTALE : dir_open(newparent, &d);
+	int err = ino == NULL ? ops_vdir_errno(nodeid) : dir_open(newparent, &d);
 
 	if (err == 0)
 		err = link_it(ino, &d, newname, &e);

@@ -34,6 +34,7 @@ struct file {
 struct node {
 	struct node *next;
 	uint64_t nodeid;
+	uint64_t ino; /* st_ino: of the path, the same for all nodes of a file */
 	uint64_t nlookup;
 	unsigned holds;
 	struct timespec made;
@@ -176,10 +177,24 @@ node_leave_if_unused(struct node **at)
 
 /* ---- attributes ---- */
 
-static void
-shape(struct stat *st, uint64_t nodeid, mode_t mode, struct timespec when)
+/* The number that programs see, of name in the folder of mailbox id or ("") in the top one. */
+static uint64_t
+ino_of(const char *id, const char *name)
 {
-	*st = (struct stat){ .st_ino = nodeid,
+	uint64_t h = 0xcbf29ce484222325ULL;
+
+	for (const char *p = id; *p != '\0'; p++)
+		h = (h ^ (uint8_t)*p) * 0x100000001b3ULL;
+	h = (h ^ '/') * 0x100000001b3ULL;
+	for (const char *p = name; *p != '\0'; p++)
+		h = (h ^ (uint8_t)*p) * 0x100000001b3ULL;
+	return VDIR_BIT | h;
+}
+
+static void
+shape(struct stat *st, uint64_t ino, mode_t mode, struct timespec when)
+{
+	*st = (struct stat){ .st_ino = ino,
 		.st_mode = mode,
 		.st_nlink = S_ISDIR(mode) ? 2 : 1,
 		.st_uid = vd.uid,
@@ -194,10 +209,10 @@ static void
 shape_node(struct stat *st, const struct node *n)
 {
 	if (n->id[0] != '\0') {
-		shape(st, n->nodeid, S_IFDIR | 0700, n->made);
+		shape(st, n->ino, S_IFDIR | 0700, n->made);
 		return;
 	}
-	shape(st, n->nodeid, S_IFREG | 0400, n->made);
+	shape(st, n->ino, S_IFREG | 0400, n->made);
 	st->st_size = (off_t)n->data.len;
 	st->st_blocks = (st->st_size + 511) / 512;
 }
@@ -225,7 +240,8 @@ vdir_stat(uint64_t nodeid, struct stat *st_out)
 
 /* Made, filled and entered: a file, or with file NULL the folder of the mailbox id. */
 static int
-enter_new(const struct file *file, const char *id, struct stat *st_out)
+enter_new(const struct file *file, const char *id, uint64_t *nodeid_out,
+	struct stat *st_out)
 {
 	struct node *n = calloc(1, sizeof(*n));
 	int rc = 0;
@@ -234,6 +250,8 @@ enter_new(const struct file *file, const char *id, struct stat *st_out)
 		return ENOMEM;
 	buf_init(&n->data, VDIR_BYTES_MAX);
 	clock_gettime(CLOCK_REALTIME, &n->made);
+	n->ino = file == NULL ? ino_of(id, "")
+			      : ino_of(id != NULL ? id : "", file->name);
 	if (file != NULL) {
 		rc = file->fill(file->arg, id, &n->data);
 		if (rc == 0 && buf_ok(&n->data) != 0)
@@ -246,6 +264,7 @@ enter_new(const struct file *file, const char *id, struct stat *st_out)
 	if (other != NULL) {
 		other->nlookup++; /* somebody was faster */
 		shape_node(st_out, other);
+		*nodeid_out = other->nodeid;
 	} else {
 		if (file == NULL)
 			memcpy(n->id, id, strlen(id) + 1);
@@ -253,6 +272,7 @@ enter_new(const struct file *file, const char *id, struct stat *st_out)
 			rc = ENFILE;
 		} else {
 			shape_node(st_out, n);
+			*nodeid_out = n->nodeid;
 			n = NULL; /* the table's from here */
 		}
 	}
@@ -273,7 +293,7 @@ find(const struct file *files, unsigned n, const char *name)
 }
 
 static int
-lookup_mailbox(const char *id, struct stat *st_out)
+lookup_mailbox(const char *id, uint64_t *nodeid_out, struct stat *st_out)
 {
 	if (strlen(id) > ID_MAX || id[0] == '\0' || vd.mailboxes.has == NULL ||
 		!vd.mailboxes.has(vd.mailboxes.arg, id))
@@ -283,9 +303,10 @@ lookup_mailbox(const char *id, struct stat *st_out)
 	if (n != NULL) {
 		n->nlookup++;
 		shape_node(st_out, n);
+		*nodeid_out = n->nodeid;
 	}
 	pthread_mutex_unlock(&vd.lock);
-	return n != NULL ? 0 : enter_new(NULL, id, st_out);
+	return n != NULL ? 0 : enter_new(NULL, id, nodeid_out, st_out);
 }
 
 /* The id of a mailbox's folder. */
@@ -307,7 +328,8 @@ id_of(uint64_t nodeid, char id[ID_MAX + 1])
 }
 
 int
-vdir_lookup(uint64_t dir, const char *name, struct stat *st_out, bool *keep_out)
+vdir_lookup(uint64_t dir, const char *name, uint64_t *nodeid_out, struct stat *st_out,
+	bool *keep_out)
 {
 	const struct file *file;
 	char id[ID_MAX + 1];
@@ -316,19 +338,21 @@ vdir_lookup(uint64_t dir, const char *name, struct stat *st_out, bool *keep_out)
 	*keep_out = false;
 	if (dir == VDIR_ROOT && strcmp(name, "mailboxes") == 0) {
 		*keep_out = true;
+		*nodeid_out = MAILBOXES;
 		return vdir_stat(MAILBOXES, st_out);
 	}
 	if (dir == VDIR_ROOT) {
 		file = find(vd.top, vd.ntop, name);
-		return file == NULL ? ENOENT : enter_new(file, NULL, st_out);
+		return file == NULL ? ENOENT
+				    : enter_new(file, NULL, nodeid_out, st_out);
 	}
 	if (dir == MAILBOXES)
-		return lookup_mailbox(name, st_out);
+		return lookup_mailbox(name, nodeid_out, st_out);
 	int rc = id_of(dir, id);
 	if (rc != 0)
 		return rc;
 	file = find(vd.box, vd.nbox, name);
-	return file == NULL ? ENOENT : enter_new(file, id, st_out);
+	return file == NULL ? ENOENT : enter_new(file, id, nodeid_out, st_out);
 }
 
 void
@@ -398,13 +422,10 @@ list_one(struct list *l, const char *name, mode_t mode, uint64_t ino)
 		l->full = true;
 }
 
-/* Names without a node yet: any number that is not 0 will do. */
 static void
 list_mailbox(void *arg, const char *id)
 {
-	struct list *l = arg;
-
-	list_one(l, id, S_IFDIR, VDIR_BIT | (FIRST + l->at));
+	list_one(arg, id, S_IFDIR, ino_of(id, ""));
 }
 
 int
@@ -413,7 +434,7 @@ vdir_list(uint64_t dir, uint64_t off, vdir_entry_fn *fn, void *arg)
 	struct list l = { .fn = fn, .arg = arg, .from = off };
 	const struct file *files = vd.top;
 	unsigned nfiles = vd.ntop;
-	char id[ID_MAX + 1];
+	char id[ID_MAX + 1] = "";
 	int rc;
 
 	if (dir != VDIR_ROOT && dir != MAILBOXES) {
@@ -422,15 +443,18 @@ vdir_list(uint64_t dir, uint64_t off, vdir_entry_fn *fn, void *arg)
 		files = vd.box;
 		nfiles = vd.nbox;
 	}
-	list_one(&l, ".", S_IFDIR, dir);
-	list_one(&l, "..", S_IFDIR, dir == VDIR_ROOT ? 1 : VDIR_ROOT);
+	list_one(&l, ".", S_IFDIR, id[0] != '\0' ? ino_of(id, "") : dir);
+	list_one(&l, "..", S_IFDIR,
+		dir == VDIR_ROOT ? 1
+		: id[0] != '\0'  ? MAILBOXES
+				 : VDIR_ROOT);
 	if (dir == MAILBOXES) {
 		if (vd.mailboxes.each != NULL)
 			vd.mailboxes.each(vd.mailboxes.arg, list_mailbox, &l);
 		return 0;
 	}
 	for (unsigned i = 0; i < nfiles; i++)
-		list_one(&l, files[i].name, S_IFREG, VDIR_BIT | (FIRST + i));
+		list_one(&l, files[i].name, S_IFREG, ino_of(id, files[i].name));
 	if (dir == VDIR_ROOT)
 		list_one(&l, "mailboxes", S_IFDIR, MAILBOXES);
 	return 0;

@@ -58,9 +58,11 @@ vdir_owns(uint64_t nodeid)
 	return (nodeid & VDIR_BIT) != 0;
 }
 
-/* The node of name in the folder dir, with its attributes (st_ino is the nodeid) and one lookup
- * counted. keep_out: whether the kernel may keep this answer or must ask each time. */
-int vdir_lookup(uint64_t dir, const char *name, struct stat *st_out, bool *keep_out);
+/* The node of name in the folder dir, with its attributes and one lookup counted. st_ino belongs
+ * to the path, not to the node: cp and tar take a file whose number changes between two looks for
+ * one that was replaced. keep_out: whether the kernel may keep this answer or must ask each time. */
+int vdir_lookup(uint64_t dir, const char *name, uint64_t *nodeid_out,
+	struct stat *st_out, bool *keep_out);
 void vdir_forget(uint64_t nodeid, uint64_t count);
 int vdir_stat(uint64_t nodeid, struct stat *st_out);
 

@@ -92,28 +92,61 @@ holds(uint64_t nodeid, const char *text)
 	return same;
 }
 
+/* With the node's number for st_ino, since that is what most of these tests are about. */
+static int
+look(uint64_t dir, const char *name, struct stat *st, bool *keep)
+{
+	uint64_t nodeid = 0;
+	int rc = vdir_lookup(dir, name, &nodeid, st, keep);
+
+	st->st_ino = nodeid;
+	return rc;
+}
+
+TEST(a_path_keeps_its_inode_number)
+{
+	uint64_t a, b, boxes, box;
+	struct stat sa, sb;
+	bool keep;
+
+	setup();
+	CHECK_EQ(vdir_lookup(VDIR_ROOT, "status", &a, &sa, &keep), 0);
+	CHECK_EQ(vdir_lookup(VDIR_ROOT, "status", &b, &sb, &keep), 0);
+	CHECK(a != b);
+	CHECK_EQ(sa.st_ino, sb.st_ino);
+	CHECK_EQ(vdir_stat(b, &sa), 0);
+	CHECK_EQ(sa.st_ino, sb.st_ino);
+	CHECK_EQ(vdir_lookup(VDIR_ROOT, "mailboxes", &boxes, &sa, &keep), 0);
+	CHECK_EQ(vdir_lookup(boxes, "m1", &box, &sa, &keep), 0);
+	CHECK_EQ(vdir_lookup(box, "name", &a, &sa, &keep), 0);
+	CHECK_EQ(vdir_lookup(boxes, "m2", &box, &sb, &keep), 0);
+	CHECK_EQ(vdir_lookup(box, "name", &b, &sb, &keep), 0);
+	CHECK(sa.st_ino != sb.st_ino);
+	vdir_stop();
+}
+
 TEST(each_lookup_is_a_new_file)
 {
 	struct stat a, b;
 	bool keep;
 
 	setup();
-	CHECK_EQ(vdir_lookup(VDIR_ROOT, "status", &a, &keep), 0);
+	CHECK_EQ(look(VDIR_ROOT, "status", &a, &keep), 0);
 	CHECK(!keep);
 	CHECK(vdir_owns(a.st_ino));
 	CHECK_EQ(a.st_mode, S_IFREG | 0400);
 	CHECK_EQ(a.st_uid, 100);
 	CHECK_EQ(a.st_size, 2);
-	CHECK_EQ(vdir_lookup(VDIR_ROOT, "status", &b, &keep), 0);
+	CHECK_EQ(look(VDIR_ROOT, "status", &b, &keep), 0);
 	CHECK(a.st_ino != b.st_ino);
 	CHECK(holds(a.st_ino, "1\n"));
 	CHECK(holds(b.st_ino, "2\n"));
 	CHECK(holds(a.st_ino, "1\n"));
 	CHECK_EQ(vdir_stat(a.st_ino, &b), 0);
 	CHECK_EQ(b.st_size, 2);
-	CHECK_EQ(vdir_lookup(VDIR_ROOT, "none", &b, &keep), ENOENT);
-	CHECK_EQ(vdir_lookup(a.st_ino, "status", &b, &keep), ENOTDIR);
-	CHECK_EQ(vdir_lookup(VDIR_ROOT, "broken", &b, &keep), EIO);
+	CHECK_EQ(look(VDIR_ROOT, "none", &b, &keep), ENOENT);
+	CHECK_EQ(look(a.st_ino, "status", &b, &keep), ENOTDIR);
+	CHECK_EQ(look(VDIR_ROOT, "broken", &b, &keep), EIO);
 	vdir_stop();
 }
 
@@ -125,7 +158,7 @@ TEST(nodes_go_when_forgotten)
 	bool keep;
 
 	setup();
-	CHECK_EQ(vdir_lookup(VDIR_ROOT, "status", &a, &keep), 0);
+	CHECK_EQ(look(VDIR_ROOT, "status", &a, &keep), 0);
 	CHECK_EQ(vdir_nodes(), 1);
 	CHECK_EQ(vdir_get(a.st_ino, &p, &n), 0);
 	vdir_forget(a.st_ino, 1);
@@ -147,13 +180,13 @@ TEST(numbers_do_not_come_back_after_a_death)
 	bool keep;
 
 	setup();
-	CHECK_EQ(vdir_lookup(VDIR_ROOT, "status", &a, &keep), 0);
+	CHECK_EQ(look(VDIR_ROOT, "status", &a, &keep), 0);
 	vdir_stop();
 	vdir_start(4, 100, 200);
 	vdir_add("status", fill_counter, NULL);
 	CHECK_EQ(vdir_stat(a.st_ino, &b), ESTALE);
 	for (int i = 0; i < 1000; i++) {
-		CHECK_EQ(vdir_lookup(VDIR_ROOT, "status", &b, &keep), 0);
+		CHECK_EQ(look(VDIR_ROOT, "status", &b, &keep), 0);
 		CHECK(a.st_ino != b.st_ino);
 	}
 	vdir_stop();
@@ -165,15 +198,15 @@ TEST(mailboxes)
 	bool keep;
 
 	setup();
-	CHECK_EQ(vdir_lookup(VDIR_ROOT, "mailboxes", &dir, &keep), 0);
+	CHECK_EQ(look(VDIR_ROOT, "mailboxes", &dir, &keep), 0);
 	CHECK(keep);
-	CHECK_EQ(vdir_lookup(dir.st_ino, "other", &f, &keep), ENOENT);
+	CHECK_EQ(look(dir.st_ino, "other", &f, &keep), ENOENT);
 	uint64_t boxes = dir.st_ino;
-	CHECK_EQ(vdir_lookup(boxes, "m7", &dir, &keep), 0);
+	CHECK_EQ(look(boxes, "m7", &dir, &keep), 0);
 	CHECK_EQ(dir.st_mode, S_IFDIR | 0700);
-	CHECK_EQ(vdir_lookup(boxes, "m7", &again, &keep), 0);
+	CHECK_EQ(look(boxes, "m7", &again, &keep), 0);
 	CHECK_EQ(dir.st_ino, again.st_ino);
-	CHECK_EQ(vdir_lookup(dir.st_ino, "name", &f, &keep), 0);
+	CHECK_EQ(look(dir.st_ino, "name", &f, &keep), 0);
 	CHECK(holds(f.st_ino, "name of m7\n"));
 	vdir_forget(dir.st_ino, 1);
 	CHECK_EQ(vdir_stat(dir.st_ino, &again), 0);
@@ -191,13 +224,13 @@ TEST(bounded_in_number_and_bytes)
 
 	setup();
 	vdir_add("big", fill_size, &size);
-	while ((rc = vdir_lookup(VDIR_ROOT, "big", &a, &keep)) == 0)
+	while ((rc = look(VDIR_ROOT, "big", &a, &keep)) == 0)
 		n++;
 	CHECK_EQ(rc, ENFILE);
 	CHECK_EQ(n, 3);
 	size = VDIR_BYTES_MAX + 1;
-	CHECK_EQ(vdir_lookup(VDIR_ROOT, "big", &a, &keep), ENOMEM);
-	for (n = 3; (rc = vdir_lookup(VDIR_ROOT, "status", &a, &keep)) == 0;)
+	CHECK_EQ(look(VDIR_ROOT, "big", &a, &keep), ENOMEM);
+	for (n = 3; (rc = look(VDIR_ROOT, "status", &a, &keep)) == 0;)
 		n++;
 	CHECK_EQ(rc, ENFILE);
 	CHECK_EQ(n, VDIR_NODES_MAX);
@@ -241,7 +274,7 @@ TEST(lists_resume_where_they_stopped)
 		CHECK_EQ(vdir_list(VDIR_ROOT, parts.next, take, &parts), 0);
 	}
 	CHECK_STR(parts.names, s.names);
-	CHECK_EQ(vdir_lookup(VDIR_ROOT, "mailboxes", &dir, &keep), 0);
+	CHECK_EQ(look(VDIR_ROOT, "mailboxes", &dir, &keep), 0);
 	struct seen boxes = { .limit = 1000 };
 	CHECK_EQ(vdir_list(dir.st_ino, 0, take, &boxes), 0);
 	CHECK_EQ(boxes.n, 102);
