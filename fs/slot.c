@@ -202,6 +202,7 @@ one_done(int i)
 {
 	if (atomic_fetch_sub(&st.own[i].left, 1) != 1)
 		return false;
+	st.own[i].again = false;
 	atomic_store(&slot_at(i)->state, IDLE);
 	return true;
 }
@@ -242,7 +243,11 @@ send_saved(int i)
 	return send_iov(iov, s->tail_len > 0 ? 2 : 1);
 }
 
-/* Copies the answer into the slot; what was built in the slot's bytes stays where it is. */
+/*
+ * Copies the answer into the slot, from where it is sent: memory that cannot fault, or a kill in
+ * the middle of the kernel's copy would end the request with EIO. What was built in the slot's
+ * bytes stays where it is. False if it does not fit.
+ */
 static bool
 save(int i, const struct iovec *iov, int count)
 {
@@ -268,7 +273,6 @@ save(int i, const struct iovec *iov, int count)
 			return false;
 		}
 	}
-	atomic_store_explicit(&s->state, SAVED, memory_order_release);
 	return true;
 }
 
@@ -276,6 +280,7 @@ ssize_t
 slot_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
 	const struct fuse_out_header *out = iov[0].iov_base;
+	uint32_t opcode;
 	ssize_t n;
 	int i, err;
 
@@ -298,11 +303,17 @@ slot_writev(int fd, struct iovec *iov, int count, void *userdata)
 	}
 	if (out->error != 0)
 		inode_grants_undo(slot_at(i));
-	if (!repeatable(slot_header(i)->opcode) && !save(i, iov, count))
-		log_err("an answer too long to be saved opcode=%u",
-			slot_header(i)->opcode);
-	FAULT("slot.before-send");
-	n = send_iov(iov, count);
+	opcode = slot_header(i)->opcode;
+	if (!save(i, iov, count)) {
+		log_err("an answer too long to be saved opcode=%u", opcode);
+		n = send_iov(iov, count);
+	} else {
+		if (!repeatable(opcode))
+			atomic_store_explicit(
+				&slot_at(i)->state, SAVED, memory_order_release);
+		FAULT("slot.before-send");
+		n = send_saved(i);
+	}
 	err = n < 0 ? errno : 0;
 	FAULT("slot.after-send");
 	if (err != 0)

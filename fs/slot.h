@@ -23,6 +23,7 @@
 
 #include "fs/inode.h"
 
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -33,7 +34,7 @@
 #define SLOT_KILLS_MAX 30
 #define SLOT_HEAD 4096 /* room in front of the payload of a WRITE */
 #define SLOT_GRANTS 512 /* entries in one READDIRPLUS answer */
-#define SLOT_REPLY 1024
+#define SLOT_REPLY (PATH_MAX + 64) /* a READLINK answer fits */
 
 struct fuse_session;
 struct super;
