@@ -80,10 +80,16 @@ add_plus(struct listing *l, const struct dirent64 *d)
 	return true;
 }
 
+/*
+ * From off until the answer is full. A folder always has an entry at 0. Yet ext4 (seen on 6.18)
+ * finds none there when the first listing of a descriptor was at the end, as it is when the
+ * kernel asks a new server for the rest of a listing; the second try is good.
+ */
 static int
 list(struct listing *l, off_t off)
 {
 	_Alignas(struct dirent64) char chunk[CHUNK];
+	bool tried = off != 0;
 
 	if (lseek(l->fd, off, SEEK_SET) < 0)
 		return errno;
@@ -92,6 +98,11 @@ list(struct listing *l, off_t off)
 
 		if (n < 0)
 			return l->used > 0 ? 0 : errno;
+		if (n == 0 && l->used == 0 && !tried &&
+			lseek(l->fd, 0, SEEK_SET) == 0) {
+			tried = true;
+			continue;
+		}
 		if (n == 0)
 			return 0;
 		for (char *p = chunk; p < chunk + n;) {

@@ -42,7 +42,7 @@
 #define FAST_DEATH_MS 2000
 #define FREE_DEATHS 3
 #define PAUSE_MAX_MS 5000
-#define PAUSE_KILLED_MAX_MS 100
+#define PAUSE_KILLED_MAX_MS 20
 
 struct super_pin {
 	uint64_t nodeid; /* 0: free */
