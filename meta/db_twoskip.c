@@ -356,7 +356,6 @@ set_be(struct buf *out, size_t at, uint64_t v, size_t n)
 		out->data[at + i] = (uint8_t)(v >> (8 * (n - 1 - i)));
 }
 
-
 /* The CRCs of the record from at to end, once its pointers are final. */
 static void
 seal(struct buf *out, size_t at)

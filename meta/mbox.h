@@ -100,7 +100,8 @@ enum mbox_apply_mode {
 
 /* What ERR_NEED asks for. */
 struct mbox_need {
-	char path[BATCH_MAX_PATH]; /* a path batch: whose content it is; uid is 0 then */
+	char path
+		[BATCH_MAX_PATH]; /* a path batch: whose content it is; uid is 0 then */
 	uint8_t guid[SHA1_LEN];
 	uint64_t size;
 	uint32_t uid;
@@ -130,12 +131,11 @@ int mbox_digests(struct spool *sp, const char *dir, mbox_digest_fn *fn, void *ar
  *
  * A large one is cut: records with a UID below from_uid are left alone (0 at first), and at most
  * limit records are named. If that was not all, the batch is PARTIAL and *next_out the from_uid
- * of the following piece; purges, names, annotations and the header's final fields go with the
- * last one. Applying a PARTIAL batch leaves a mailbox that Cyrus could open: the index header
+ * of the following piece (else 0); purges and annotations go with the last one. Applying a PARTIAL batch leaves a mailbox that Cyrus could open: the index header
  * counts what is there (recomputed, with Cyrus's sums), highestmodseq and last_uid cover it; no
  * sum after is checked. A piece is made from the files of its own moment: what changed below
- * from_uid meanwhile has been journaled as a commit of its own, in between.
- * ERR_NOTFOUND: nothing differs (any more). */
+ * from_uid meanwhile has been journaled as a commit of its own, in between. A last piece is made
+ * even if no record differs: names, annotations and header may. */
 struct mbox_digest {
 	uint32_t uid;
 	uint64_t digest;

@@ -546,6 +546,30 @@ spool_write(struct spool *sp, int fd, const void *p, size_t n, uint64_t offset)
 }
 
 int
+spool_copy(struct spool *sp, int from, int to, uint64_t n)
+{
+	size_t size = 256u << 10;
+	uint8_t *p = malloc(size);
+	uint64_t at = 0;
+	int rc = p != NULL ? 0 : ERR_NOMEM;
+
+	while (rc == 0 && at < n) {
+		size_t want = n - at < size ? (size_t)(n - at) : size;
+		ssize_t got = pread(from, p, want, (off_t)at);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			rc = got < 0 ? err_from_errno(errno) : ERR_IO;
+		else
+			rc = spool_write(sp, to, p, (size_t)got, at);
+		if (rc == 0)
+			at += (uint64_t)got;
+	}
+	free(p);
+	return rc;
+}
+
+int
 spool_replace(struct spool *sp, const char *dir, const char *name, const void *p,
 	size_t n, mode_t mode, uid_t uid, gid_t gid)
 {

@@ -65,6 +65,9 @@ int spool_mknod(struct spool *sp, mode_t mode, uint64_t rdev, const char *dir,
 /* All of p at that offset. */
 int spool_write(struct spool *sp, int fd, const void *p, size_t n, uint64_t offset);
 
+/* The first n bytes of one file to the beginning of another. */
+int spool_copy(struct spool *sp, int from, int to, uint64_t n);
+
 /* A new file on the spool's disk that has no name of its own yet: place renames it over dir/name
  * and closes nothing; drop forgets it. name is SPOOL_TEMP_NAME bytes. */
 #define SPOOL_TEMP_NAME 40

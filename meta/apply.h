@@ -1,0 +1,82 @@
+/*
+ * apply.h - one batch on its way onto the disk: what apply.c, apply_plan.c and apply_write.c
+ * share. For these three only.
+ */
+#ifndef META_APPLY_H
+#define META_APPLY_H
+
+#include "meta/scan.h"
+
+/* What becomes of one UID. */
+struct apply_item {
+	uint32_t uid;
+	const struct change_record *c; /* NULL: the record goes */
+	uint8_t guid[SHA1_LEN]; /* of a purge; zeros: whatever is there */
+	bool had; /* old is valid */
+	bool drop; /* the record is no longer there afterwards */
+	bool skip; /* nothing to do: the disk is as new or newer (redo) */
+	bool body; /* its message must be in place */
+	bool unlink; /* its message goes, after the index is written */
+	bool keep; /* and is kept aside whatever anybody says */
+	uint32_t recno; /* had: position in the old index; else where it is inserted */
+	struct index_record old, now;
+	const uint8_t *cache; /* a cache record to append, or NULL */
+	size_t cache_len;
+	uint8_t *cache_own; /* the same if it was read here */
+};
+
+struct apply {
+	struct spool *sp;
+	const struct batch *b;
+	enum mbox_apply_mode mode;
+	const struct mbox_env *env;
+	struct mbox_state *state;
+	struct mbox_need *need;
+	struct mbox_fault *fault;
+
+	/* what is there */
+	bool exists;
+	bool full; /* scan is filled in; else only ix */
+	struct scan scan;
+	struct ixfile ix_own;
+	const struct ixfile *ix; /* of scan or the own one */
+	struct mbox_sum sum_before;
+
+	/* what will be */
+	struct apply_item *items; /* ascending UID */
+	size_t n, cap;
+	struct index_header h;
+	struct mbox_sum sum;
+	struct change_owner owner;
+	const struct change_bytes *names_change;
+	struct scan_names names_now, names_new;
+	const struct scan_names *names; /* those after */
+	bool annots_loaded, annots_changed;
+	struct scan_annots annots_now; /* if loaded: as they are */
+	struct scan_annots annots_new; /* if changed: as they will be */
+	bool rewrite; /* index and cache are made anew */
+	bool sum_ok; /* the sum after is the batch's */
+};
+
+/* Everything that can be known before anything is written. */
+int apply_plan(struct apply *a);
+void apply_fini(struct apply *a);
+
+/* Calls fn for each record of the result in order; item NULL: as it was. */
+typedef int
+apply_result_fn(void *arg, const struct index_record *r, struct apply_item *item);
+int apply_results(struct apply *a, apply_result_fn *fn, void *arg);
+
+/* Bodies in place: ERR_NEED. Nothing visible changes. */
+int apply_bodies(struct apply *a);
+/* Cache, annotations, names, records, header, in this order. */
+int apply_write(struct apply *a);
+/* Reads back what was written and sums it up. */
+int apply_verify(struct apply *a);
+/* Unlinks what is to go. */
+int apply_unlinks(struct apply *a);
+
+void apply_changed(struct apply *a, const char *dir, const char *name);
+bool apply_keeps(const struct mbox_env *env, const uint8_t guid[SHA1_LEN]);
+
+#endif

@@ -1,0 +1,742 @@
+/*
+ * apply_plan.c - what a batch makes of a mailbox, worked out before anything is written.
+ *
+ * The plan is a list of items by UID. From them and the header's stated fields follow the sums
+ * and Cyrus's own sums of the result, so a batch that does not lead where it says is refused
+ * while the mailbox is still as it was.
+ *
+ * Two grounds to stand on. In step: the state is what the disk holds, the batch starts from it,
+ * and only the records that it names are read. In full (redo, derived, whole, new): the disk is
+ * read as a whole, and a batch may be older than what is there (redo after a crash: all batches
+ * since the last sync come again in order). A record that is further on than the batch would
+ * make it is left alone; a later batch of the same redo is the one that brought it there.
+ */
+#include "meta/apply.h"
+
+#include "meta/base/err.h"
+#include "meta/cache.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define GONE (INDEX_FLAG_EXPUNGED | INDEX_FLAG_UNLINKED)
+
+static bool
+guid_zero(const uint8_t guid[SHA1_LEN])
+{
+	static const uint8_t zero[SHA1_LEN];
+
+	return memcmp(guid, zero, SHA1_LEN) == 0;
+}
+
+/* A batch that does not build on what is there record by record. */
+static bool
+overrides(const struct batch *b)
+{
+	return (b->flags & (BATCH_WHOLE | BATCH_DERIVED)) != 0;
+}
+
+static int
+diverged(struct apply *a, uint32_t uid, const char *text)
+{
+	return scan_fault(
+		a->fault, ERR_DIVERGED, uid, "diverged", "%s; compare it", text);
+}
+
+/* ---- the ground ---- */
+
+/* The disk must hold what the state says, or the sums would prove nothing. */
+static int
+stand_in_step(struct apply *a)
+{
+	struct mbox_state *s = a->state;
+	int rc;
+
+	if (s->header.minor_version == 0)
+		return diverged(a, 0, "nothing is known of this mailbox");
+	if (!sum_eq(mbox_sum_total(&s->sum), a->b->before))
+		return diverged(a, 0, "the sum before does not match");
+	rc = ixfile_open(a->sp, a->b->dir, false, &a->ix_own);
+	if (rc == ERR_NOTFOUND || rc == ERR_BUSY)
+		return diverged(a, 0, "cyrus.index is missing");
+	if (rc != 0)
+		return scan_fault(a->fault, rc, 0, "index-header",
+			"cyrus.index cannot be read: %s", err_text(rc));
+	a->ix = &a->ix_own;
+	const struct index_header *h = &a->ix->h;
+	if (!sum_eq(sum_of_header(h), s->sum.header) ||
+		h->num_records != s->header.num_records ||
+		h->generation_no != s->header.generation_no)
+		return diverged(
+			a, 0, "cyrus.index is not the one that was last written");
+	a->exists = true;
+	a->sum_before = s->sum;
+	a->owner = s->owner;
+	return 0;
+}
+
+static int
+stand_in_full(struct apply *a)
+{
+	bool restates = overrides(a->b) || (a->b->flags & BATCH_CREATE) != 0;
+	int rc = scan_open(a->sp, a->b->dir, SCAN_LENIENT, &a->scan, a->fault);
+
+	if (rc == ERR_NOMEM || rc == ERR_IO || rc == ERR_ACCESS)
+		return rc;
+	if (rc != 0 && !restates)
+		return rc == ERR_NOTFOUND || rc == ERR_BUSY
+			       ? diverged(a, 0, "there is no such mailbox")
+			       : rc;
+	if (rc != 0) {
+		memset(&a->owner, 0, sizeof(a->owner));
+		return 0;
+	}
+	if (a->mode == MBOX_CHECK && (a->b->flags & BATCH_CREATE) != 0)
+		return diverged(a, 0, "the mailbox is there already");
+	a->full = a->exists = true;
+	a->ix = &a->scan.ix;
+	a->sum_before = a->scan.sum;
+	a->owner = a->scan.owner;
+	if (a->scan.holes > 0)
+		a->rewrite = true;
+	return 0;
+}
+
+/* ---- items ---- */
+
+static struct apply_item *
+add_item(struct apply *a, uint32_t uid)
+{
+	if (a->n == a->cap) {
+		size_t cap = a->cap < 4 ? 4 : a->cap * 2;
+		struct apply_item *more = realloc(a->items, cap * sizeof(*more));
+		if (more == NULL)
+			return NULL;
+		a->items = more;
+		a->cap = cap;
+	}
+	struct apply_item *item = &a->items[a->n++];
+	memset(item, 0, sizeof(*item));
+	item->uid = uid;
+	return item;
+}
+
+static int
+by_uid(const void *a, const void *b)
+{
+	const struct apply_item *x = a, *y = b;
+
+	return x->uid < y->uid ? -1 : x->uid > y->uid;
+}
+
+static int
+sort_items(struct apply *a)
+{
+	if (a->n > 1)
+		qsort(a->items, a->n, sizeof(*a->items), by_uid);
+	for (size_t i = 1; i < a->n; i++)
+		if (a->items[i].uid == a->items[i - 1].uid)
+			return scan_fault(a->fault, ERR_MANGLED, a->items[i].uid,
+				"batch", "the batch names one UID twice");
+	return 0;
+}
+
+static int
+list_items(struct apply *a)
+{
+	const struct batch *b = a->b;
+	struct apply_item *item;
+	struct index_record r;
+
+	for (size_t i = 0; i < b->n; i++) {
+		const struct change *c = &b->changes[i];
+		if (c->kind == CHANGE_RECORD) {
+			item = add_item(a, c->u.record.r.uid);
+			if (item != NULL)
+				item->c = &c->u.record;
+		} else if (c->kind == CHANGE_PURGE) {
+			item = add_item(a, c->u.purge.uid);
+			if (item != NULL)
+				memcpy(item->guid, c->u.purge.guid, SHA1_LEN);
+		} else {
+			continue;
+		}
+		if (item == NULL)
+			return ERR_NOMEM;
+	}
+	int rc = sort_items(a);
+	if (rc != 0 || (b->flags & (BATCH_WHOLE | BATCH_PARTIAL)) != BATCH_WHOLE ||
+		!a->exists)
+		return rc;
+	/* Whole: what is not named goes. */
+	size_t named = a->n;
+	for (uint32_t i = 0, k = 0; i < a->ix->h.num_records; i++) {
+		rc = ixfile_record(a->ix, i, &r);
+		if (rc != 0)
+			return rc;
+		while (k < named && a->items[k].uid < r.uid)
+			k++;
+		if (k < named && a->items[k].uid == r.uid)
+			continue;
+		if (add_item(a, r.uid) == NULL)
+			return ERR_NOMEM;
+	}
+	return sort_items(a);
+}
+
+static int
+plan_purge(struct apply *a, struct apply_item *item)
+{
+	if (!item->had) {
+		item->skip = true;
+		return 0;
+	}
+	if (!guid_zero(item->guid) && memcmp(item->guid, item->old.guid, SHA1_LEN) != 0)
+		return diverged(
+			a, item->uid, "the record to be dropped is another message");
+	item->drop = true;
+	item->unlink = true;
+	/* What was never expunged here is kept, whoever says that it must go. */
+	item->keep = (item->old.flags & INDEX_FLAG_UNLINKED) == 0;
+	a->rewrite = true;
+	return 0;
+}
+
+static int
+plan_append(struct apply *a, struct apply_item *item)
+{
+	const struct change_record *c = item->c;
+	size_t len;
+
+	item->now = c->r;
+	item->now.cache_offset = 0;
+	if (c->cache != NULL) {
+		if (cache_record_length(c->cache, c->cache_len, &len) != 0 ||
+			len != c->cache_len ||
+			hash_crc32(0, c->cache, len) != c->r.cache_crc)
+			return scan_fault(a->fault, ERR_CHECKSUM, item->uid,
+				"cache-crc",
+				"the batch carries a damaged cache record");
+		item->cache = c->cache;
+		item->cache_len = c->cache_len;
+	}
+	if (!item->had) {
+		if (!a->full && a->exists && item->uid <= a->ix->h.last_uid)
+			return diverged(a, item->uid, "that UID was given away before");
+		if (a->exists && item->recno < a->ix->h.num_records)
+			a->rewrite = true;
+		return 0;
+	}
+	bool same = memcmp(item->old.guid, c->r.guid, SHA1_LEN) == 0;
+	if (!same && !overrides(a->b))
+		return diverged(a, item->uid, "that UID is another message here");
+	if (same && !a->full)
+		return diverged(a, item->uid, "that message is there already");
+	if (same && a->mode == MBOX_REDO && !overrides(a->b) &&
+		(item->old.modseq > c->r.modseq ||
+			(item->old.flags & ~c->r.flags & GONE) != 0)) {
+		item->skip = true;
+		return 0;
+	}
+	if (same && (item->old.cache_crc == c->r.cache_crc || c->cache == NULL) &&
+		item->old.cache_offset != 0) {
+		item->now.cache_offset = item->old.cache_offset;
+		item->now.cache_crc = item->old.cache_crc;
+		item->now.cache_version = item->old.cache_version;
+		item->cache = NULL;
+	}
+	return 0;
+}
+
+static int
+plan_update(struct apply *a, struct apply_item *item)
+{
+	const struct change_record *c = item->c;
+
+	if (!item->had) {
+		if (a->mode != MBOX_REDO || overrides(a->b))
+			return diverged(a, item->uid, "that message is not here");
+		item->skip = true;
+		return 0;
+	}
+	if ((c->mask & CHANGE_RECORD_GUID) != 0 && !guid_zero(item->old.guid) &&
+		memcmp(c->r.guid, item->old.guid, SHA1_LEN) != 0)
+		return diverged(a, item->uid, "that UID is another message here");
+	item->now = item->old;
+	change_record_merge(
+		&item->now, &c->r, c->mask & ~(uint64_t)CHANGE_RECORD_CACHE);
+	if (a->mode == MBOX_REDO && !overrides(a->b)) {
+		if ((c->mask & CHANGE_RECORD_MODSEQ) != 0 &&
+			item->old.modseq > c->r.modseq) {
+			item->skip = true;
+			return 0;
+		}
+		item->now.flags |= item->old.flags & GONE;
+	}
+	return 0;
+}
+
+/* As the file will have it: what the version lacks is 0, and the sum must say so. */
+static int
+settle(struct apply *a, struct apply_item *item)
+{
+	uint8_t p[INDEX_MAX_RECORD];
+	int rc = index_record_encode(a->h.minor_version, &item->now, p);
+
+	if (rc == 0)
+		rc = index_record_decode(a->h.minor_version, p, &item->now);
+	if (rc != 0)
+		return scan_fault(a->fault, rc, item->uid, "record",
+			"the record does not fit index version %" PRIu32,
+			a->h.minor_version);
+	if ((item->now.flags & INDEX_FLAG_UNLINKED) &&
+		!(item->now.flags & INDEX_FLAG_EXPUNGED))
+		return scan_fault(a->fault, ERR_MANGLED, item->uid, "flags",
+			"unlinked but not expunged");
+	if (item->now.flags & INDEX_FLAG_UNLINKED)
+		item->unlink = true;
+	else
+		item->body = !item->had || a->mode == MBOX_REDO ||
+			     (item->old.flags & INDEX_FLAG_UNLINKED) != 0 ||
+			     memcmp(item->old.guid, item->now.guid, SHA1_LEN) != 0;
+	/* A message that gives way to another under its UID is kept aside. */
+	if (item->had && (item->old.flags & INDEX_FLAG_UNLINKED) == 0 &&
+		memcmp(item->old.guid, item->now.guid, SHA1_LEN) != 0)
+		item->keep = true;
+	return 0;
+}
+
+static int
+plan_items(struct apply *a)
+{
+	int rc = list_items(a);
+
+	for (size_t i = 0; rc == 0 && i < a->n; i++) {
+		struct apply_item *item = &a->items[i];
+		if (a->exists) {
+			rc = ixfile_find(a->ix, item->uid, &item->recno);
+			if (rc == 0) {
+				rc = ixfile_record(a->ix, item->recno, &item->old);
+				item->had = rc == 0;
+				if (rc != 0)
+					return scan_fault(a->fault, rc, item->uid,
+						"record-crc", "record is damaged: %s",
+						err_text(rc));
+			} else if (rc == ERR_NOTFOUND) {
+				rc = 0;
+			}
+			if (rc != 0)
+				break;
+		}
+		if (item->c == NULL)
+			rc = plan_purge(a, item);
+		else if (item->c->append)
+			rc = plan_append(a, item);
+		else
+			rc = plan_update(a, item);
+		if (rc == 0 && item->c != NULL && !item->skip)
+			rc = settle(a, item);
+		if (rc != 0 || item->skip)
+			continue;
+		if (item->had)
+			sum_sub(&a->sum.records, sum_of_record(&item->old));
+		if (!item->drop)
+			sum_add(&a->sum.records, sum_of_record(&item->now));
+	}
+	return rc;
+}
+
+int
+apply_results(struct apply *a, apply_result_fn *fn, void *arg)
+{
+	uint32_t count = a->exists ? a->ix->h.num_records : 0;
+	struct index_record r;
+	size_t k = 0;
+	int rc = 0;
+
+	for (uint32_t i = 0; rc == 0 && i <= count; i++) {
+		/* New ones that belong before record i, then record i itself. */
+		for (; rc == 0 && k < a->n && a->items[k].recno == i &&
+			!(a->items[k].had);
+			k++)
+			if (!a->items[k].skip)
+				rc = fn(arg, &a->items[k].now, &a->items[k]);
+		if (rc != 0 || i == count)
+			break;
+		if (k < a->n && a->items[k].had && a->items[k].recno == i) {
+			struct apply_item *item = &a->items[k++];
+			if (item->drop)
+				continue;
+			rc = fn(arg, item->skip ? &item->old : &item->now,
+				item->skip ? NULL : item);
+			continue;
+		}
+		rc = ixfile_record(a->ix, i, &r);
+		if (rc == 0)
+			rc = fn(arg, &r, NULL);
+	}
+	return rc;
+}
+
+/* ---- header, names, annotations ---- */
+
+static int
+plan_header(struct apply *a)
+{
+	const struct change_header *stated = NULL;
+
+	for (size_t i = 0; i < a->b->n; i++) {
+		const struct change *c = &a->b->changes[i];
+		if (c->kind == CHANGE_HEADER)
+			stated = &c->u.header;
+		else if (c->kind == CHANGE_OWNER)
+			a->owner = c->u.owner;
+		else if (c->kind == CHANGE_NAMES)
+			a->names_change = &c->u.names;
+	}
+	if (a->exists)
+		a->h = a->ix->h;
+	if (stated != NULL)
+		change_header_merge(&a->h, &stated->h, stated->mask);
+	size_t size = index_header_size(a->h.minor_version);
+	if (size == 0)
+		return scan_fault(a->fault, ERR_VERSION, 0, "version",
+			"index version %" PRIu32 " is unknown", a->h.minor_version);
+	if (a->exists && a->h.minor_version != a->ix->h.minor_version)
+		a->rewrite = true;
+	a->h.start_offset = (uint32_t)size;
+	a->h.record_size = (uint32_t)index_record_size(a->h.minor_version);
+	a->sum.header = sum_of_header(&a->h);
+	return 0;
+}
+
+static int
+plan_names(struct apply *a)
+{
+	int rc;
+
+	/* cyrus.header as it is: for keyword names and the owner's name. */
+	if (a->exists && !a->full) {
+		rc = scan_names_load(a->sp, a->b->dir, &a->names_now);
+		if (rc == ERR_NOMEM || rc == ERR_IO)
+			return rc;
+	}
+	a->names = a->full ? &a->scan.names : &a->names_now;
+	if (a->names_change == NULL) {
+		if (!a->exists)
+			return scan_fault(a->fault, ERR_MANGLED, 0, "batch",
+				"a new mailbox without its cyrus.header");
+		return 0;
+	}
+	rc = scan_names_from(a->names_change->p, a->names_change->n, &a->names_new);
+	if (rc != 0)
+		return scan_fault(a->fault, rc, 0, "header-file",
+			"the batch carries a cyrus.header that does not parse");
+	a->names = &a->names_new;
+	a->h.header_file_crc = hash_crc32(0, a->names_change->p, a->names_change->n);
+	a->sum.names = sum_of_names(a->names_change->p, a->names_change->n);
+	return 0;
+}
+
+static const struct scan_annots *
+annots_before(const struct apply *a)
+{
+	return a->full ? &a->scan.annots : &a->annots_now;
+}
+
+static bool
+states_annots(const struct batch *b, bool *all_out)
+{
+	bool any = false;
+
+	*all_out = (b->flags & (BATCH_WHOLE | BATCH_PARTIAL)) == BATCH_WHOLE;
+	for (size_t i = 0; i < b->n; i++) {
+		if (b->changes[i].kind != CHANGE_ANNOTS)
+			continue;
+		any = true;
+		if (b->changes[i].u.annots.uid == 0)
+			*all_out = true;
+	}
+	return any || *all_out;
+}
+
+static bool
+restated(const struct batch *b, uint32_t uid)
+{
+	for (size_t i = 0; i < b->n; i++)
+		if (b->changes[i].kind == CHANGE_ANNOTS &&
+			b->changes[i].u.annots.uid == uid)
+			return true;
+	return false;
+}
+
+static int
+add_stated(struct apply *a, const struct change_annots *c)
+{
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && i < c->n; i++) {
+		const struct change_annot *s = &c->list[i];
+		struct db_annot x = { .uid = c->uid,
+			.entry = s->entry,
+			.userid = s->userid,
+			.value = s->value,
+			.value_len = s->value_len,
+			.modseq = s->modseq,
+			.flags = s->flags };
+		rc = scan_annots_add(&a->annots_new, &x);
+	}
+	return rc;
+}
+
+static int
+plan_annots(struct apply *a)
+{
+	bool all, need = states_annots(a->b, &all);
+	int rc = 0;
+
+	/* Where messages come or go, theirs count in Cyrus's own sum. */
+	for (size_t i = 0; !need && i < a->n; i++)
+		need = !a->items[i].skip &&
+		       (!a->items[i].had || a->items[i].drop ||
+			       ((a->items[i].old.flags ^ a->items[i].now.flags) &
+				       INDEX_FLAG_EXPUNGED) != 0);
+	if (!need)
+		return 0;
+	if (a->exists && !a->full) {
+		rc = scan_annots_load(a->sp, a->b->dir, &a->annots_now);
+		if (rc != 0)
+			return scan_fault(a->fault, rc, 0, "annotations",
+				"cyrus.annotations cannot be read: %s", err_text(rc));
+	}
+	a->annots_loaded = true;
+	if (!states_annots(a->b, &all))
+		return 0;
+	const struct scan_annots *now = annots_before(a);
+	for (size_t i = 0; rc == 0 && !all && i < now->n; i++)
+		if (!restated(a->b, now->list[i].uid))
+			rc = scan_annots_add(&a->annots_new, &now->list[i]);
+	for (size_t i = 0; rc == 0 && i < a->b->n; i++)
+		if (a->b->changes[i].kind == CHANGE_ANNOTS)
+			rc = add_stated(a, &a->b->changes[i].u.annots);
+	if (rc != 0)
+		return rc;
+	scan_annots_sort(&a->annots_new);
+	for (size_t i = 1; i < a->annots_new.n; i++) {
+		const struct db_annot *x = &a->annots_new.list[i - 1], *y = x + 1;
+		if (x->uid == y->uid && strcmp(x->entry, y->entry) == 0 &&
+			strcmp(x->userid, y->userid) == 0)
+			return scan_fault(a->fault, ERR_MANGLED, x->uid, "batch",
+				"the batch states one annotation twice");
+	}
+	struct sum sum = scan_annots_sum(a->annots_new.list, a->annots_new.n);
+	a->annots_changed = !sum_eq(sum, a->sum.annots);
+	a->sum.annots = sum;
+	return 0;
+}
+
+/* ---- Cyrus's own sums and the counters ---- */
+
+static int
+tally_one(void *arg, const struct index_record *r, struct apply_item *item)
+{
+	struct apply *a = arg;
+
+	(void)item;
+	scan_tally_add(&a->scan.tally, a->h.minor_version, r, a->names,
+		a->annots_changed ? &a->annots_new : annots_before(a));
+	return 0;
+}
+
+static int
+wrong_total(struct apply *a, const char *check)
+{
+	return scan_fault(a->fault, ERR_CHECKSUM, 0, check,
+		"what the batch says of it does not follow from its records");
+}
+
+/* The header of a mailbox that is half repaired says what is there. */
+static void
+totals_of_piece(struct apply *a, const struct scan_tally *t)
+{
+	struct index_header *h = &a->h;
+
+	h->exists = t->exists;
+	h->deleted = t->deleted;
+	h->answered = t->answered;
+	h->flagged = t->flagged;
+	h->unseen = h->minor_version >= 14 ? t->unseen : h->unseen;
+	h->quota_mailbox_used = t->quota_used;
+	h->sync_basic = t->basic;
+	h->sync_annot = t->annot_unknown ? 0 : t->annot;
+	if (h->last_uid < t->last_uid)
+		h->last_uid = t->last_uid;
+	if (h->highestmodseq < t->highestmodseq)
+		h->highestmodseq = t->highestmodseq;
+	a->sum.header = sum_of_header(h);
+}
+
+static int
+totals_in_full(struct apply *a)
+{
+	struct scan_tally *t = &a->scan.tally;
+	bool restates = overrides(a->b) || (a->b->flags & BATCH_CREATE) != 0;
+
+	memset(t, 0, sizeof(*t));
+	t->annot = INDEX_CRC_ANNOT_START;
+	int rc = apply_results(a, tally_one, a);
+	if (rc != 0)
+		return rc;
+	a->h.first_expunged = t->first_expunged;
+	if (a->b->flags & BATCH_PARTIAL) {
+		totals_of_piece(a, t);
+		return 0;
+	}
+	if (restates) {
+		a->h.sync_basic = a->b->sync_basic;
+		a->h.sync_annot = a->b->sync_annot;
+		/* Unknown from a sender means that its counters do not add up. */
+		bool vouched = a->b->sync_basic != 0 || t->exists == 0;
+		const char *wrong =
+			vouched && a->sum_ok ? scan_tally_check(t, &a->h) : NULL;
+		return wrong != NULL ? wrong_total(a, wrong) : 0;
+	}
+	a->h.sync_basic = t->basic;
+	if (!t->annot_unknown)
+		a->h.sync_annot = t->annot;
+	if (a->sum_ok && a->b->sync_basic != 0)
+		a->h.sync_basic = a->b->sync_basic;
+	if (a->sum_ok && a->b->sync_annot != 0)
+		a->h.sync_annot = a->b->sync_annot;
+	return 0;
+}
+
+static bool
+has_item(const struct apply *a, uint32_t uid)
+{
+	struct apply_item key = { .uid = uid };
+
+	return a->n > 0 && bsearch(&key, a->items, a->n, sizeof(key), by_uid) != NULL;
+}
+
+/* Do annotations change of a message whose record does not? */
+static bool
+silent_annots(const struct apply *a)
+{
+	const struct scan_annots *sides[] = { &a->annots_now, &a->annots_new };
+
+	if (!a->annots_changed)
+		return false;
+	for (int side = 0; side < 2; side++) {
+		const struct scan_annots *x = sides[side], *y = sides[1 - side];
+		for (size_t i = 0, n, m; i < x->n; i += n) {
+			const struct db_annot *of =
+				scan_annots_of(x, x->list[i].uid, &n);
+			const struct db_annot *other = scan_annots_of(y, of->uid, &m);
+			if (!has_item(a, of->uid) && !sum_eq(scan_annots_sum(of, n),
+							     scan_annots_sum(other, m)))
+				return true;
+		}
+	}
+	return false;
+}
+
+static int
+totals_in_step(struct apply *a)
+{
+	const struct index_header *was = &a->ix->h;
+	const struct scan_annots *annots = &a->annots_now;
+	const struct scan_annots *annots_after =
+		a->annots_changed ? &a->annots_new : annots;
+	uint32_t basic = was->sync_basic, annot = was->sync_annot, crc;
+	bool basic_known = basic != 0 || was->exists == 0, annot_known = annot != 0;
+
+	for (size_t i = 0; i < a->n; i++) {
+		const struct apply_item *item = &a->items[i];
+		if (item->skip)
+			continue;
+		if (item->had) {
+			basic ^= index_crc_basic(
+				&item->old, (const char *const *)a->names_now.h.flags);
+			if (!scan_crc_annot(was->minor_version, &item->old,
+				    &a->names_now, annots, &crc))
+				annot_known = false;
+			annot ^= crc;
+		}
+		if (!item->drop) {
+			basic ^= index_crc_basic(
+				&item->now, (const char *const *)a->names->h.flags);
+			if (!scan_crc_annot(a->h.minor_version, &item->now, a->names,
+				    annots_after, &crc))
+				annot_known = false;
+			annot ^= crc;
+			if ((item->now.flags & GONE) == INDEX_FLAG_EXPUNGED &&
+				(a->h.first_expunged == 0 ||
+					item->now.last_updated < a->h.first_expunged))
+				a->h.first_expunged = item->now.last_updated;
+		}
+	}
+	/* Another version counts other virtual annotations, of every record. */
+	if (was->minor_version != a->h.minor_version || silent_annots(a))
+		annot_known = false;
+	if (a->b->sync_basic != 0 && basic_known && basic != a->b->sync_basic)
+		return wrong_total(a, "sync-basic");
+	if (a->b->sync_annot != 0 && annot_known && annot != a->b->sync_annot)
+		return wrong_total(a, "sync-annot");
+	a->h.sync_basic = a->b->sync_basic != 0 ? a->b->sync_basic
+			  : basic_known         ? basic
+						: 0;
+	/* Not stated: as before, unless the records take another form. */
+	if (a->b->sync_annot != 0)
+		a->h.sync_annot = a->b->sync_annot;
+	else if (annot_known)
+		a->h.sync_annot = annot;
+	else if (was->minor_version != a->h.minor_version)
+		a->h.sync_annot = 0;
+	return 0;
+}
+
+/* ---- the plan ---- */
+
+int
+apply_plan(struct apply *a)
+{
+	bool in_step = a->mode == MBOX_CHECK && !overrides(a->b) &&
+		       (a->b->flags & BATCH_CREATE) == 0;
+	int rc = in_step ? stand_in_step(a) : stand_in_full(a);
+
+	if (rc != 0)
+		return rc;
+	a->sum = a->sum_before;
+	rc = plan_header(a);
+	if (rc == 0)
+		rc = plan_names(a);
+	if (rc == 0)
+		rc = plan_items(a);
+	if (rc == 0)
+		rc = plan_annots(a);
+	if (rc != 0)
+		return rc;
+	a->sum_ok = (a->b->flags & BATCH_PARTIAL) != 0 ||
+		    sum_eq(mbox_sum_total(&a->sum), a->b->after);
+	/* In a redo a batch may be older than the disk; the last one must fit. */
+	if (!a->sum_ok && (a->mode != MBOX_REDO || overrides(a->b)))
+		return scan_fault(a->fault, ERR_SUM, 0, "sum",
+			"the batch does not lead to the sum that it states");
+	return in_step ? totals_in_step(a) : totals_in_full(a);
+}
+
+void
+apply_fini(struct apply *a)
+{
+	for (size_t i = 0; i < a->n; i++)
+		free(a->items[i].cache_own);
+	free(a->items);
+	scan_close(&a->scan);
+	ixfile_close(&a->ix_own);
+	scan_names_close(&a->names_now);
+	scan_names_close(&a->names_new);
+	scan_annots_close(&a->annots_now);
+	scan_annots_close(&a->annots_new);
+}

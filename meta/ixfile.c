@@ -1,0 +1,147 @@
+/*
+ * ixfile.c - reads of an open cyrus.index. Bisection looks at the first word of a record only,
+ * the UID in every version; the record that is found is then checked as a whole.
+ */
+#include "meta/ixfile.h"
+
+#include "meta/base/cur.h"
+#include "meta/base/err.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#define INDEX_MAX_FILE ((size_t)1 << 30)
+
+static int
+read_at(int fd, void *p, size_t n, uint64_t offset)
+{
+	while (n > 0) {
+		ssize_t got = pread(fd, p, n, (off_t)offset);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return err_from_errno(errno);
+		if (got == 0)
+			return ERR_MANGLED;
+		p = (uint8_t *)p + got;
+		n -= (size_t)got;
+		offset += (uint64_t)got;
+	}
+	return 0;
+}
+
+int
+ixfile_open(struct spool *sp, const char *dir, bool load, struct ixfile *out)
+{
+	uint8_t head[INDEX_MAX_HEADER];
+	int rc;
+
+	memset(out, 0, sizeof(*out));
+	rc = spool_file(sp, dir, "cyrus.index", O_RDONLY | O_NONBLOCK, 0, &out->fd);
+	if (rc != 0)
+		return rc;
+	out->open = true;
+	if (fstat(out->fd, &out->st) < 0) {
+		rc = err_from_errno(errno);
+		goto fail;
+	}
+	uint64_t size = (uint64_t)out->st.st_size;
+	if (!S_ISREG(out->st.st_mode) || size > INDEX_MAX_FILE) {
+		rc = S_ISREG(out->st.st_mode) ? ERR_LIMIT : ERR_MANGLED;
+		goto fail;
+	}
+	if (size == 0) { /* made, and its first header not yet written */
+		rc = ERR_BUSY;
+		goto fail;
+	}
+	if (load) {
+		uint8_t *p = buf_room(&out->mem, size + 1);
+		rc = p != NULL ? read_at(out->fd, p, size, 0) : ERR_NOMEM;
+		if (rc != 0)
+			goto fail;
+		out->mem.len = size;
+		out->loaded = true;
+		rc = index_header_decode(p, size, &out->h);
+	} else {
+		size_t n = size < sizeof(head) ? size : sizeof(head);
+		rc = read_at(out->fd, head, n, 0);
+		if (rc == 0)
+			rc = index_header_decode(head, n, &out->h);
+	}
+	if (rc == 0 &&
+		(size - out->h.start_offset) / out->h.record_size < out->h.num_records)
+		rc = ERR_MANGLED;
+	if (rc == 0)
+		return 0;
+fail:
+	ixfile_close(out);
+	return rc;
+}
+
+void
+ixfile_close(struct ixfile *f)
+{
+	if (f->open)
+		close(f->fd);
+	f->open = false;
+	buf_fini(&f->mem);
+	f->loaded = false;
+}
+
+static int
+bytes(const struct ixfile *f, uint32_t i, uint8_t *out, size_t n)
+{
+	uint64_t at = f->h.start_offset + (uint64_t)i * f->h.record_size;
+
+	if (i >= f->h.num_records)
+		return ERR_NOTFOUND;
+	if (!f->loaded)
+		return read_at(f->fd, out, n, at);
+	memcpy(out, f->mem.data + at, n);
+	return 0;
+}
+
+int
+ixfile_bytes(const struct ixfile *f, uint32_t i, uint8_t *out)
+{
+	return bytes(f, i, out, f->h.record_size);
+}
+
+int
+ixfile_record(const struct ixfile *f, uint32_t i, struct index_record *out)
+{
+	uint8_t p[INDEX_MAX_RECORD];
+	int rc = bytes(f, i, p, f->h.record_size);
+
+	if (rc != 0) {
+		memset(out, 0, sizeof(*out));
+		return rc;
+	}
+	return index_record_decode(f->h.minor_version, p, out);
+}
+
+int
+ixfile_find(const struct ixfile *f, uint32_t uid, uint32_t *i_out)
+{
+	uint32_t lo = 0, hi = f->h.num_records;
+	uint8_t p[4];
+
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+		int rc = bytes(f, mid, p, sizeof(p));
+		if (rc != 0)
+			return rc;
+		struct rd rd = rd_over(p, sizeof(p));
+		uint32_t have = rd_be32(&rd);
+		if (have == uid) {
+			*i_out = mid;
+			return 0;
+		}
+		if (have < uid)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	*i_out = lo;
+	return ERR_NOTFOUND;
+}

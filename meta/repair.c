@@ -1,0 +1,139 @@
+/*
+ * repair.c - the comparison of a mailbox with a peer's, and the batch that cures it.
+ *
+ * The peer says what it has as pairs (UID, digest of the record). What differs is stated in
+ * full, what it has and we lack is dropped there (and its messages kept aside by the peer). The
+ * names, all annotations and the whole header go along: they are small, and no digest covers
+ * them.
+ *
+ * A cut piece states the header too, so that the peer can open the mailbox meanwhile: there the
+ * counters are worked out from the records, not believed.
+ */
+#include "meta/mbox.h"
+
+#include "meta/base/err.h"
+#include "meta/maker.h"
+
+#include <string.h>
+
+int
+mbox_digests(struct spool *sp, const char *dir, mbox_digest_fn *fn, void *arg)
+{
+	struct ixfile ix;
+	struct index_record r;
+	int rc = ixfile_open(sp, dir, true, &ix);
+
+	if (rc != 0)
+		return rc;
+	for (uint32_t i = 0, before = 0; rc == 0 && i < ix.h.num_records; i++) {
+		/* One that cannot be read counts as missing: the other side states it. */
+		if (ixfile_record(&ix, i, &r) != 0 || r.uid <= before)
+			continue;
+		before = r.uid;
+		rc = fn(arg, r.uid, sum_of_record(&r).hi);
+	}
+	ixfile_close(&ix);
+	return rc;
+}
+
+struct repair {
+	const struct mbox_digest *theirs;
+	size_t n;
+	uint32_t from_uid;
+	size_t limit, named;
+	uint32_t next; /* first UID that is left for the following piece, or 0 */
+};
+
+static int
+state_records(struct maker *m, struct repair *rp, const struct scan *s)
+{
+	struct index_record r;
+	size_t k = 0;
+
+	for (uint32_t i = 0; i < s->ix.h.num_records; i++) {
+		int rc = ixfile_record(&s->ix, i, &r);
+		if (rc != 0)
+			return rc;
+		while (k < rp->n && rp->theirs[k].uid < r.uid)
+			k++;
+		if (r.uid < rp->from_uid ||
+			(k < rp->n && rp->theirs[k].uid == r.uid &&
+				rp->theirs[k].digest == sum_of_record(&r).hi))
+			continue;
+		if (rp->named == rp->limit) {
+			rp->next = r.uid;
+			return 0;
+		}
+		rp->named++;
+		rc = maker_append(m, &r);
+		if (rc != 0)
+			return rc;
+	}
+	return 0;
+}
+
+static int
+state_purges(struct maker *m, const struct repair *rp, const struct scan *s)
+{
+	uint32_t at;
+
+	for (size_t k = 0; k < rp->n; k++) {
+		int rc = ixfile_find(&s->ix, rp->theirs[k].uid, &at);
+		if (rc == ERR_NOTFOUND)
+			rc = maker_purge(m, rp->theirs[k].uid, NULL);
+		if (rc != 0)
+			return rc;
+	}
+	return 0;
+}
+
+int
+mbox_repair(struct spool *sp, const char *dir, const struct mbox_digest *theirs,
+	size_t n, uint32_t from_uid, size_t limit, mbox_ref_fn *ref, void *ref_arg,
+	struct batch *out, struct mbox_state *state_out, uint32_t *next_out,
+	struct mbox_fault *fault)
+{
+	struct mbox_delta d = { .dir = dir, .ref = ref, .ref_arg = ref_arg };
+	struct repair rp = { .theirs = theirs,
+		.n = n,
+		.from_uid = from_uid,
+		.limit = limit > 0 ? limit : 1 };
+	struct scan s = { .holes = 0 };
+	struct maker m;
+	int rc;
+
+	*next_out = 0;
+	for (size_t i = 0; i < n; i++)
+		if (theirs[i].uid == 0 || (i > 0 && theirs[i].uid <= theirs[i - 1].uid))
+			return ERR_PROTO;
+	rc = maker_begin(&m, &d, sp, out, fault);
+	if (rc != 0)
+		return rc;
+	rc = scan_open(sp, dir, SCAN_STRICT, &s, fault);
+	if (rc != 0)
+		goto out;
+	scan_state(&s, state_out);
+	out->flags = BATCH_DERIVED;
+	out->after = mbox_sum_total(&state_out->sum);
+	if (scan_tally_check(&s.tally, &s.ix.h) == NULL) {
+		out->sync_basic = s.ix.h.sync_basic;
+		out->sync_annot = s.ix.h.sync_annot;
+	}
+	rc = maker_owner(&m, &state_out->owner);
+	if (rc == 0)
+		rc = maker_names(&m, &s.names.file);
+	if (rc == 0)
+		rc = state_records(&m, &rp, &s);
+	if (rp.next != 0)
+		out->flags |= BATCH_PARTIAL;
+	if (rc == 0 && rp.next == 0)
+		rc = state_purges(&m, &rp, &s);
+	if (rc == 0 && rp.next == 0)
+		rc = maker_all_annots(&m, &s.annots);
+	if (rc == 0)
+		rc = maker_header(&m, &s.ix.h, CHANGE_ALL);
+	*next_out = rp.next;
+out:
+	scan_close(&s);
+	return maker_finish(&m, state_out, rc);
+}
