@@ -32,7 +32,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#define BUCKETS_PER_ENTRY 4 /* one bucket for so many entries of the bound */
+#define BUCKETS_FIRST 4096 /* doubled whenever there are more entries than buckets */
 #define REDO_WORDS 4
 
 struct inode_shared {
@@ -146,6 +146,16 @@ find(const struct slot_handle *h)
 	return i != 0 ? &tab.sh->entries[i] : NULL;
 }
 
+/* Zeroed memory that costs nothing until it is touched. */
+static void *
+sparse(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
 static void
 chain_in(struct inode *ino)
 {
@@ -153,7 +163,35 @@ chain_in(struct inode *ino)
 
 	inode_own(ino)->chain = tab.buckets[b];
 	tab.buckets[b] = index_of(ino);
-	tab.count++;
+}
+
+/* All valid entries into so many new buckets; without memory the old ones stay. */
+static int
+rehash(uint32_t nbuckets)
+{
+	uint32_t used = atomic_load(&tab.sh->used);
+	uint32_t *buckets = sparse(nbuckets * sizeof(*buckets));
+
+	if (buckets == NULL)
+		return ERR_NOMEM;
+	if (tab.buckets != NULL)
+		munmap(tab.buckets, tab.nbuckets * sizeof(*tab.buckets));
+	tab.buckets = buckets;
+	tab.nbuckets = nbuckets;
+	for (uint32_t i = 1; i < used; i++) {
+		if (atomic_load(&tab.sh->entries[i].valid))
+			chain_in(&tab.sh->entries[i]);
+	}
+	return 0;
+}
+
+/* A valid entry into the index. */
+static void
+index_in(struct inode *ino)
+{
+	chain_in(ino);
+	if (++tab.count > tab.nbuckets)
+		(void)rehash(2 * tab.nbuckets);
 }
 
 static void
@@ -391,7 +429,7 @@ inode_enter(struct slot *slot, struct inode *parent, const char *name, int fd,
 		memset(inode_own(ino), 0, sizeof(struct inode_own));
 		set_place(ino, parent, name);
 		atomic_store_explicit(&ino->valid, 1, memory_order_release);
-		chain_in(ino);
+		index_in(ino);
 	} else if (index_of(ino) != INODE_ROOT) {
 		set_place(ino, parent, name);
 	}
@@ -621,16 +659,6 @@ inode_shared_init(struct inode_shared *sh, uint32_t max_entries)
 	atomic_store(&sh->used, INODE_ROOT + 1);
 }
 
-/* Zeroed memory that costs nothing until it is touched. */
-static void *
-sparse(size_t size)
-{
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return p == MAP_FAILED ? NULL : p;
-}
-
 static int
 enter_root(void)
 {
@@ -663,10 +691,10 @@ take_pin(uint64_t nodeid, int fd, void *arg)
 	}
 }
 
-static void
+static int
 rebuild(void)
 {
-	uint32_t used = atomic_load(&tab.sh->used);
+	uint32_t used = atomic_load(&tab.sh->used), nbuckets = BUCKETS_FIRST;
 
 	redo_run();
 	for (uint32_t i = used - 1; i >= 1; i--) {
@@ -675,12 +703,15 @@ rebuild(void)
 		if (atomic_load(&ino->valid) &&
 			(i == INODE_ROOT || ino->nlookup > 0 ||
 				atomic_load(&ino->marks) != 0)) {
-			chain_in(ino);
+			tab.count++;
 		} else {
 			atomic_store(&ino->valid, 0);
 			tab.free[tab.nfree++] = i;
 		}
 	}
+	while (nbuckets < tab.count)
+		nbuckets *= 2;
+	return rehash(nbuckets);
 }
 
 int
@@ -691,12 +722,9 @@ inode_start(struct inode_shared *sh, struct super *su, int root_fd, unsigned max
 	tab.sh = sh;
 	tab.su = su;
 	inode_tab.root_fd = root_fd;
-	for (tab.nbuckets = 1; tab.nbuckets < sh->max / BUCKETS_PER_ENTRY;)
-		tab.nbuckets *= 2;
-	tab.buckets = sparse(tab.nbuckets * sizeof(*tab.buckets));
 	tab.free = sparse(sh->max * sizeof(*tab.free));
 	inode_tab.own = sparse(sh->max * sizeof(*inode_tab.own));
-	if (tab.buckets == NULL || tab.free == NULL || inode_tab.own == NULL)
+	if (tab.free == NULL || inode_tab.own == NULL)
 		return ERR_NOMEM;
 	if (inode_fd_start(max_fds) != 0)
 		return ERR_NOMEM;
@@ -705,7 +733,8 @@ inode_start(struct inode_shared *sh, struct super *su, int root_fd, unsigned max
 		log_err("the spool's root cannot be entered error=%s", strerror(err));
 		return err_from_errno(err);
 	}
-	rebuild();
+	if (rebuild() != 0)
+		return ERR_NOMEM;
 	super_each_pin(su, take_pin, NULL);
 	return 0;
 }
