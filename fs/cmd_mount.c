@@ -9,7 +9,6 @@
 #include "fs/cmd.h"
 #include "fs/conf.h"
 #include "fs/mount.h"
-#include "fs/repl.h"
 #include "fs/service.h"
 #include "fs/shown.h"
 #include "fs/stats.h"
@@ -133,7 +132,7 @@ add_metrics(void *arg, struct buf *out)
 	stats_render(out);
 }
 
-static struct service_ops service_ops = { .metrics = add_metrics };
+static const struct service_ops service_ops = { .metrics = add_metrics };
 
 static int
 on_start(int root_fd, bool takeover, void *arg)
@@ -145,18 +144,10 @@ on_start(int root_fd, bool takeover, void *arg)
 	int rc;
 
 	(void)root_fd, (void)arg;
-	rc = repl_start(&conf, takeover);
-	if (rc != 0)
-		return rc;
-	repl_service(&service_ops);
 	if (takeover)
 		sc.restarts = stats_get(STATS_STARTS) - 1;
 	rc = service_start(&sc);
-	if (rc == 0)
-		rc = shown_start(add_metrics, NULL);
-	if (rc != 0)
-		repl_stop(false);
-	return rc;
+	return rc != 0 ? rc : shown_start(add_metrics, NULL);
 }
 
 /* In a thread of its own: mount(8) looks at the mount point, which is served only later. */
@@ -199,7 +190,7 @@ static void
 on_stop(void *arg)
 {
 	(void)arg;
-	repl_stop(service_stop());
+	(void)service_stop();
 	unmount_unregister(conf.mountpoint);
 }
 

@@ -108,6 +108,13 @@ class Cyrus:
 
     def start(self, limit=30):
         """Start the master process; return when imapd and lmtpd greet."""
+        # Cyrus makes it at the first delivery, and when two processes do so at once one of
+        # them answers "File exists" to its client (imap/append.c).
+        stage = f"{self.spool}/stage."
+        if not os.path.isdir(stage):
+            os.mkdir(stage)
+            os.chmod(stage, 0o755)
+            shutil.chown(stage, "cyrus", "mail")
         for attempt in range(5):
             self.imap_port, self.lmtp_port = free_port(), free_port()
             services = f"{self.dir}/cyrus.conf"

@@ -13,7 +13,7 @@ def message(number=0, size=4000, subject=None, to="someone@example.org", body=No
         f"From: Sender {number % 97} <sender{number % 97}@example.org>\r\n"
         f"To: <{to}>\r\n"
         f"Subject: {subject or 'message ' + str(number)}\r\n"
-        f"Date: {email.utils.formatdate(1_600_000_000 + number * 61)}\r\n"
+        f"Date: {email.utils.formatdate(1_600_000_000 + number % 1_000_000 * 61)}\r\n"
         f"Message-ID: <m{number}.{rng.getrandbits(48):x}@example.org>\r\n"
         "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n")
     if body is None:

@@ -15,7 +15,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 
 import case
 import contain
@@ -80,8 +79,9 @@ class Slot:
     def mounted(self):
         return any(p == self.mnt for p, _, _ in contain.mounts_below(self.mnt))
 
-    def start(self, *options, limit=30):
-        """Mount in the foreground below us; return when it serves."""
+    def start(self, *options, limit=30, asks=True):
+        """Mount in the foreground below us; return when it serves, and with asks, answers
+        to commands."""
         log = open(self.logfile, "ab")
         self.proc = subprocess.Popen(
             [case.PROGRAM, "mount", "-f", *options, self.conf], stdin=subprocess.DEVNULL,
@@ -92,7 +92,7 @@ class Slot:
             if self.proc.poll() is not None:
                 raise case.Failed(f"slot {self.name} ended with {self.proc.returncode}:\n"
                                   + self.log_tail())
-            return self.mounted() and program("status", self.conf)[0] == 0
+            return self.mounted() and (not asks or program("status", self.conf)[0] == 0)
         case.wait_for(serves, f"slot {self.name} to serve", limit, step=0.05)
         return self
 
@@ -171,6 +171,11 @@ class Slot:
         text = ok("umount", *options, self.mnt, limit=limit)
         self.ended()
         return text
+
+    def terminate(self, limit=60):
+        """The clean stop by SIGTERM; it must succeed."""
+        self.proc.send_signal(signal.SIGTERM)
+        case.equal(self.ended(limit), 0, f"exit status of {self.name} after SIGTERM")
 
     def ended(self, limit=20):
         try:
@@ -259,10 +264,5 @@ class Pair:
 
 
 def wait_connected(slot, limit=20):
-    case.wait_for(lambda: any(p.get("state") in ("live", "up", "connected", "streaming")
-                              for p in slot.status()["peers"]),
+    case.wait_for(lambda: any(p["connected"] for p in slot.status()["peers"]),
                   f"{slot.name}'s peer", limit)
-
-
-def monotonic_ms():
-    return time.monotonic() * 1000
