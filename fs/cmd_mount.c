@@ -8,6 +8,7 @@
  */
 #include "fs/cmd.h"
 #include "fs/conf.h"
+#include "fs/gate.h"
 #include "fs/mount.h"
 #include "fs/service.h"
 #include "fs/shown.h"
@@ -132,7 +133,30 @@ add_metrics(void *arg, struct buf *out)
 	stats_render(out);
 }
 
-static const struct service_ops service_ops = { .metrics = add_metrics };
+static const char *
+gate_now(void *arg)
+{
+	(void)arg;
+	return gate_word();
+}
+
+static int
+shut_gate(void *arg, uint64_t ms, struct buf *why)
+{
+	(void)arg;
+	return gate_shut(ms, NULL, NULL, why);
+}
+
+static void
+open_gate(void *arg)
+{
+	(void)arg;
+	(void)gate_open();
+}
+
+static const struct service_ops service_ops = {
+	.gate = gate_now, .shut = shut_gate, .open = open_gate, .metrics = add_metrics
+};
 
 static int
 on_start(int root_fd, bool takeover, void *arg)

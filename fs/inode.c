@@ -496,6 +496,20 @@ inode_each_marked(void (*fn)(struct inode *ino, uint32_t marks, void *arg), void
 	}
 }
 
+void
+inode_each_place(
+	enum place_kind kind, void (*fn)(uint64_t nodeid, void *arg), void *arg)
+{
+	uint32_t used = atomic_load(&tab.sh->used);
+
+	for (uint32_t i = 1; i < used; i++) {
+		struct inode *ino = &tab.sh->entries[i];
+
+		if (atomic_load(&ino->valid) && inode_place(ino).kind == kind)
+			fn(inode_nodeid(ino), arg);
+	}
+}
+
 int
 inode_pin(struct inode *ino)
 {

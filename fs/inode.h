@@ -81,6 +81,10 @@ void inode_unmark(struct inode *ino, uint32_t bits);
 void
 inode_each_marked(void (*fn)(struct inode *ino, uint32_t marks, void *arg), void *arg);
 
+/* The nodeid of every entry at that place, as of now. No lock is held around fn. */
+void inode_each_place(
+	enum place_kind kind, void (*fn)(uint64_t nodeid, void *arg), void *arg);
+
 /* Descriptors, counted and cached. INODE_ANY serves for fstat, *at calls and readdir; it is an
  * O_PATH one for what is neither file nor folder. Give each back with inode_fd_put. */
 enum inode_fd_mode { INODE_ANY, INODE_READ, INODE_WRITE };

@@ -1,7 +1,8 @@
 /*
  * mount.c - the FUSE session over slots, inodes and the supervisor.
  *
- * The shared memory, in this order: the scratch area of mount_shared, counters, slots, inodes.
+ * The shared memory, in this order: the scratch area of mount_shared, counters, the gate, slots,
+ * inodes.
  *
  * Capabilities. The kernel keeps its caches (no OPEN, no OPENDIR, no FLUSH, explicit invalidation)
  * because this mount is the only writer, or replay says what it changed. Not wanted: atomic
@@ -12,6 +13,7 @@
 #include "fs/mount.h"
 
 #include "fs/cred.h"
+#include "fs/gate.h"
 #include "fs/inode.h"
 #include "fs/inval.h"
 #include "fs/ops.h"
@@ -64,9 +66,15 @@ stats_at(void)
 }
 
 static size_t
-slots_at(void)
+gate_at(void)
 {
 	return stats_at() + PAGES(stats_shared_size());
+}
+
+static size_t
+slots_at(void)
+{
+	return gate_at() + PAGES(gate_shared_size());
 }
 
 static size_t
@@ -263,6 +271,10 @@ start(struct super *su)
 		return ERR_NOMEM;
 	}
 	inval_start(se);
+	rc = gate_start(
+		shared(gate_at()), m.opts->mountpoint, m.opts->standby, su->births > 1);
+	if (rc != 0)
+		return rc;
 	rc = slot_start(shared(slots_at()), su, se);
 	if (rc == 0 && m.opts->on_start != NULL)
 		rc = m.opts->on_start(m.root_fd, su->births > 1, m.opts->arg);

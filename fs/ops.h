@@ -38,7 +38,7 @@ double ops_attr_timeout(void);
 double ops_entry_timeout(void);
 
 /* Attributes as the mount shows them. */
-void ops_attr_shape(struct stat *st);
+void ops_attr_shape(const struct inode *ino, struct stat *st);
 /* Looks at name in dir and fills e, with a lookup counted for the current slot. A positive errno;
  * ENOENT counts nothing. */
 int ops_name_entry(struct inode *dir, int dirfd, const char *name,

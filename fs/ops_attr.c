@@ -7,6 +7,7 @@
 #include "fs/ops.h"
 
 #include "fs/capture.h"
+#include "fs/gate.h"
 #include "fs/ops_vdir.h"
 #include "fs/slot.h"
 
@@ -50,8 +51,9 @@ ops_entry_timeout(void)
 }
 
 void
-ops_attr_shape(struct stat *st)
+ops_attr_shape(const struct inode *ino, struct stat *st)
 {
+	gate_shape(ino, st);
 	if (S_ISREG(st->st_mode))
 		st->st_blksize = BLKSIZE;
 }
@@ -73,11 +75,11 @@ any_close(struct inode *ino, int fd)
 }
 
 static int
-attributes(int fd, struct stat *st_out)
+attributes(const struct inode *ino, int fd, struct stat *st_out)
 {
 	if (fstat(fd, st_out) != 0)
 		return errno;
-	ops_attr_shape(st_out);
+	ops_attr_shape(ino, st_out);
 	return 0;
 }
 
@@ -93,7 +95,7 @@ ops_attr_get(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi)
 		return;
 	err = any_open(nodeid, &ino, &fd);
 	if (err == 0)
-		err = attributes(fd, &st);
+		err = attributes(ino, fd, &st);
 	any_close(ino, fd);
 	if (err != 0)
 		fuse_reply_err(req, err);
@@ -179,7 +181,7 @@ ops_attr_set(fuse_req_t req, fuse_ino_t nodeid, struct stat *st, int to_set,
 		capture_attr_end(ino, fd, to_set, err);
 	}
 	if (err == 0)
-		err = attributes(fd, &now);
+		err = attributes(ino, fd, &now);
 	any_close(ino, fd);
 	if (err != 0)
 		fuse_reply_err(req, err);

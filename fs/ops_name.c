@@ -15,6 +15,7 @@
 
 #include "fs/capture.h"
 #include "fs/cred.h"
+#include "fs/gate.h"
 #include "fs/ops_vdir.h"
 #include "fs/slot.h"
 #include "meta/base/fault.h"
@@ -114,7 +115,7 @@ fill_entry(struct inode *dir, const char *name, int fd, struct fuse_entry_param 
 	err = inode_enter(slot_current(), dir, name, fd, &e->attr, ino_out);
 	if (err != 0)
 		return err;
-	ops_attr_shape(&e->attr);
+	ops_attr_shape(*ino_out, &e->attr);
 	e->ino = inode_nodeid(*ino_out);
 	e->attr_timeout = ops_attr_timeout();
 	e->entry_timeout = ops_entry_timeout();
@@ -246,7 +247,9 @@ make(fuse_req_t req, const struct in_dir *d, struct making *m,
 	if (note->name.len != 0)
 		return EEXIST;
 	FAULT("make.noted");
-	err = capture_name_begin(&op);
+	err = gate_create(d->ino, m->name);
+	if (err == 0)
+		err = capture_name_begin(&op);
 	if (err != 0)
 		return err;
 	if (now.handle.len == 0)
@@ -321,7 +324,7 @@ open_existing(
 		err = errno;
 	if (err == 0 && fstat(fd, &e->attr) != 0)
 		err = errno;
-	ops_attr_shape(&e->attr);
+	ops_attr_shape(ino, &e->attr);
 	inode_fd_put(ino, fd);
 	return err;
 }

@@ -1,0 +1,308 @@
+/*
+ * gate.c - the state, the attributes that show it, and the remount that proves it.
+ *
+ *   state      index shown      CREATE of an index   in stage.        superblock
+ *   OPEN       as it is         yes                  yes              read-write
+ *   REFUSING   no write bits    EACCES               EACCES           read-write
+ *   DRAINING   no write bits    EACCES               yes              read-write, trying
+ *   SHUT       no write bits    EROFS (kernel)       EROFS (kernel)   read-only
+ *   STANDBY    as it is         EROFS (kernel)       EROFS (kernel)   read-only
+ *
+ * The state is stored before attributes are expired: an answer made from the old one is older than
+ * the expiry, and the kernel does not believe it.
+ *
+ * mount(2) is called in a child. While it runs the kernel may write pages back, and so wait for
+ * us; a server killed in such a wait could not die before somebody answers, and the next one is
+ * not started before it is dead. The child is remembered in the shared memory, so that the next
+ * server waits for it rather than race it.
+ */
+#include "fs/gate.h"
+
+#include "fs/inval.h"
+#include "meta/base/clock.h"
+#include "meta/base/err.h"
+#include "meta/base/log.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TRY_MIN_MS 2
+#define TRY_MAX_MS 100 /* each try drops the unused names from the kernel's cache */
+#define CHILD_WAIT_MS 5000
+#define FLAGS (MS_REMOUNT | MS_NOSUID | MS_NODEV)
+
+enum state { OPEN, REFUSING, DRAINING, SHUT, STANDBY };
+
+static const char *const words[] = { "open", "refusing", "draining", "shut",
+	"standby" };
+
+struct gate_shared {
+	_Atomic uint32_t state;
+	_Atomic int32_t child; /* pid of a remount under way, or 0 */
+};
+
+static struct {
+	struct gate_shared *sh;
+	const char *mountpoint;
+	pthread_mutex_t change; /* one transition at a time */
+} gate = { .change = PTHREAD_MUTEX_INITIALIZER };
+
+static enum state
+state_now(void)
+{
+	return gate.sh == NULL ? OPEN : (enum state)atomic_load(&gate.sh->state);
+}
+
+size_t
+gate_shared_size(void)
+{
+	return sizeof(struct gate_shared);
+}
+
+const char *
+gate_word(void)
+{
+	return words[state_now()];
+}
+
+/* ---- what shows ---- */
+
+void
+gate_shape(const struct inode *ino, struct stat *st)
+{
+	enum state s = state_now();
+
+	if (s != OPEN && s != STANDBY && inode_place(ino).kind == PLACE_INDEX)
+		st->st_mode &= ~(mode_t)(S_IWUSR | S_IWGRP | S_IWOTH);
+}
+
+int
+gate_create(const struct inode *parent, const char *name)
+{
+	enum state s = state_now();
+	struct place place = inode_place(parent);
+
+	if (s == OPEN || s == STANDBY)
+		return 0;
+	if (s == REFUSING && place.kind == PLACE_STAGE)
+		return EACCES;
+	/* a new mailbox would be a new transaction */
+	return place_step(place, name, S_IFREG).kind == PLACE_INDEX ? EACCES : 0;
+}
+
+static void
+expire(uint64_t nodeid, void *arg)
+{
+	(void)arg;
+	inval_attr(nodeid);
+}
+
+static void
+enter(enum state s)
+{
+	enum state was = state_now();
+
+	if (s == was)
+		return;
+	atomic_store(&gate.sh->state, s);
+	log_info("gate from=%s to=%s", words[was], words[s]);
+	inode_each_place(PLACE_INDEX, expire, NULL);
+}
+
+/* ---- the superblock ---- */
+
+static void
+nap(unsigned ms)
+{
+	struct timespec ts = { ms / 1000, (long)(ms % 1000) * 1000000 };
+
+	nanosleep(&ts, NULL);
+}
+
+/* 0 or an errno. */
+static int
+remount(bool read_only)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid < 0)
+		return errno;
+	if (pid == 0) {
+		atomic_store(&gate.sh->child, (int32_t)getpid());
+		int rc = mount(NULL, gate.mountpoint, NULL,
+			FLAGS | (read_only ? MS_RDONLY : 0), NULL);
+		int err = rc != 0 ? errno : 0;
+		atomic_store(&gate.sh->child, 0);
+		_exit(err);
+	}
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return errno;
+	atomic_store(&gate.sh->child, 0);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : EINTR;
+}
+
+/* True once the remount of a dead server has ended; a zombie nobody waits for has. */
+static bool
+child_gone(pid_t pid)
+{
+	char path[64], line[512];
+	bool gone = true;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	f = fopen(path, "re");
+	if (f == NULL)
+		return true;
+	if (fgets(line, sizeof(line), f) != NULL) {
+		const char *p = strrchr(line, ')');
+		gone = p != NULL && p[1] == ' ' && (p[2] == 'Z' || p[2] == 'X');
+	}
+	fclose(f);
+	return gone;
+}
+
+static void
+await_old_child(void)
+{
+	uint64_t end = clock_ms() + CHILD_WAIT_MS;
+	pid_t pid;
+
+	while ((pid = atomic_load(&gate.sh->child)) > 0 && !child_gone(pid) &&
+		clock_ms() < end)
+		nap(TRY_MIN_MS);
+	atomic_store(&gate.sh->child, 0);
+}
+
+/* ---- transitions ---- */
+
+void
+gate_refuse(void)
+{
+	pthread_mutex_lock(&gate.change);
+	if (state_now() == OPEN)
+		enter(REFUSING);
+	pthread_mutex_unlock(&gate.change);
+}
+
+int
+gate_shut(uint64_t ms, bool (*on)(void *arg), void *arg, struct buf *why)
+{
+	uint64_t end = clock_ms() + ms;
+	unsigned wait = TRY_MIN_MS;
+	int err = 0, rc = 0;
+
+	pthread_mutex_lock(&gate.change);
+	if (state_now() == SHUT || state_now() == STANDBY)
+		goto out;
+	enter(DRAINING);
+	while ((err = remount(true)) == EBUSY) {
+		if (clock_ms() >= end || (on != NULL && !on(arg)))
+			break;
+		nap(wait);
+		wait = wait * 2 > TRY_MAX_MS ? TRY_MAX_MS : wait * 2;
+	}
+	if (err == 0) {
+		enter(SHUT);
+		goto out;
+	}
+	rc = err == EBUSY ? ERR_BUSY : err_from_errno(err);
+	if (why != NULL)
+		buf_printf(why, "%s",
+			err == EBUSY ? "files are still open for writing"
+				     : strerror(err));
+	log_warn("the gate does not shut error=%s", strerror(err));
+out:
+	pthread_mutex_unlock(&gate.change);
+	return rc;
+}
+
+/* change is held. */
+static int
+make_open(void)
+{
+	int err = 0;
+
+	await_old_child();
+	if (state_now() != OPEN && state_now() != REFUSING)
+		err = remount(false);
+	if (err != 0) {
+		log_err("cannot make the mount writable path=%s error=%s",
+			gate.mountpoint, strerror(err));
+		return err_from_errno(err);
+	}
+	enter(OPEN);
+	return 0;
+}
+
+int
+gate_open(void)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&gate.change);
+	if (state_now() != STANDBY)
+		rc = make_open();
+	pthread_mutex_unlock(&gate.change);
+	return rc;
+}
+
+void
+gate_demote(void)
+{
+	pthread_mutex_lock(&gate.change);
+	if (state_now() == SHUT)
+		enter(STANDBY);
+	pthread_mutex_unlock(&gate.change);
+}
+
+int
+gate_promote(void)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&gate.change);
+	if (state_now() == STANDBY)
+		rc = make_open();
+	pthread_mutex_unlock(&gate.change);
+	return rc;
+}
+
+static void *
+open_again(void *arg)
+{
+	(void)arg;
+	log_warn("a drain ended with its server: the gate opens again");
+	(void)gate_open();
+	return NULL;
+}
+
+int
+gate_start(
+	struct gate_shared *sh, const char *mountpoint, bool read_only, bool takeover)
+{
+	pthread_t thread;
+
+	gate.sh = sh;
+	gate.mountpoint = mountpoint;
+	if (!takeover) {
+		atomic_store(&sh->state, read_only ? STANDBY : OPEN);
+		return 0;
+	}
+	if (state_now() != DRAINING && state_now() != SHUT)
+		return 0;
+	/* Not here: the remount asks us, and nobody answers yet. */
+	if (pthread_create(&thread, NULL, open_again, NULL) != 0)
+		return ERR_NOMEM;
+	pthread_detach(thread);
+	return 0;
+}

@@ -1,0 +1,60 @@
+/*
+ * gate.h - may mailboxes be changed at this moment?
+ *
+ *   open       yes
+ *   refusing   a transaction that has begun ends as it likes, no other begins
+ *   draining   the same, on the way to
+ *   shut       the whole mount is read-only, and the kernel has proved that nobody holds a file
+ *              open for writing
+ *   standby    read-only because the other side is active
+ *
+ * OPEN requests are not seen, so a gate that is not open shows itself in attributes: each
+ * cyrus.index, and only it, is reported without write bits. Opening it for writing then fails
+ * with EACCES, which Cyrus reports cleanly; descriptors that are open go on. Root passes, until the
+ * mount is read-only.
+ *
+ * Owns     a word in the shared memory: the state outlives the server.
+ * Threads  gate_shape, gate_create, gate_word: any. gate_refuse, gate_shut, gate_open,
+ *          gate_standby: not a request's, since the kernel asks us while it remounts. They
+ *          exclude one another.
+ * Errors   err.h; gate_create a positive errno.
+ */
+#ifndef FS_GATE_H
+#define FS_GATE_H
+
+#include "fs/inode.h"
+#include "meta/base/buf.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+struct gate_shared;
+size_t gate_shared_size(void);
+/* In each new server, before requests. read_only: how the mount was made, for the first one. What
+ * a dead server was draining or had drained is opened again: whoever asked for it has gone. */
+int gate_start(
+	struct gate_shared *sh, const char *mountpoint, bool read_only, bool takeover);
+
+/* Attributes of ino as they may be shown now. */
+void gate_shape(const struct inode *ino, struct stat *st);
+/* Whether a file of that name may be made there now. */
+int gate_create(const struct inode *parent, const char *name);
+
+/* "open", "refusing", "draining", "shut", "standby". */
+const char *gate_word(void);
+
+/* From open: no transaction begins. */
+void gate_refuse(void);
+/* Drains until the mount is read-only. ERR_BUSY when the time is over or on() says false, with
+ * the reason in why (may be NULL); the gate is draining then, and the caller opens it again. */
+int gate_shut(uint64_t ms, bool (*on)(void *arg), void *arg, struct buf *why);
+/* To open from any state but standby, where it does nothing. ERR_IO and the like if the mount
+ * cannot be made writable. */
+int gate_open(void);
+/* A change of role: from shut to standby, and from standby to open. */
+void gate_demote(void);
+int gate_promote(void);
+
+#endif
