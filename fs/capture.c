@@ -1,69 +1,389 @@
 /*
- * capture.c - the plain mount: every change passes, a sync is the backing file's sync.
+ * What completes a transaction, by place (design 4):
+ *
+ *   INDEX    a record written: touched. The whole header at offset 0: committed, handed on by
+ *            the fsync that follows
+ *   NEW      renamed over INDEX: committed (a repack). Over HEADER or ANNOT: touched, the next
+ *            index header confirms it
+ *   ANNOT    written: touched, read again at the commit
+ *   MESSAGE  linked: nothing yet, the index decides (FT17). Unlinked: kept for a peer that may
+ *            still need it
+ *   FILE     and folders outside: a path change, once quiet, synced or renamed
+ *   STAGE, SYNC, OWN, CACHE, other NEW: never
+ *
+ * Without a struct sync (a standby, or a mount that replicates nothing) everything passes.
  */
 #include "fs/capture.h"
+#include "fs/inode.h"
+#include "fs/pending.h"
+#include "fs/quiet.h"
+#include "meta/base/err.h"
+#include "meta/base/log.h"
+#include "sync/sync.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+static struct sync *to;
+
+int
+capture_start(struct sync *sync)
+{
+	int rc = quiet_start(sync);
+
+	to = sync;
+	if (rc == 0)
+		rc = pending_start(sync);
+	return rc;
+}
+
+void
+capture_stop(void)
+{
+	if (to == NULL)
+		return;
+	pending_flush();
+	pending_stop();
+	quiet_stop();
+	to = NULL;
+}
+
+void
+capture_flush(void)
+{
+	if (to == NULL)
+		return;
+	quiet_flush();
+	pending_flush();
+}
+
+static enum place_kind
+kind_of(const struct inode *ino)
+{
+	return ino != NULL ? (enum place_kind)inode_place(ino).kind : PLACE_NONE;
+}
+
+/* Whether names in this folder can concern us at all. */
+static bool
+is_ours(const struct inode *dir)
+{
+	enum place_kind k = kind_of(dir);
+
+	return k == PLACE_ROOT || k == PLACE_DIR;
+}
+
+static bool
+join(struct inode *dir, const char *name, char *out, size_t size)
+{
+	char path[BATCH_MAX_PATH];
+
+	if (inode_path(dir, path, sizeof(path)) != 0)
+		return false;
+	int n = snprintf(out, size, "%s%s%s", path, path[0] ? "/" : "", name);
+	return n > 0 && (size_t)n < size;
+}
+
+/* The path of a file, from the kernel's own knowledge of the open descriptor. */
+static bool
+path_of(struct inode *ino, int fd, char *out, size_t size)
+{
+	char link[64], full[BATCH_MAX_PATH], dir[BATCH_MAX_PATH];
+	struct inode *parent = inode_parent(ino);
+	struct stat st, now;
+	const char *name;
+
+	if (parent == NULL || !is_ours(parent))
+		return false;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	ssize_t n = readlink(link, full, sizeof(full) - 1);
+	if (n <= 0 || inode_path(parent, dir, sizeof(dir)) != 0)
+		return false;
+	full[n] = '\0';
+	name = strrchr(full, '/');
+	if (name == NULL || fstat(fd, &st) != 0)
+		return false;
+	if (inode_peek(parent, name + 1, &now, NULL) != 0 || now.st_ino != st.st_ino)
+		return false;
+	int len = snprintf(out, size, "%s%s%s", dir, dir[0] ? "/" : "", name + 1);
+	return len > 0 && (size_t)len < size;
+}
+
+static void
+path_changed(struct inode *dir, const char *name, bool now)
+{
+	char path[BATCH_MAX_PATH];
+
+	if (join(dir, name, path, sizeof(path)))
+		quiet_changed(path, now);
+}
+
+static int
+note(struct inode *dir, const char *name)
+{
+	char path[BATCH_MAX_PATH];
+
+	if (!join(dir, name, path, sizeof(path)))
+		return 0;
+	int rc = sync_note(to, path);
+	return rc == 0 ? 0 : err_errno(rc);
+}
+
+/* The folder of the note for an index that comes into being is the mailbox's own. */
+static int
+note_dir(struct inode *dir)
+{
+	char path[BATCH_MAX_PATH];
+
+	if (inode_path(dir, path, sizeof(path)) != 0)
+		return 0;
+	int rc = sync_note(to, path);
+	return rc == 0 ? 0 : err_errno(rc);
+}
+
+static struct place
+place_under(struct inode *dir, const char *name, mode_t type)
+{
+	return place_step(inode_place(dir), name, type);
+}
+
+static int
+rename_begin(struct cap_name *op)
+{
+	enum place_kind from = kind_of(op->target);
+	struct place goal = place_under(op->newparent, op->newname,
+		op->target != NULL ? inode_type(op->target) : S_IFREG);
+	int err = 0;
+
+	if (goal.kind == PLACE_INDEX && is_ours(op->newparent)) {
+		int fd = -1;
+		if (op->replaced != NULL &&
+			inode_fd(op->replaced, INODE_READ, &fd) != 0)
+			fd = -1;
+		pending_replace(op->newparent, fd);
+		if (fd >= 0)
+			inode_fd_put(op->replaced, fd);
+	} else if (goal.kind == PLACE_HEADER || goal.kind == PLACE_ANNOT) {
+		pending_touch(op->newparent, goal.kind == PLACE_ANNOT);
+	} else if (op->target != NULL && inode_type(op->target) == S_IFDIR) {
+		if (is_ours(op->parent) || is_ours(op->newparent))
+			err = note(op->parent, op->name);
+		if (err == 0 && is_ours(op->newparent))
+			err = note(op->newparent, op->newname);
+	} else if (goal.kind == PLACE_FILE && is_ours(op->newparent)) {
+		err = note(op->newparent, op->newname);
+	}
+	/* A mailbox file that loses its name to something else is looked at as a whole. */
+	if ((from == PLACE_INDEX || from == PLACE_HEADER || from == PLACE_ANNOT) &&
+		is_ours(op->parent))
+		pending_unsure(op->parent);
+	return err;
+}
 
 int
 capture_name_begin(struct cap_name *op)
 {
+	char dir[BATCH_MAX_PATH];
+	struct place at;
+
 	op->done = false;
+	if (to == NULL || op->parent == NULL)
+		return 0;
+	if (op->op == CAP_RENAME)
+		return rename_begin(op);
+	if (!is_ours(op->parent))
+		return 0;
+	switch (op->op) {
+	case CAP_CREATE:
+		at = place_under(op->parent, op->name, S_IFREG);
+		if (at.kind == PLACE_INDEX) {
+			pending_unsure(op->parent);
+			return note_dir(op->parent);
+		}
+		return at.kind == PLACE_FILE ? note(op->parent, op->name) : 0;
+	case CAP_MKDIR:
+		at = place_under(op->parent, op->name, S_IFDIR);
+		return at.kind == PLACE_DIR ? note(op->parent, op->name) : 0;
+	case CAP_SYMLINK:
+	case CAP_MKNOD:
+		return note(op->parent, op->name);
+	case CAP_LINK:
+		/* Where the body came from, so that it travels as a reference. */
+		if (kind_of(op->target) == PLACE_MESSAGE && !op->redo) {
+			struct inode *from = inode_parent(op->target);
+			struct stat st;
+			if (from != NULL && is_ours(from) &&
+				inode_path(from, dir, sizeof(dir)) == 0) {
+				int fd;
+				if (inode_fd(op->target, INODE_ANY, &fd) == 0) {
+					if (fstat(fd, &st) == 0)
+						sync_linked(to, st.st_ino, dir,
+							inode_place(op->target).uid);
+					inode_fd_put(op->target, fd);
+				}
+			}
+		}
+		at = place_under(op->parent, op->name, S_IFREG);
+		return at.kind == PLACE_FILE ? note(op->parent, op->name) : 0;
+	case CAP_UNLINK:
+		at = place_under(op->parent, op->name, S_IFREG);
+		if (at.kind == PLACE_MESSAGE &&
+			inode_path(op->parent, dir, sizeof(dir)) == 0)
+			sync_keep_body(to, dir, at.uid);
+		return 0;
+	case CAP_RMDIR:
+		return note(op->parent, op->name);
+	case CAP_RENAME:
+		break;
+	}
 	return 0;
+}
+
+static void
+rename_end(struct cap_name *op)
+{
+	struct place goal = place_under(op->newparent, op->newname,
+		op->target != NULL ? inode_type(op->target) : S_IFREG);
+	char from[BATCH_MAX_PATH], dest[BATCH_MAX_PATH];
+
+	if (goal.kind == PLACE_INDEX && is_ours(op->newparent)) {
+		pending_commit(op->newparent);
+		return;
+	}
+	if ((op->flags & RENAME_EXCHANGE) != 0) {
+		/* Both names hold something else now; each is stated as it is. */
+		if (is_ours(op->parent))
+			path_changed(op->parent, op->name, true);
+		if (is_ours(op->newparent))
+			path_changed(op->newparent, op->newname, true);
+		return;
+	}
+	if (op->target != NULL && inode_type(op->target) == S_IFDIR) {
+		if (is_ours(op->parent) && is_ours(op->newparent) &&
+			join(op->parent, op->name, from, sizeof(from)) &&
+			join(op->newparent, op->newname, dest, sizeof(dest)))
+			sync_move(to, from, dest, NULL, NULL);
+		return;
+	}
+	if (goal.kind == PLACE_FILE && is_ours(op->newparent))
+		path_changed(op->newparent, op->newname, true);
+	if (is_ours(op->parent) &&
+		place_under(op->parent, op->name, S_IFREG).kind == PLACE_FILE)
+		path_changed(op->parent, op->name, true);
 }
 
 void
 capture_name_end(struct cap_name *op, int err)
 {
-	(void)op;
-	(void)err;
+	mode_t type = S_IFREG;
+
+	if (to == NULL || err != 0 || op->parent == NULL)
+		return;
+	if (op->op == CAP_RENAME) {
+		rename_end(op);
+		return;
+	}
+	if (!is_ours(op->parent))
+		return;
+	if (op->op == CAP_MKDIR || op->op == CAP_RMDIR)
+		type = S_IFDIR;
+	struct place at = place_under(op->parent, op->name, type);
+	if (at.kind == PLACE_FILE || at.kind == PLACE_DIR)
+		path_changed(op->parent, op->name,
+			op->op == CAP_UNLINK || op->op == CAP_RMDIR);
 }
 
 int
 capture_write_begin(struct inode *ino, int fd, off_t off, size_t len)
 {
-	(void)ino;
-	(void)fd;
-	(void)off;
-	(void)len;
+	struct inode *dir;
+
+	if (to == NULL)
+		return 0;
+	switch (kind_of(ino)) {
+	case PLACE_INDEX:
+		if ((dir = inode_parent(ino)) != NULL && is_ours(dir))
+			pending_index_write(dir, ino, fd, off, len);
+		break;
+	case PLACE_ANNOT:
+		if ((dir = inode_parent(ino)) != NULL && is_ours(dir))
+			pending_touch(dir, true);
+		break;
+	default:
+		break;
+	}
 	return 0;
 }
 
 void
 capture_write_end(struct inode *ino, int fd, off_t off, const void *data, ssize_t done)
 {
-	(void)ino;
-	(void)fd;
+	char path[BATCH_MAX_PATH];
+
 	(void)off;
 	(void)data;
-	(void)done;
+	if (to == NULL || done <= 0 || kind_of(ino) != PLACE_FILE)
+		return;
+	if (path_of(ino, fd, path, sizeof(path)))
+		quiet_changed(path, false);
 }
 
 int
 capture_fsync(struct inode *ino, int fd, bool datasync)
 {
-	(void)ino;
-	return (datasync ? fdatasync(fd) : fsync(fd)) == 0 ? 0 : errno;
+	char path[BATCH_MAX_PATH];
+	struct inode *dir;
+	int rc = datasync ? fdatasync(fd) : fsync(fd);
+
+	if (rc != 0)
+		return errno;
+	if (to == NULL)
+		return 0;
+	if (kind_of(ino) == PLACE_INDEX) {
+		if ((dir = inode_parent(ino)) != NULL && is_ours(dir))
+			pending_commit(dir);
+	} else if (kind_of(ino) == PLACE_FILE) {
+		if (path_of(ino, fd, path, sizeof(path)))
+			quiet_changed(path, true);
+	}
+	return 0;
 }
 
 int
 capture_attr_begin(struct inode *ino, int fd, int to_set, const struct stat *st)
 {
-	(void)ino;
+	struct inode *dir;
+
 	(void)fd;
 	(void)to_set;
 	(void)st;
+	if (to == NULL || kind_of(ino) != PLACE_INDEX)
+		return 0;
+	/* A truncated or re-owned index is looked at as a whole. */
+	if ((dir = inode_parent(ino)) != NULL && is_ours(dir))
+		pending_unsure(dir);
 	return 0;
 }
 
 void
 capture_attr_end(struct inode *ino, int fd, int to_set, int err)
 {
-	(void)ino;
-	(void)fd;
+	char path[BATCH_MAX_PATH];
+
 	(void)to_set;
-	(void)err;
+	if (to == NULL || err != 0)
+		return;
+	if (kind_of(ino) == PLACE_FILE) {
+		if (path_of(ino, fd, path, sizeof(path)))
+			quiet_changed(path, false);
+	} else if (kind_of(ino) == PLACE_DIR) {
+		if (inode_path(ino, path, sizeof(path)) == 0)
+			quiet_changed(path, false);
+	}
 }
 
 int
@@ -87,7 +407,25 @@ capture_xattr_end(struct inode *ino, int fd, const char *name, int err)
 void
 capture_lookup(struct inode *parent, const char *name, struct inode *ino)
 {
-	(void)parent;
+	char path[BATCH_MAX_PATH];
+	struct stat st;
+	int fd;
+
 	(void)name;
-	(void)ino;
+	if (to == NULL || kind_of(ino) != PLACE_INDEX || !is_ours(parent))
+		return;
+	/* The lazy check after a clean stop: has anybody changed it behind our back? */
+	if (inode_path(parent, path, sizeof(path)) != 0 ||
+		inode_fd(ino, INODE_ANY, &fd) != 0)
+		return;
+	bool stale = fstat(fd, &st) == 0 && st.st_size > 0 && !pending_is(parent) &&
+		     sync_is_stale(to, path, st.st_ino, (uint64_t)st.st_size,
+			     (uint64_t)st.st_mtim.tv_sec * 1000000000u +
+				     (uint64_t)st.st_mtim.tv_nsec);
+	inode_fd_put(ino, fd);
+	if (stale) {
+		log_info("mailbox changed while it was not mounted, derived: dir=%s",
+			path);
+		pending_derive(parent);
+	}
 }

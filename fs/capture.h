@@ -19,6 +19,15 @@
 #include <sys/types.h>
 
 struct inode;
+struct sync;
+
+/* From now on changes are handed to replication; mailboxes that an earlier server left marked
+ * are derived first. Before it everything passes. 0 or ERR_NOMEM. */
+int capture_start(struct sync *sync);
+/* Hands on what waits, then lets everything pass again. */
+void capture_stop(void);
+/* Hands on what waits for its writer to rest. */
+void capture_flush(void);
 
 enum cap_op {
 	CAP_CREATE,

@@ -10,6 +10,7 @@
 #include "fs/conf.h"
 #include "fs/gate.h"
 #include "fs/mount.h"
+#include "fs/repl.h"
 #include "fs/service.h"
 #include "fs/shown.h"
 #include "fs/stats.h"
@@ -141,10 +142,10 @@ gate_now(void *arg)
 }
 
 static int
-shut_gate(void *arg, uint64_t ms, struct buf *why)
+shut_gate(void *arg, uint64_t ms, bool (*on)(void *), void *on_arg, struct buf *why)
 {
 	(void)arg;
-	return gate_shut(ms, NULL, NULL, why);
+	return gate_shut(ms, on, on_arg, why);
 }
 
 static void
@@ -154,7 +155,7 @@ open_gate(void *arg)
 	(void)gate_open();
 }
 
-static const struct service_ops service_ops = {
+static struct service_ops service_ops = {
 	.gate = gate_now, .shut = shut_gate, .open = open_gate, .metrics = add_metrics
 };
 
@@ -168,10 +169,19 @@ on_start(int root_fd, bool takeover, void *arg)
 	int rc;
 
 	(void)root_fd, (void)arg;
+	rc = repl_start(&conf, takeover);
+	if (rc != 0)
+		return rc;
+	repl_service(&service_ops);
+	service_ops.gate = gate_now;
 	if (takeover)
 		sc.restarts = stats_get(STATS_STARTS) - 1;
 	rc = service_start(&sc);
-	return rc != 0 ? rc : shown_start(add_metrics, NULL);
+	if (rc == 0)
+		rc = shown_start(add_metrics, NULL);
+	if (rc != 0)
+		repl_stop(false);
+	return rc;
 }
 
 /* In a thread of its own: mount(8) looks at the mount point, which is served only later. */
@@ -214,7 +224,7 @@ static void
 on_stop(void *arg)
 {
 	(void)arg;
-	(void)service_stop();
+	repl_stop(service_stop());
 	unmount_unregister(conf.mountpoint);
 }
 

@@ -114,6 +114,17 @@ tell_holders(const struct client *c, const char *path)
 	buf_fini(&b);
 }
 
+/* The server may have died since, and its successor let changes in. */
+static bool
+still_drained(const struct client *c)
+{
+	struct buf b = BUF_INIT;
+	int rc = client_ask(c, "drained", ANSWER_MS, PATIENCE_MS, &b);
+
+	buf_fini(&b);
+	return rc == 0;
+}
+
 static int
 take_away(const struct client *c, const struct opts *o, bool served, int pidfd)
 {
@@ -144,6 +155,10 @@ stop(const struct client *c, const struct opts *o)
 	snprintf(line, sizeof(line), "drain timeout=%d", ms);
 	rc = client_ask(c, line, ms + DRAIN_EXTRA_MS, served ? PATIENCE_MS : 0, &b);
 	served = rc != ERR_CLOSED && rc != ERR_NOTFOUND && rc != ERR_LINK;
+	if (rc == 0 && !still_drained(c)) {
+		rc = ERR_CLOSED;
+		buf_printf(&b, "its server died meanwhile");
+	}
 	if (rc != 0)
 		say(path, buf_str(&b));
 	if (rc != 0 && !o->force) {

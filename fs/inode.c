@@ -32,7 +32,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#define BUCKETS_PER_ENTRY 4 /* one bucket for so many entries of the bound */
+#define BUCKETS_FIRST 4096 /* doubled whenever there are more entries than buckets */
 #define REDO_WORDS 4
 
 struct inode_shared {
@@ -146,6 +146,16 @@ find(const struct slot_handle *h)
 	return i != 0 ? &tab.sh->entries[i] : NULL;
 }
 
+/* Zeroed memory that costs nothing until it is touched. */
+static void *
+sparse(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
 static void
 chain_in(struct inode *ino)
 {
@@ -153,7 +163,35 @@ chain_in(struct inode *ino)
 
 	inode_own(ino)->chain = tab.buckets[b];
 	tab.buckets[b] = index_of(ino);
-	tab.count++;
+}
+
+/* All valid entries into so many new buckets; without memory the old ones stay. */
+static int
+rehash(uint32_t nbuckets)
+{
+	uint32_t used = atomic_load(&tab.sh->used);
+	uint32_t *buckets = sparse(nbuckets * sizeof(*buckets));
+
+	if (buckets == NULL)
+		return ERR_NOMEM;
+	if (tab.buckets != NULL)
+		munmap(tab.buckets, tab.nbuckets * sizeof(*tab.buckets));
+	tab.buckets = buckets;
+	tab.nbuckets = nbuckets;
+	for (uint32_t i = 1; i < used; i++) {
+		if (atomic_load(&tab.sh->entries[i].valid))
+			chain_in(&tab.sh->entries[i]);
+	}
+	return 0;
+}
+
+/* A valid entry into the index. */
+static void
+index_in(struct inode *ino)
+{
+	chain_in(ino);
+	if (++tab.count > tab.nbuckets)
+		(void)rehash(2 * tab.nbuckets);
 }
 
 static void
@@ -361,6 +399,66 @@ inode_moved(struct inode *ino, struct inode *parent, const char *name)
 	pthread_mutex_unlock(&inode_tab.lock);
 }
 
+/* ---- claims of replay ---- */
+
+enum { CLAIMS_MAX = 64 };
+
+static struct slot_handle claims[CLAIMS_MAX]; /* len 0: free. Guarded by the table's lock */
+static unsigned nclaims;
+static pthread_cond_t unclaimed = PTHREAD_COND_INITIALIZER;
+
+static struct slot_handle *
+find_claim(const struct slot_handle *h)
+{
+	for (unsigned i = 0; nclaims > 0 && i < CLAIMS_MAX; i++)
+		if (claims[i].len == h->len && claims[i].type == h->type &&
+			memcmp(claims[i].bytes, h->bytes, h->len) == 0)
+			return &claims[i];
+	return NULL;
+}
+
+bool
+inode_claim(int fd)
+{
+	struct slot_handle h, *at = NULL;
+	struct inode *ino;
+
+	if (inode_handle_at(fd, "", &h) != 0 || h.len == 0)
+		return false;
+	pthread_mutex_lock(&inode_tab.lock);
+	ino = find(&h);
+	if (ino == NULL && find_claim(&h) == NULL) {
+		for (unsigned i = 0; at == NULL && i < CLAIMS_MAX; i++)
+			if (claims[i].len == 0)
+				at = &claims[i];
+		if (at != NULL) {
+			*at = h;
+			nclaims++;
+		}
+	}
+	pthread_mutex_unlock(&inode_tab.lock);
+	if (at == NULL && ino != NULL && inode_pin(ino) != 0)
+		log_warn("a file that is being read cannot be pinned; its readers may get ESTALE");
+	return at != NULL;
+}
+
+void
+inode_unclaim(int fd)
+{
+	struct slot_handle h, *at;
+
+	if (inode_handle_at(fd, "", &h) != 0)
+		return;
+	pthread_mutex_lock(&inode_tab.lock);
+	at = find_claim(&h);
+	if (at != NULL) {
+		at->len = 0;
+		nclaims--;
+		pthread_cond_broadcast(&unclaimed);
+	}
+	pthread_mutex_unlock(&inode_tab.lock);
+}
+
 int
 inode_enter(struct slot *slot, struct inode *parent, const char *name, int fd,
 	const struct stat *st, struct inode **ino_out)
@@ -375,6 +473,8 @@ inode_enter(struct slot *slot, struct inode *parent, const char *name, int fd,
 	if (err != 0)
 		return err;
 	pthread_mutex_lock(&inode_tab.lock);
+	while (nclaims > 0 && find_claim(&h) != NULL)
+		pthread_cond_wait(&unclaimed, &inode_tab.lock);
 	ino = find(&h);
 	if (ino == NULL) {
 		ino = fresh();
@@ -391,7 +491,7 @@ inode_enter(struct slot *slot, struct inode *parent, const char *name, int fd,
 		memset(inode_own(ino), 0, sizeof(struct inode_own));
 		set_place(ino, parent, name);
 		atomic_store_explicit(&ino->valid, 1, memory_order_release);
-		chain_in(ino);
+		index_in(ino);
 	} else if (index_of(ino) != INODE_ROOT) {
 		set_place(ino, parent, name);
 	}
@@ -635,16 +735,6 @@ inode_shared_init(struct inode_shared *sh, uint32_t max_entries)
 	atomic_store(&sh->used, INODE_ROOT + 1);
 }
 
-/* Zeroed memory that costs nothing until it is touched. */
-static void *
-sparse(size_t size)
-{
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return p == MAP_FAILED ? NULL : p;
-}
-
 static int
 enter_root(void)
 {
@@ -677,10 +767,10 @@ take_pin(uint64_t nodeid, int fd, void *arg)
 	}
 }
 
-static void
+static int
 rebuild(void)
 {
-	uint32_t used = atomic_load(&tab.sh->used);
+	uint32_t used = atomic_load(&tab.sh->used), nbuckets = BUCKETS_FIRST;
 
 	redo_run();
 	for (uint32_t i = used - 1; i >= 1; i--) {
@@ -689,12 +779,15 @@ rebuild(void)
 		if (atomic_load(&ino->valid) &&
 			(i == INODE_ROOT || ino->nlookup > 0 ||
 				atomic_load(&ino->marks) != 0)) {
-			chain_in(ino);
+			tab.count++;
 		} else {
 			atomic_store(&ino->valid, 0);
 			tab.free[tab.nfree++] = i;
 		}
 	}
+	while (nbuckets < tab.count)
+		nbuckets *= 2;
+	return rehash(nbuckets);
 }
 
 int
@@ -705,12 +798,9 @@ inode_start(struct inode_shared *sh, struct super *su, int root_fd, unsigned max
 	tab.sh = sh;
 	tab.su = su;
 	inode_tab.root_fd = root_fd;
-	for (tab.nbuckets = 1; tab.nbuckets < sh->max / BUCKETS_PER_ENTRY;)
-		tab.nbuckets *= 2;
-	tab.buckets = sparse(tab.nbuckets * sizeof(*tab.buckets));
 	tab.free = sparse(sh->max * sizeof(*tab.free));
 	inode_tab.own = sparse(sh->max * sizeof(*inode_tab.own));
-	if (tab.buckets == NULL || tab.free == NULL || inode_tab.own == NULL)
+	if (tab.free == NULL || inode_tab.own == NULL)
 		return ERR_NOMEM;
 	if (inode_fd_start(max_fds) != 0)
 		return ERR_NOMEM;
@@ -719,7 +809,8 @@ inode_start(struct inode_shared *sh, struct super *su, int root_fd, unsigned max
 		log_err("the spool's root cannot be entered error=%s", strerror(err));
 		return err_from_errno(err);
 	}
-	rebuild();
+	if (rebuild() != 0)
+		return ERR_NOMEM;
 	super_each_pin(su, take_pin, NULL);
 	return 0;
 }

@@ -103,6 +103,15 @@ int inode_peek(struct inode *dir, const char *name, struct stat *st_out,
 /* Entries in use. */
 uint32_t inode_count(void);
 
+/*
+ * For replay on a standby, which changes a file in place only while the kernel does not know it
+ * (design 3.6). fd is any descriptor of it. True: not known, and whoever looks it up waits until
+ * inode_unclaim. False: known; then a descriptor is pinned, so that its file may be replaced or
+ * unlinked under those who have it open.
+ */
+bool inode_claim(int fd);
+void inode_unclaim(int fd);
+
 /* ---- for the request handlers and slot.c ---- */
 
 /* The entry of the file behind fd (any descriptor), found under name in parent: made if it is

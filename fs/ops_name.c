@@ -115,6 +115,9 @@ fill_entry(struct inode *dir, const char *name, int fd, struct fuse_entry_param 
 	err = inode_enter(slot_current(), dir, name, fd, &e->attr, ino_out);
 	if (err != 0)
 		return err;
+	/* Replay may have been at it until it was entered. */
+	if (ops_env.standby && fstat(fd, &e->attr) != 0)
+		return errno;
 	ops_attr_shape(*ino_out, &e->attr);
 	e->ino = inode_nodeid(*ino_out);
 	e->attr_timeout = ops_attr_timeout();

@@ -88,7 +88,7 @@ drain_steps(struct patience *p, struct buf *out)
 	int rc = 0;
 
 	if (ops->shut != NULL)
-		rc = ops->shut(ops->arg, left(p), out);
+		rc = ops->shut(ops->arg, left(p), still_wanted, p, out);
 	if (rc == 0 && ops->wait != NULL)
 		rc = ops->wait(ops->arg, left(p), still_wanted, p, out);
 	if (rc == 0 && ops->prove != NULL)
@@ -181,10 +181,12 @@ service_facts(struct status_facts *out, struct sync_facts *room)
 		.restarts = sv.c.restarts,
 		.clean = state == DRAINED,
 		.sync = room };
-	if (state != OPEN)
-		out->gate = state == DRAINED ? "shut" : "draining";
+	if (ops->gate != NULL)
+		out->gate = ops->gate(ops->arg);
 	else
-		out->gate = ops->gate != NULL ? ops->gate(ops->arg) : "open";
+		out->gate = state == OPEN      ? "open"
+			    : state == DRAINED ? "shut"
+					       : "draining";
 }
 
 static int
@@ -256,6 +258,16 @@ on_resume(void *arg, struct ctl_call *call, char *args, struct buf *out)
 }
 
 static int
+on_drained(void *arg, struct ctl_call *call, char *args, struct buf *out)
+{
+	(void)arg, (void)call, (void)args, (void)out;
+	pthread_mutex_lock(&sv.lock);
+	bool drained = sv.state == DRAINED;
+	pthread_mutex_unlock(&sv.lock);
+	return drained ? 0 : ERR_CLOSED;
+}
+
+static int
 on_pids(void *arg, struct ctl_call *call, char *args, struct buf *out)
 {
 	(void)arg, (void)call, (void)args;
@@ -270,7 +282,8 @@ service_start(const struct service_conf *conf)
 		const char *name;
 		ctl_fn *fn;
 	} commands[] = { { "status", on_status }, { "wait", on_wait },
-		{ "drain", on_drain }, { "resume", on_resume }, { "pids", on_pids } };
+		{ "drain", on_drain }, { "resume", on_resume },
+		{ "drained", on_drained }, { "pids", on_pids } };
 	int rc;
 
 	sv.c = *conf;

@@ -6,6 +6,7 @@
  *   wait [timeout=MS]       until every peer has applied what was committed before
  *   drain [timeout=MS]      gate shut, everything sent, confirmed and compared: the proof
  *   resume                  gate open again, the proof is void
+ *   drained                 ok if the proof of a drain still stands
  *   pids                    "SUPERVISOR SERVER\n"
  *
  * After a drain the slot waits to be unmounted. If that does not come within SERVICE_DRAINED_MS,
@@ -39,7 +40,8 @@ struct service_ops {
 	int (*prove)(void *arg, uint64_t ms, bool (*on)(void *), void *on_arg,
 		struct buf *lack);
 	/* Lets running transactions end and no other begin; why says what did not end. */
-	int (*shut)(void *arg, uint64_t ms, struct buf *why);
+	int (*shut)(void *arg, uint64_t ms, bool (*on)(void *), void *on_arg,
+		struct buf *why);
 	void (*open)(void *arg);
 	void (*metrics)(void *arg, struct buf *out); /* more of them, behind our own */
 };

@@ -9,59 +9,11 @@
 #define FS_STATUS_H
 
 #include "meta/base/buf.h"
+#include "sync/sync.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
-
-enum sync_role { SYNC_STANDBY, SYNC_ACTIVE };
-enum { SYNC_PEERS_MAX = 16, SYNC_NAME_MAX = 64 };
-
-struct sync_position {
-	uint64_t epoch, run, seq;
-};
-
-struct sync_peer_facts {
-	char name[SYNC_NAME_MAX];
-	char address[300];
-	char state[32]; /* streaming, comparing, behind, connecting, refused... */
-	char error[300]; /* last, "" if none */
-	uint64_t sent, received, flushed, applied;
-	uint64_t lag_ms; /* age of the oldest batch it has not applied */
-	uint64_t lag_seqs;
-	bool connected;
-	/* catch-up, 0 when none runs */
-	uint64_t mailboxes_done, mailboxes_total, messages_done, messages_total,
-		bytes_done;
-	uint64_t bytes_per_s, left_s;
-	uint64_t wire_sent, wire_got, raw_sent, raw_got;
-};
-
-struct sync_quarantine_facts {
-	char dir[300];
-	uint32_t uid;
-	char check[32];
-	char text[200];
-	uint64_t since; /* wall ns */
-};
-
-struct sync_facts {
-	enum sync_role role;
-	struct sync_position position; /* of the last batch in our journal */
-	uint64_t journal_first, journal_bytes;
-	uint64_t queued; /* handed in, not yet journaled */
-	uint64_t mailboxes;
-	uint64_t batches, bodies, body_bytes; /* sent since the start */
-	uint64_t applied_batches, replay_pending;
-	uint64_t held_run, held_received,
-		held_applied; /* a standby: of the active's journal */
-	char stalled[200]; /* why nothing is applied at the moment, "" if it is */
-	unsigned n_peers;
-	struct sync_peer_facts peers[SYNC_PEERS_MAX];
-	unsigned n_quarantined;
-	unsigned n_listed; /* how many of them are below */
-	struct sync_quarantine_facts quarantined[64];
-};
 
 struct status_facts {
 	const char *name, *mountpoint, *spool;

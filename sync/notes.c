@@ -555,3 +555,13 @@ notes_count(struct notes *n)
 	pthread_mutex_unlock(&n->lock);
 	return count;
 }
+
+unsigned
+notes_held(struct notes *n, const char *path)
+{
+	pthread_mutex_lock(&n->lock);
+	struct note *x = *slot_of(n, path, hash_of(path));
+	unsigned held = x != NULL ? x->count : 0;
+	pthread_mutex_unlock(&n->lock);
+	return held;
+}

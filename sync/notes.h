@@ -30,5 +30,7 @@ void notes_clear(struct notes *n, const char *path);
 typedef int notes_fn(void *arg, const char *path);
 int notes_walk(struct notes *n, notes_fn *fn, void *arg);
 size_t notes_count(struct notes *n);
+/* How many notes of this path are held now: to take back exactly these once they are journaled. */
+unsigned notes_held(struct notes *n, const char *path);
 
 #endif

@@ -443,7 +443,10 @@ rig_repack(struct rig *g, uint32_t minor)
 			g->rec[n++] = g->rec[i];
 			continue;
 		}
-		(void)spool_unlink(g->sp, g->dir, scan_body_name(g->rec[i].uid, name));
+		/* As the mount does for a peer that has not confirmed it. */
+		(void)spool_keep(g->sp, g->rec[i].guid, g->dir,
+			scan_body_name(g->rec[i].uid, name));
+		(void)spool_unlink(g->sp, g->dir, name);
 		if (g->h.deletedmodseq < g->rec[i].modseq)
 			g->h.deletedmodseq = g->rec[i].modseq;
 		for (size_t k = 0; k < g->n_annots; k++)
@@ -630,7 +633,7 @@ rig_peer_init(struct rig_peer *p, struct spool *sp, struct spool *from)
 static int
 fetch(struct rig_peer *p, const struct batch *b, const struct mbox_need *need)
 {
-	char name[SCAN_BODY_NAME];
+	char name[SCAN_BODY_NAME], hex[2 * SHA1_LEN + 1];
 	struct spool_stage *st;
 	struct buf body = BUF_INIT;
 	int rc;
@@ -640,6 +643,10 @@ fetch(struct rig_peer *p, const struct batch *b, const struct mbox_need *need)
 			1u << 20, &body, NULL);
 	else
 		rc = spool_read(p->from, "", need->path, 1u << 20, &body, NULL);
+	if (rc == ERR_NOTFOUND) {
+		hash_hex(need->guid, SHA1_LEN, hex);
+		rc = spool_read(p->from, ".twinspool/kept", hex, 1u << 20, &body, NULL);
+	}
 	if (rc == 0)
 		rc = spool_stage_open(p->sp, need->guid, need->size, &st);
 	if (rc == 0) {
@@ -790,4 +797,52 @@ rig_differ(struct spool *a, const char *dir_a, struct spool *b, const char *dir_
 	scan_close(&x);
 	scan_close(&y);
 	return wrong;
+}
+
+/* ---- both sides ---- */
+
+struct rig_pair *
+rig_pair_open(uint32_t minor)
+{
+	struct rig_pair *x = calloc(1, sizeof(*x));
+	static unsigned number;
+
+	for (int side = 0; side < 2; side++) {
+		snprintf(x->root[side], sizeof(x->root[side]), "%s/%u%c", t_tmpdir(),
+			number, 'a' + side);
+		if (mkdir(x->root[side], 0755) != 0)
+			abort();
+		must(spool_open(x->root[side], side == 0 ? &x->a : &x->b), "spool");
+	}
+	number++;
+	rig_init(&x->g, x->a, "user/rig/box", "abcdefgh", minor);
+	rig_peer_init(&x->p, x->b, x->a);
+	batch_init(&x->batch);
+	return x;
+}
+
+void
+rig_pair_close(struct rig_pair *x)
+{
+	batch_fini(&x->batch);
+	buf_fini(&x->raw);
+	rig_fini(&x->g);
+	spool_close(x->a);
+	spool_close(x->b);
+	free(x);
+}
+
+int
+rig_step(struct rig_pair *x, enum mbox_apply_mode mode)
+{
+	batch_fini(&x->batch);
+	int rc = rig_delta(&x->g, &x->raw, &x->batch);
+	if (rc == ERR_NOTFOUND)
+		return 0;
+	if (rc == 0)
+		rc = rig_apply(&x->p, &x->batch, mode);
+	if (rc != 0)
+		printf("# %s: %s: %s\n", err_text(rc), x->p.fault.check,
+			x->p.fault.text);
+	return rc;
 }

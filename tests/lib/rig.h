@@ -8,6 +8,7 @@
 #ifndef TESTS_LIB_RIG_H
 #define TESTS_LIB_RIG_H
 
+#include "meta/batch.h"
 #include "meta/mbox.h"
 #include "meta/spool.h"
 
@@ -91,5 +92,32 @@ int rig_apply(struct rig_peer *p, const struct batch *b, enum mbox_apply_mode mo
 /* NULL, or how the two mailboxes differ: records, bodies, names, annotations, header, sums. */
 const char *
 rig_differ(struct spool *a, const char *dir_a, struct spool *b, const char *dir_b);
+
+/* One mailbox, its peer, and the bytes of the last batch; spools of their own. */
+struct rig_pair {
+	char root[2][300];
+	struct spool *a, *b;
+	struct rig g;
+	struct rig_peer p;
+	struct buf raw;
+	struct batch batch;
+};
+struct rig_pair *rig_pair_open(uint32_t minor);
+void rig_pair_close(struct rig_pair *x);
+/* Delta and apply; 0 also when nothing changed. Says what failed. */
+int rig_step(struct rig_pair *x, enum mbox_apply_mode mode);
+
+/* The two mailboxes are equal, and so are the states of both sides. */
+#define RIG_SAME(x) \
+	do { \
+		const char *wrong = \
+			rig_differ((x)->a, (x)->g.dir, (x)->b, (x)->g.dir); \
+		if (wrong != NULL) { \
+			t_fail(__FILE__, __LINE__, "they differ: %s", wrong); \
+			return; \
+		} \
+		CHECK(sum_eq(mbox_sum_total(&(x)->g.state.sum), \
+			mbox_sum_total(&(x)->p.state.sum))); \
+	} while (0)
 
 #endif

@@ -89,7 +89,7 @@ CASE(unlink_with_tiny_buffers)
 
 CASE(unlink_others_while_listing)
 {
-	char path[128], keep[MANY][40];
+	char path[128], keep[MANY][48];
 
 	MUST(mkdir("d", 0755));
 	fill("d", MANY / 2);

@@ -11,140 +11,63 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-
-/* One mailbox, its peer, and the bytes of the last batch. */
-struct pair {
-	struct spool *a, *b;
-	struct rig g;
-	struct rig_peer p;
-	struct buf raw;
-	struct batch batch;
-};
-
-static struct pair *
-pair_open(uint32_t minor)
-{
-	struct pair *x = calloc(1, sizeof(*x));
-	static unsigned count;
-	char path[300];
-
-	for (int side = 0; side < 2; side++) {
-		snprintf(path, sizeof(path), "%s/%u%c", t_tmpdir(), count, 'a' + side);
-		if (mkdir(path, 0755) != 0 ||
-			spool_open(path, side == 0 ? &x->a : &x->b) != 0)
-			abort();
-	}
-	count++;
-	rig_init(&x->g, x->a, "user/rig/box", "abcdefgh", minor);
-	rig_peer_init(&x->p, x->b, x->a);
-	batch_init(&x->batch);
-	return x;
-}
-
-static void
-pair_close(struct pair *x)
-{
-	batch_fini(&x->batch);
-	buf_fini(&x->raw);
-	rig_fini(&x->g);
-	spool_close(x->a);
-	spool_close(x->b);
-	free(x);
-}
-
-static int
-delta(struct pair *x)
-{
-	batch_fini(&x->batch);
-	return rig_delta(&x->g, &x->raw, &x->batch);
-}
-
-static int
-step(struct pair *x, enum mbox_apply_mode mode)
-{
-	int rc = delta(x);
-
-	if (rc == ERR_NOTFOUND)
-		return 0;
-	if (rc == 0)
-		rc = rig_apply(&x->p, &x->batch, mode);
-	if (rc != 0)
-		printf("# %s: %s: %s\n", err_text(rc), x->p.fault.check,
-			x->p.fault.text);
-	return rc;
-}
-
-static const char *
-differ(struct pair *x)
-{
-	return rig_differ(x->a, x->g.dir, x->b, x->g.dir);
-}
-
-#define CHECK_SAME(x) \
-	do { \
-		const char *wrong = differ(x); \
-		if (wrong != NULL) { \
-			t_fail(__FILE__, __LINE__, "they differ: %s", wrong); \
-			return; \
-		} \
-		CHECK(sum_eq(mbox_sum_total(&(x)->g.state.sum), \
-			mbox_sum_total(&(x)->p.state.sum))); \
-	} while (0)
+#include <fcntl.h>
+#include <unistd.h>
 
 TEST(a_mailbox_is_created)
 {
-	struct pair *x = pair_open(17);
+	struct rig_pair *x = rig_pair_open(17);
 
 	rig_create(&x->g);
-	CHECK_EQ(step(x, MBOX_CHECK), 0);
-	CHECK_SAME(x);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	RIG_SAME(x);
 	CHECK(x->batch.flags == BATCH_CREATE);
-	pair_close(x);
+	rig_pair_close(x);
 }
 
 TEST(append_flag_expunge_unlink_repack)
 {
-	struct pair *x = pair_open(17);
+	struct rig_pair *x = rig_pair_open(17);
 
 	rig_create(&x->g);
-	CHECK_EQ(step(x, MBOX_CHECK), 0);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
 	uint32_t one = rig_append(&x->g, 100), two = rig_append(&x->g, 200);
 	rig_commit(&x->g);
-	CHECK_EQ(step(x, MBOX_CHECK), 0);
-	CHECK_SAME(x);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	RIG_SAME(x);
 	CHECK_EQ(x->p.fetched, 2);
 	rig_flag(&x->g, one, INDEX_FLAG_SEEN);
 	rig_commit(&x->g);
-	CHECK_EQ(step(x, MBOX_CHECK), 0);
-	CHECK_SAME(x);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	RIG_SAME(x);
 	rig_keyword(&x->g, two, "Junk");
 	rig_annotate(&x->g, two, "/comment", "hello");
 	rig_commit(&x->g);
-	CHECK_EQ(step(x, MBOX_CHECK), 0);
-	CHECK_SAME(x);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	RIG_SAME(x);
 	rig_expunge(&x->g, one);
 	rig_commit(&x->g);
-	CHECK_EQ(step(x, MBOX_CHECK), 0);
-	CHECK_SAME(x);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	RIG_SAME(x);
 	rig_unlink(&x->g, one);
 	rig_commit(&x->g);
-	CHECK_EQ(step(x, MBOX_CHECK), 0);
-	CHECK_SAME(x);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	RIG_SAME(x);
 	rig_repack(&x->g, 0);
-	CHECK_EQ(step(x, MBOX_CHECK), 0);
-	CHECK_SAME(x);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	RIG_SAME(x);
 	CHECK_EQ(x->p.state.header.num_records, 1);
 	rig_repack(&x->g, 20);
-	CHECK_EQ(step(x, MBOX_CHECK), 0);
-	CHECK_SAME(x);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	RIG_SAME(x);
 	CHECK_EQ(x->p.state.header.minor_version, 20);
-	pair_close(x);
+	rig_pair_close(x);
 }
 
 static void
 random_story(uint32_t minor, int steps)
 {
-	struct pair *x = pair_open(minor);
+	struct rig_pair *x = rig_pair_open(minor);
 
 	rig_create(&x->g);
 	for (int i = 0; i < steps; i++) {
@@ -153,19 +76,19 @@ random_story(uint32_t minor, int steps)
 		rig_random(&x->g);
 		if (t_rand() % 3 == 0)
 			continue;
-		CHECK_EQ(step(x, MBOX_CHECK), 0);
-		CHECK_SAME(x);
+		CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+		RIG_SAME(x);
 		/* Twice equals once. */
 		CHECK_EQ(rig_apply(&x->p, &x->batch, MBOX_CHECK), 0);
 		CHECK_EQ(rig_apply(&x->p, &x->batch, MBOX_REDO), 0);
-		CHECK_SAME(x);
+		RIG_SAME(x);
 		if (t_rand() % 6 == 0) {
 			rig_repack(&x->g, t_rand() % 3 ? 0 : minor);
-			CHECK_EQ(step(x, MBOX_CHECK), 0);
-			CHECK_SAME(x);
+			CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+			RIG_SAME(x);
 		}
 	}
-	pair_close(x);
+	rig_pair_close(x);
 }
 
 TEST(random_stories_17)
@@ -180,6 +103,274 @@ TEST(random_stories_of_all_versions)
 
 	for (size_t i = 0; i < sizeof(minors) / sizeof(minors[0]); i++)
 		random_story(minors[i], 20);
+}
+
+/* ---- crashes ---- */
+
+static void
+copy_tree(const char *from, const char *to)
+{
+	char cmd[1100];
+
+	snprintf(cmd, sizeof(cmd), "rm -rf %s && cp -a %s %s", to, from, to);
+	if (system(cmd) != 0)
+		abort();
+}
+
+/* Puts the peer's tree back to what it was, or saves it. */
+static void
+peer_restore(struct rig_pair *x, const char *saved)
+{
+	spool_close(x->b);
+	copy_tree(saved, x->root[1]);
+	if (spool_open(x->root[1], &x->b) != 0)
+		abort();
+	x->p.sp = x->b;
+}
+
+#define BATCHES 8
+
+struct story {
+	struct buf raw[BATCHES];
+	size_t n;
+};
+
+static int
+play(struct rig_pair *x, const struct story *s, size_t i, enum mbox_apply_mode mode)
+{
+	struct batch b;
+	int rc = batch_decode(s->raw[i].data, s->raw[i].len, &b);
+
+	if (rc == 0)
+		rc = rig_apply(&x->p, &b, mode);
+	batch_fini(&b);
+	return rc;
+}
+
+/* The process is gone: a new one opens the spool and knows nothing. */
+static void
+restart(struct rig_pair *x)
+{
+	spool_close(x->b);
+	if (spool_open(x->root[1], &x->b) != 0)
+		abort();
+	x->p.sp = x->b;
+	x->p.held = 0;
+	memset(&x->p.state, 0, sizeof(x->p.state));
+}
+
+/* Redo of everything since the last sync. Only the last one must fit. */
+static int
+redo(struct rig_pair *x, const struct story *s, size_t last)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i <= last; i++) {
+		rc = play(x, s, i, MBOX_REDO);
+		if (rc != 0 && rc != ERR_SUM && rc != ERR_DIVERGED)
+			break;
+	}
+	if (rc != 0)
+		printf("# redo: %s: %s: %s\n", err_text(rc), x->p.fault.check,
+			x->p.fault.text);
+	return rc;
+}
+
+/* The peer dies at every single change to its tree, in every batch; all batches are redone; it
+ * must be where it would have been. */
+static void
+crash_everywhere(uint32_t minor, bool in_place)
+{
+	struct rig_pair *x = rig_pair_open(minor);
+	struct story s = { .n = 0 };
+	struct mbox_state states[BATCHES];
+	char saved[BATCHES + 1][320];
+	long points = 0;
+
+	x->p.in_place = in_place;
+	x->p.keep = true;
+	for (int i = 0; i <= BATCHES; i++)
+		snprintf(saved[i], sizeof(saved[i]), "%s-saved%d", x->root[1], i);
+	/* What the mailbox is at first, applied and synced. */
+	rig_create(&x->g);
+	for (int i = 0; i < 5; i++)
+		rig_random(&x->g);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	copy_tree(x->root[1], saved[0]);
+	while (s.n < BATCHES) {
+		struct batch b;
+		if (s.n == BATCHES - 2)
+			rig_repack(&x->g, 0);
+		else
+			rig_random(&x->g);
+		int rc = rig_delta(&x->g, &s.raw[s.n], &b);
+		if (rc == ERR_NOTFOUND)
+			continue;
+		CHECK_EQ(rc, 0);
+		CHECK_EQ(rig_apply(&x->p, &b, MBOX_CHECK), 0);
+		batch_fini(&b);
+		RIG_SAME(x);
+		states[s.n] = x->p.state;
+		copy_tree(x->root[1], saved[++s.n]);
+	}
+	for (size_t k = 0; k < s.n; k++) {
+		for (long n = 0;; n++) {
+			peer_restore(x, saved[k]);
+			memset(&x->p.state, 0, sizeof(x->p.state));
+			if (k > 0)
+				x->p.state = states[k - 1];
+			else if (mbox_load(x->b, x->g.dir, &x->p.state, NULL) != 0)
+				abort();
+			spool_set_limit(x->b, n);
+			int rc = play(x, &s, k, MBOX_CHECK);
+			restart(x);
+			if (rc == 0)
+				break;
+			points++;
+			CHECK_EQ(redo(x, &s, s.n - 1), 0);
+			RIG_SAME(x);
+		}
+	}
+	printf("# %ld crash points\n", points);
+	for (size_t i = 0; i < s.n; i++)
+		buf_fini(&s.raw[i]);
+	rig_pair_close(x);
+}
+
+TEST(a_crash_at_any_write_in_place)
+{
+	crash_everywhere(17, true);
+}
+
+TEST(a_crash_at_any_write_through_copies)
+{
+	crash_everywhere(17, false);
+}
+
+TEST(a_crash_while_a_mailbox_is_created)
+{
+	struct rig_pair *x = rig_pair_open(17);
+	struct story s = { .n = 1 };
+	struct batch b;
+
+	rig_create(&x->g);
+	rig_append(&x->g, 50);
+	rig_append(&x->g, 60);
+	rig_annotate(&x->g, 1, "/comment", "x");
+	rig_commit(&x->g);
+	CHECK_EQ(rig_delta(&x->g, &s.raw[0], &b), 0);
+	batch_fini(&b);
+	for (long n = 0;; n++) {
+		spool_set_limit(x->b, n);
+		int rc = play(x, &s, 0, MBOX_CHECK);
+		restart(x);
+		CHECK_EQ(redo(x, &s, 0), 0);
+		RIG_SAME(x);
+		if (rc == 0)
+			break;
+		char cmd[400];
+		snprintf(cmd, sizeof(cmd), "rm -rf %s/user", x->root[1]);
+		CHECK_EQ(system(cmd), 0);
+		restart(x);
+	}
+	buf_fini(&s.raw[0]);
+	rig_pair_close(x);
+}
+
+/* ---- what must be refused, and leave the mailbox as it was ---- */
+
+static void
+refused(struct rig_pair *x, int want)
+{
+	struct mbox_state before = x->p.state;
+
+	spool_changes(x->b);
+	CHECK_EQ(rig_apply(&x->p, &x->batch, MBOX_CHECK), want);
+	CHECK_EQ(spool_changes(x->b), 0);
+	CHECK(memcmp(&before, &x->p.state, sizeof(before)) == 0);
+}
+
+TEST(a_batch_that_does_not_fit_changes_nothing)
+{
+	struct rig_pair *x = rig_pair_open(17);
+
+	rig_create(&x->g);
+	rig_append(&x->g, 50);
+	rig_commit(&x->g);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	rig_flag(&x->g, 1, INDEX_FLAG_SEEN);
+	rig_commit(&x->g);
+	CHECK_EQ(rig_delta(&x->g, &x->raw, &x->batch), 0);
+	struct change_record *r = &x->batch.changes[0].u.record;
+
+	x->batch.before.lo++;
+	refused(x, ERR_DIVERGED);
+	x->batch.before.lo--;
+	x->batch.after.hi ^= 1;
+	refused(x, ERR_SUM);
+	x->batch.after.hi ^= 1;
+	r->r.flags ^= INDEX_FLAG_FLAGGED;
+	refused(x, ERR_SUM);
+	r->r.flags ^= INDEX_FLAG_FLAGGED;
+	r->r.uid = 7;
+	refused(x, ERR_DIVERGED);
+	r->r.uid = 1;
+	x->batch.sync_basic ^= 1;
+	refused(x, ERR_CHECKSUM);
+	CHECK_STR(x->p.fault.check, "sync-basic");
+	x->batch.sync_basic ^= 1;
+	CHECK_EQ(rig_apply(&x->p, &x->batch, MBOX_CHECK), 0);
+	RIG_SAME(x);
+	rig_pair_close(x);
+}
+
+TEST(another_guid_is_never_expunged)
+{
+	struct rig_pair *x = rig_pair_open(17);
+
+	rig_create(&x->g);
+	rig_append(&x->g, 50);
+	rig_commit(&x->g);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	rig_expunge(&x->g, 1);
+	rig_commit(&x->g);
+	CHECK_EQ(rig_delta(&x->g, &x->raw, &x->batch), 0);
+	struct change_record *r = &x->batch.changes[0].u.record;
+	CHECK((r->mask & CHANGE_RECORD_GUID) != 0);
+	r->r.guid[3] ^= 1;
+	refused(x, ERR_DIVERGED);
+	r->r.guid[3] ^= 1;
+	CHECK_EQ(rig_apply(&x->p, &x->batch, MBOX_CHECK), 0);
+	RIG_SAME(x);
+	rig_pair_close(x);
+}
+
+TEST(a_file_changed_behind_our_back_is_noticed)
+{
+	struct rig_pair *x = rig_pair_open(17);
+	uint8_t byte;
+	int fd;
+
+	rig_create(&x->g);
+	rig_append(&x->g, 50);
+	rig_append(&x->g, 50);
+	rig_commit(&x->g);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	rig_flag(&x->g, 1, INDEX_FLAG_SEEN);
+	rig_commit(&x->g);
+	CHECK_EQ(rig_delta(&x->g, &x->raw, &x->batch), 0);
+	/* The record that the batch touches. */
+	CHECK_EQ(spool_file(x->b, x->g.dir, "cyrus.index", O_RDWR, 0, &fd), 0);
+	CHECK_EQ(pread(fd, &byte, 1, 160 + 40), 1);
+	byte ^= 1;
+	CHECK_EQ(pwrite(fd, &byte, 1, 160 + 40), 1);
+	refused(x, ERR_CHECKSUM);
+	byte ^= 1;
+	CHECK_EQ(pwrite(fd, &byte, 1, 160 + 40), 1);
+	close(fd);
+	CHECK_EQ(rig_apply(&x->p, &x->batch, MBOX_CHECK), 0);
+	RIG_SAME(x);
+	rig_pair_close(x);
 }
 
 T_MAIN

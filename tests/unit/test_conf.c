@@ -237,7 +237,8 @@ TEST(the_manual_knows_every_key)
 	struct buf text = BUF_INIT;
 	size_t n = 1;
 
-	snprintf(path, sizeof(path), "%s/twinspool.conf.5", dir != NULL ? dir : "docs/man");
+	snprintf(path, sizeof(path), "%s/twinspool.conf.5",
+		dir != NULL ? dir : "docs/man");
 	FILE *f = fopen(path, "r");
 	CHECK(f != NULL);
 	while (n > 0) {

@@ -1,0 +1,525 @@
+/*
+ * A struct pending comes with the first write and goes when the journal has all of it:
+ *
+ *   touched   records or files were written, no header since      mark TOUCHED
+ *   committed the whole header was written at offset 0            mark COMMITTED
+ *   in flight handed to replication, its done call outstanding    marks stay
+ *
+ * The record images are those before the first write since the last commit, read from the
+ * backing file just before that write: as long as the mailbox was in the journal then, they are
+ * the journaled state. If anything is unsure (a strange write, no memory, a decode error), the
+ * commit is derived from the file instead, which costs a read of the index and is always right.
+ *
+ * The tick thread looks after what its writer left: a header that was never synced is synced by
+ * us after a second, a touched mailbox without a header whose index nobody has locked was
+ * aborted (F7.4), and is derived so that the journal says what later readers will see.
+ */
+#include "fs/pending.h"
+#include "fs/inode.h"
+#include "meta/base/clock.h"
+#include "meta/base/err.h"
+#include "meta/base/fault.h"
+#include "meta/base/log.h"
+#include "meta/mbox.h"
+#include "sync/sync.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { BUCKETS = 1024, TOUCHED_MAX = 100000, OLD_INDEX_MAX = 1 << 30 };
+
+struct pending {
+	struct pending *next; /* in its bucket */
+	struct inode *dir; /* kept by its marks */
+	uint64_t nodeid;
+	unsigned users; /* under table_lock: threads that hold a pointer */
+	pthread_mutex_t lock; /* contents */
+	pthread_mutex_t order; /* held while a commit is handed on, taken first */
+	struct mbox_touched *touched;
+	size_t n, cap;
+	bool unsure, annots, names;
+	bool dirty; /* touched since the last commit */
+	bool committed; /* a header was written since the last commit */
+	void *old_index;
+	size_t old_size;
+	unsigned in_flight;
+	uint64_t since_ms; /* of the first touch, or of the header */
+};
+
+static struct pending *buckets[BUCKETS];
+static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct sync *to;
+static pthread_t ticker;
+static bool running;
+static pthread_mutex_t tick_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t tick_cond = PTHREAD_COND_INITIALIZER;
+
+static struct pending **
+bucket_of(uint64_t nodeid)
+{
+	return &buckets[(nodeid ^ nodeid >> 10) % BUCKETS];
+}
+
+/* The pending of a folder, with a user counted; made if make is set. */
+static struct pending *
+get(struct inode *dir, bool make)
+{
+	uint64_t nodeid = inode_nodeid(dir);
+	struct pending *p;
+
+	pthread_mutex_lock(&table_lock);
+	for (p = *bucket_of(nodeid); p != NULL && p->nodeid != nodeid; p = p->next)
+		;
+	if (p == NULL && make && (p = calloc(1, sizeof(*p))) != NULL) {
+		p->dir = dir;
+		p->nodeid = nodeid;
+		pthread_mutex_init(&p->lock, NULL);
+		pthread_mutex_init(&p->order, NULL);
+		p->next = *bucket_of(nodeid);
+		*bucket_of(nodeid) = p;
+		inode_hold(dir);
+	}
+	if (p != NULL)
+		p->users++;
+	pthread_mutex_unlock(&table_lock);
+	return p;
+}
+
+static void
+put(struct pending *p)
+{
+	pthread_mutex_lock(&table_lock);
+	p->users--;
+	bool idle = p->users == 0 && p->in_flight == 0 && !p->dirty && !p->committed;
+	if (idle) {
+		struct pending **at = bucket_of(p->nodeid);
+		while (*at != p)
+			at = &(*at)->next;
+		*at = p->next;
+		inode_unmark(p->dir, PENDING_MARK_TOUCHED | PENDING_MARK_COMMITTED);
+	}
+	pthread_mutex_unlock(&table_lock);
+	if (idle) {
+		inode_drop(p->dir);
+		pthread_mutex_destroy(&p->lock);
+		pthread_mutex_destroy(&p->order);
+		free(p->touched);
+		free(p->old_index);
+		free(p);
+	}
+}
+
+static void
+touch_locked(struct pending *p)
+{
+	if (!p->dirty && !p->committed)
+		p->since_ms = clock_ms();
+	p->dirty = true;
+	inode_mark(p->dir, PENDING_MARK_TOUCHED);
+}
+
+static bool
+seen(const struct pending *p, uint32_t recno)
+{
+	for (size_t i = p->n; i > 0; i--)
+		if (p->touched[i - 1].recno == recno)
+			return true;
+	return false;
+}
+
+/* Remembers one record as it is before the write. Cyrus writes in ascending order, so what was
+ * noted last is nearly always the neighbour. */
+static void
+note_record(struct pending *p, int fd, const struct index_header *h, uint32_t recno)
+{
+	uint8_t raw[INDEX_MAX_RECORD];
+
+	if (p->unsure || seen(p, recno))
+		return;
+	if (p->n == p->cap) {
+		size_t cap = p->cap ? p->cap * 2 : 8;
+		struct mbox_touched *more =
+			cap > TOUCHED_MAX ? NULL
+					  : realloc(p->touched, cap * sizeof(*more));
+		if (more == NULL) {
+			p->unsure = true;
+			return;
+		}
+		p->touched = more;
+		p->cap = cap;
+	}
+	struct mbox_touched *t = &p->touched[p->n];
+	memset(t, 0, sizeof(*t));
+	t->recno = recno;
+	t->had = recno < h->num_records;
+	if (t->had) {
+		off_t at = (off_t)h->start_offset + (off_t)recno * h->record_size;
+		if (pread(fd, raw, h->record_size, at) != (ssize_t)h->record_size ||
+			index_record_decode(h->minor_version, raw, &t->before) != 0) {
+			p->unsure = true;
+			return;
+		}
+	}
+	p->n++;
+}
+
+void
+pending_index_write(
+	struct inode *dir, struct inode *index, int fd, off_t off, size_t len)
+{
+	uint8_t raw[INDEX_MAX_HEADER];
+	struct index_header h;
+	struct pending *p = get(dir, true);
+
+	(void)index;
+	if (p == NULL) {
+		/* Out of memory: the mark alone makes the next start derive it. */
+		inode_mark(dir, PENDING_MARK_TOUCHED | PENDING_MARK_COMMITTED);
+		log_err("out of memory noting a change; the mailbox is looked at again "
+			"at the next start");
+		return;
+	}
+	pthread_mutex_lock(&p->lock);
+	touch_locked(p);
+	ssize_t n = pread(fd, raw, sizeof(raw), 0);
+	if (n < 0 || index_header_decode(raw, (size_t)n, &h) != 0) {
+		/* A new index, or one copied in pieces by a rename (F7.3). */
+		p->unsure = true;
+		if (off == 0)
+			p->committed = true;
+	} else if (off == 0) {
+		/* The whole header in one write is the commit; more in the same write, or
+		 * less, is nothing Cyrus does to a live index. */
+		p->committed = true;
+		if (len != h.start_offset)
+			p->unsure = true;
+	} else if ((size_t)off < h.start_offset ||
+		   ((size_t)off - h.start_offset) % h.record_size != 0 ||
+		   len % h.record_size != 0) {
+		p->unsure = true;
+	} else {
+		uint64_t first = ((uint64_t)off - h.start_offset) / h.record_size;
+		for (size_t i = 0; i < len / h.record_size; i++)
+			note_record(p, fd, &h, (uint32_t)(first + i));
+	}
+	if (p->committed) {
+		inode_mark(dir, PENDING_MARK_COMMITTED);
+		p->since_ms = clock_ms();
+	}
+	pthread_mutex_unlock(&p->lock);
+	put(p);
+}
+
+void
+pending_touch(struct inode *dir, bool annots)
+{
+	struct pending *p = get(dir, true);
+
+	if (p == NULL) {
+		inode_mark(dir, PENDING_MARK_TOUCHED);
+		return;
+	}
+	pthread_mutex_lock(&p->lock);
+	touch_locked(p);
+	p->annots |= annots;
+	pthread_mutex_unlock(&p->lock);
+	put(p);
+}
+
+void
+pending_unsure(struct inode *dir)
+{
+	struct pending *p = get(dir, true);
+
+	if (p == NULL) {
+		inode_mark(dir, PENDING_MARK_TOUCHED);
+		return;
+	}
+	pthread_mutex_lock(&p->lock);
+	touch_locked(p);
+	p->unsure = true;
+	pthread_mutex_unlock(&p->lock);
+	put(p);
+}
+
+void
+pending_replace(struct inode *dir, int fd)
+{
+	struct pending *p = get(dir, true);
+	off_t size = fd >= 0 ? lseek(fd, 0, SEEK_END) : 0;
+
+	if (p == NULL) {
+		inode_mark(dir, PENDING_MARK_TOUCHED | PENDING_MARK_COMMITTED);
+		return;
+	}
+	pthread_mutex_lock(&p->lock);
+	touch_locked(p);
+	p->committed = true;
+	p->annots = true;
+	inode_mark(dir, PENDING_MARK_COMMITTED);
+	free(p->old_index);
+	p->old_index = NULL;
+	p->old_size = 0;
+	if (size > 0 && size < OLD_INDEX_MAX &&
+		(p->old_index = malloc((size_t)size)) != NULL &&
+		pread(fd, p->old_index, (size_t)size, 0) == size)
+		p->old_size = (size_t)size;
+	if (p->old_size == 0)
+		p->unsure = true;
+	pthread_mutex_unlock(&p->lock);
+	put(p);
+}
+
+/* From the peer thread, or from within sync_commit. */
+static void
+on_done(void *arg)
+{
+	struct pending *p = arg;
+
+	pthread_mutex_lock(&table_lock);
+	p->in_flight--;
+	pthread_mutex_unlock(&table_lock);
+	put(p); /* the user that hand_on counted */
+}
+
+/* Gives what is pending to replication. The caller holds a user of p; force derives even if
+ * nothing was committed. */
+static void
+hand_on(struct pending *p, bool force)
+{
+	char path[BATCH_MAX_PATH];
+	struct sync_commit c = { 0 };
+	struct mbox_touched *touched;
+	void *old_index;
+
+	pthread_mutex_lock(&p->order);
+	pthread_mutex_lock(&p->lock);
+	if (!p->committed && !force) {
+		pthread_mutex_unlock(&p->lock);
+		pthread_mutex_unlock(&p->order);
+		return;
+	}
+	touched = p->touched;
+	old_index = p->old_index;
+	c.touched = touched;
+	c.n_touched = p->n;
+	c.derive = p->unsure || force;
+	c.annots = p->annots || force;
+	c.old_index = old_index;
+	c.old_size = p->old_size;
+	p->touched = NULL;
+	p->n = p->cap = 0;
+	p->unsure = p->annots = p->dirty = p->committed = false;
+	p->old_index = NULL;
+	p->old_size = 0;
+	pthread_mutex_unlock(&p->lock);
+
+	pthread_mutex_lock(&table_lock);
+	p->in_flight++;
+	p->users++;
+	pthread_mutex_unlock(&table_lock);
+	c.done = on_done;
+	c.done_arg = p;
+	FAULT("capture.before-journal");
+	if (inode_path(p->dir, path, sizeof(path)) == 0) {
+		c.dir = path;
+		sync_commit(to, &c);
+	} else {
+		/* The folder is gone: its removal was a commit of its own. */
+		on_done(p);
+	}
+	pthread_mutex_unlock(&p->order);
+	free(touched);
+	free(old_index);
+}
+
+void
+pending_commit(struct inode *dir)
+{
+	struct pending *p = get(dir, false);
+
+	if (p == NULL)
+		return;
+	hand_on(p, false);
+	put(p);
+}
+
+bool
+pending_is(struct inode *dir)
+{
+	uint64_t nodeid = inode_nodeid(dir);
+	struct pending *p;
+
+	pthread_mutex_lock(&table_lock);
+	for (p = *bucket_of(nodeid); p != NULL && p->nodeid != nodeid; p = p->next)
+		;
+	pthread_mutex_unlock(&table_lock);
+	return p != NULL;
+}
+
+void
+pending_derive(struct inode *dir)
+{
+	struct pending *p = get(dir, true);
+
+	if (p == NULL)
+		return;
+	inode_mark(dir, PENDING_MARK_TOUCHED);
+	hand_on(p, true);
+	put(p);
+}
+
+/* Syncs an index that its writer did not. */
+static void
+sync_index(struct pending *p)
+{
+	struct stat st;
+	struct inode *index = NULL;
+	int fd;
+
+	if (inode_peek(p->dir, "cyrus.index", &st, &index) != 0 || index == NULL)
+		return;
+	if (inode_fd(index, INODE_READ, &fd) != 0)
+		return;
+	if (fsync(fd) != 0)
+		log_err("sync of an index failed: %s", strerror(errno));
+	inode_fd_put(index, fd);
+}
+
+/* Locks stay in the kernel (design 3.5); /proc/locks shows them by inode number. */
+static bool
+index_is_locked(struct pending *p)
+{
+	struct stat st;
+	struct inode *index = NULL;
+	char line[256], want[32];
+	bool found = false;
+
+	if (inode_peek(p->dir, "cyrus.index", &st, &index) != 0)
+		return false;
+	FILE *f = fopen("/proc/locks", "re");
+	if (f == NULL)
+		return true;
+	snprintf(want, sizeof(want), ":%" PRIu64 " ", (uint64_t)st.st_ino);
+	while (!found && fgets(line, sizeof(line), f) != NULL)
+		found = strstr(line, "WRITE") != NULL && strstr(line, want) != NULL;
+	fclose(f);
+	return found;
+}
+
+static void
+look_after(struct pending *p, uint64_t now, bool flush)
+{
+	pthread_mutex_lock(&p->lock);
+	uint64_t age = now - p->since_ms;
+	bool committed = p->committed, dirty = p->dirty;
+	pthread_mutex_unlock(&p->lock);
+
+	if (committed && (flush || age >= PENDING_SYNC_MS)) {
+		sync_index(p);
+		hand_on(p, false);
+	} else if (!committed && dirty && age >= PENDING_ABORT_MS &&
+		   !index_is_locked(p)) {
+		hand_on(p, true);
+	}
+}
+
+static void
+look_after_all(bool flush)
+{
+	uint64_t now = clock_ms();
+
+	for (unsigned i = 0; i < BUCKETS; i++) {
+		struct pending *list[64];
+		size_t n = 0;
+
+		pthread_mutex_lock(&table_lock);
+		for (struct pending *p = buckets[i]; p != NULL && n < 64; p = p->next) {
+			p->users++;
+			list[n++] = p;
+		}
+		pthread_mutex_unlock(&table_lock);
+		for (size_t k = 0; k < n; k++) {
+			look_after(list[k], now, flush);
+			put(list[k]);
+		}
+	}
+}
+
+void
+pending_flush(void)
+{
+	if (running)
+		look_after_all(true);
+}
+
+static void *
+tick(void *arg)
+{
+	(void)arg;
+	pthread_mutex_lock(&tick_lock);
+	while (running) {
+		struct timespec until;
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += 100000000;
+		if (until.tv_nsec >= 1000000000) {
+			until.tv_nsec -= 1000000000;
+			until.tv_sec++;
+		}
+		pthread_cond_timedwait(&tick_cond, &tick_lock, &until);
+		if (!running)
+			break;
+		pthread_mutex_unlock(&tick_lock);
+		look_after_all(false);
+		pthread_mutex_lock(&tick_lock);
+	}
+	pthread_mutex_unlock(&tick_lock);
+	return NULL;
+}
+
+static void
+derive_marked(struct inode *ino, uint32_t marks, void *arg)
+{
+	unsigned *n = arg;
+
+	if ((marks & (PENDING_MARK_TOUCHED | PENDING_MARK_COMMITTED)) == 0)
+		return;
+	(*n)++;
+	pending_derive(ino);
+}
+
+int
+pending_start(struct sync *sync)
+{
+	unsigned n = 0;
+
+	to = sync;
+	inode_each_marked(derive_marked, &n);
+	if (n > 0)
+		log_info("mailboxes derived after the last server's death: n=%u", n);
+	running = true;
+	int rc = pthread_create(&ticker, NULL, tick, NULL);
+	if (rc != 0) {
+		running = false;
+		log_err("cannot start a thread: %s", strerror(rc));
+		return ERR_NOMEM;
+	}
+	return 0;
+}
+
+void
+pending_stop(void)
+{
+	if (!running)
+		return;
+	pthread_mutex_lock(&tick_lock);
+	running = false;
+	pthread_cond_signal(&tick_cond);
+	pthread_mutex_unlock(&tick_lock);
+	pthread_join(ticker, NULL);
+}

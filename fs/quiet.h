@@ -1,0 +1,27 @@
+/*
+ * quiet.h - paths outside any mailbox that changed and travel once they have been quiet.
+ *
+ * Closes are not seen (design 3.3), so a file that is being written is handed to replication when
+ * nothing was written for QUIET_MS, or QUIET_MAX_MS after the first change if it never rests.
+ *
+ * Threads  any.
+ */
+#ifndef FS_QUIET_H
+#define FS_QUIET_H
+
+#include <stdbool.h>
+
+struct sync;
+
+enum { QUIET_MS = 200, QUIET_MAX_MS = 5000 };
+
+int quiet_start(struct sync *sync);
+/* Hands on everything that is left. */
+void quiet_stop(void);
+
+/* path changed. now: it is complete (renamed into place, synced): do not wait. */
+void quiet_changed(const char *path, bool now);
+/* Everything that waits is handed on now. */
+void quiet_flush(void);
+
+#endif

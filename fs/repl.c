@@ -1,0 +1,171 @@
+#include "fs/repl.h"
+
+#include "fs/capture.h"
+#include "fs/inode.h"
+#include "fs/vdir.h"
+#include "meta/base/err.h"
+#include "meta/base/log.h"
+#include "meta/spool.h"
+#include "sync/sync.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct spool *spool;
+static struct sync *sync_of;
+static struct sync_peer_conf peers[SYNC_PEERS_MAX];
+static char listen_at[CONF_HOST_MAX + CONF_PORT_MAX + 4], spool_id[128];
+
+/* ---- what replay asks of the mount ---- */
+
+static bool
+begin_in_place(void *arg, const char *dir, const char *name)
+{
+	int fd;
+
+	(void)arg;
+	if (spool_file(spool, dir, name, O_PATH | O_NOFOLLOW, 0, &fd) != 0)
+		return true; /* it does not exist yet */
+	bool mine = inode_claim(fd);
+	close(fd);
+	return mine;
+}
+
+static void
+end_in_place(void *arg, const char *dir, const char *name)
+{
+	int fd;
+
+	(void)arg;
+	if (spool_file(spool, dir, name, O_PATH | O_NOFOLLOW, 0, &fd) != 0)
+		return;
+	inode_unclaim(fd);
+	close(fd);
+}
+
+/* ---- start and stop ---- */
+
+static void
+address(const struct conf_addr *a, char *out, size_t size)
+{
+	if (strchr(a->host, ':') != NULL)
+		snprintf(out, size, "[%s]:%s", a->host, a->port);
+	else
+		snprintf(out, size, "%s:%s", a->host, a->port);
+}
+
+static void
+read_id(const char *state)
+{
+	char path[CONF_PATH_MAX + 8];
+
+	snprintf(path, sizeof(path), "%s/id", state);
+	FILE *f = fopen(path, "re");
+	if (f == NULL || fgets(spool_id, sizeof(spool_id), f) == NULL)
+		spool_id[0] = '\0';
+	spool_id[strcspn(spool_id, "\n")] = '\0';
+	if (f != NULL)
+		fclose(f);
+}
+
+int
+repl_start(const struct conf *conf, bool takeover)
+{
+	static const struct sync_hooks hooks = { .begin_in_place = begin_in_place,
+		.end_in_place = end_in_place };
+	struct sync_conf sc = { .name = conf->name,
+		.state = conf->state,
+		.role = conf->role == CONF_ACTIVE ? SYNC_ACTIVE : SYNC_STANDBY,
+		.spool_id = spool_id,
+		.peers = peers,
+		.n_peers = conf->n_peers,
+		.journal_size = conf->journal_size,
+		.journal_age = conf->journal_age,
+		.takeover = takeover };
+	int rc;
+
+	for (unsigned i = 0; i < conf->n_peers; i++) {
+		snprintf(peers[i].name, sizeof(peers[i].name), "%s",
+			conf->peers[i].name);
+		address(&conf->peers[i].addr, peers[i].address,
+			sizeof(peers[i].address));
+		memcpy(peers[i].fingerprint, conf->peers[i].fingerprint, SHA256_LEN);
+	}
+	if (conf->listen.host[0] != '\0') {
+		address(&conf->listen, listen_at, sizeof(listen_at));
+		sc.listen = listen_at;
+	}
+	read_id(conf->state);
+	if ((rc = spool_open(conf->spool, &spool)) != 0)
+		return rc;
+	if ((rc = sync_open(&sc, spool, &hooks, &sync_of)) != 0 ||
+		(rc = sync_start(sync_of)) != 0 ||
+		(sync_role(sync_of) == SYNC_ACTIVE &&
+			(rc = capture_start(sync_of)) != 0)) {
+		log_err("replication cannot start: %s", err_text(rc));
+		repl_stop(false);
+	}
+	return rc;
+}
+
+bool
+repl_is_standby(void)
+{
+	return sync_of != NULL && sync_role(sync_of) == SYNC_STANDBY;
+}
+
+void
+repl_stop(bool clean)
+{
+	capture_stop();
+	sync_stop(sync_of, clean);
+	sync_of = NULL;
+	if (spool != NULL)
+		spool_close(spool);
+	spool = NULL;
+}
+
+/* ---- for the control socket ---- */
+
+static void
+facts(void *arg, struct sync_facts *out)
+{
+	(void)arg;
+	sync_facts(sync_of, out);
+}
+
+static const char *
+gate(void *arg)
+{
+	(void)arg;
+	return repl_is_standby() ? "standby" : "open";
+}
+
+static int
+await(void *arg, uint64_t ms, bool (*on)(void *), void *on_arg, struct buf *lack)
+{
+	(void)arg;
+	capture_flush();
+	return sync_wait(sync_of, ms, on, on_arg, lack);
+}
+
+static int
+prove(void *arg, uint64_t ms, bool (*on)(void *), void *on_arg, struct buf *lack)
+{
+	(void)arg;
+	capture_flush();
+	return sync_prove(sync_of, ms, on, on_arg, lack);
+}
+
+void
+repl_service(struct service_ops *ops)
+{
+	ops->facts = facts;
+	ops->gate = gate;
+	ops->wait = await;
+	ops->prove = prove;
+}

@@ -1,0 +1,58 @@
+#include "meta/bodies.h"
+
+#include "meta/base/err.h"
+#include "meta/index.h"
+#include "meta/mbox.h"
+#include "meta/spool.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static int
+check_one(struct spool *sp, const char *dir, const struct index_record *r)
+{
+	uint8_t found[SHA1_LEN];
+	uint64_t size = 0;
+	char name[16];
+	int fd, rc;
+
+	snprintf(name, sizeof(name), "%" PRIu32 ".", r->uid);
+	if ((rc = spool_file(sp, dir, name, O_RDONLY | O_NOFOLLOW, 0, &fd)) != 0)
+		return rc == ERR_NOTFOUND ? ERR_BODY : rc;
+	rc = hash_sha1_fd(fd, found, &size);
+	close(fd);
+	if (rc == 0 && (size != r->size || memcmp(found, r->guid, SHA1_LEN) != 0))
+		rc = ERR_BODY;
+	return rc;
+}
+
+int
+bodies_check(struct spool *sp, const char *dir, struct mbox_fault *fault)
+{
+	struct buf index = BUF_INIT;
+	struct index_record r;
+	struct index_view v;
+	int rc;
+
+	rc = spool_read(sp, dir, "cyrus.index", BUF_MAX_DEFAULT, &index, NULL);
+	if (rc == 0)
+		rc = index_view_open(&v, index.data, index.len);
+	for (uint32_t i = 0; rc == 0 && i < v.header.num_records; i++) {
+		rc = index_view_record(&v, i, &r);
+		if (rc != 0 ||
+			(r.flags & (INDEX_FLAG_UNLINKED | INDEX_FLAG_ARCHIVED)) != 0)
+			continue;
+		rc = check_one(sp, dir, &r);
+		if (rc == ERR_BODY) {
+			fault->uid = r.uid;
+			snprintf(fault->check, sizeof(fault->check), "guid");
+			snprintf(fault->text, sizeof(fault->text),
+				"the message is missing or not what its record says");
+		}
+	}
+	buf_fini(&index);
+	return rc;
+}

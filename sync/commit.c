@@ -1,0 +1,601 @@
+/*
+ * From a commit to a batch in the out queue, on the thread that saw the commit.
+ *
+ * The entry lock is held from reading the files to the push, so the batches of one mailbox are
+ * queued in the order of its commits and each one's "before" is the last one's "after". The peer
+ * thread is never waited for.
+ *
+ * A mailbox that cannot be stated (damage, a body that is not what its record says) is set
+ * aside: its state stays where it was, nothing of it leaves, and every later commit tries again
+ * by deriving, so that a repair by the administrator heals it without another command.
+ */
+#include "meta/base/clock.h"
+#include "meta/base/err.h"
+#include "meta/base/fault.h"
+#include "meta/base/log.h"
+#include "meta/place.h"
+#include "meta/spool.h"
+#include "sync/node.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+bool
+node_ref(void *arg, const char *dir, uint32_t uid, char *ref_dir, uint32_t *ref_uid)
+{
+	struct node *n = arg;
+	char name[16];
+	struct stat st;
+	int fd;
+
+	snprintf(name, sizeof(name), "%" PRIu32 ".", uid);
+	if (spool_file(n->spool, dir, name, O_PATH, 0, &fd) != 0)
+		return false;
+	int rc = fstat(fd, &st);
+	close(fd);
+	if (rc != 0)
+		return false;
+	bool known = st.st_nlink > 1 &&
+		     refs_get(n->refs, st.st_ino, ref_dir, BATCH_MAX_PATH, ref_uid) &&
+		     (strcmp(ref_dir, dir) != 0 || *ref_uid != uid);
+	/* From now on this one can be named, too; the older name may go first. */
+	if (st.st_nlink > 1)
+		refs_put(n->refs, st.st_ino, dir, uid);
+	return known;
+}
+
+void
+sync_linked(struct sync *s, uint64_t ino, const char *dir, uint32_t uid)
+{
+	refs_put(s->node.refs, ino, dir, uid);
+}
+
+int
+node_enqueue(struct node *n, struct mboxent *e, struct batch *b, sync_done_fn *done,
+	void *done_arg)
+{
+	struct outq_item *it = outq_item(e->dir);
+	int rc = ERR_NOMEM;
+
+	if (it == NULL)
+		return rc;
+	it->done = done;
+	it->done_arg = done_arg;
+	it->note = strdup(mboxes_is_path(e->dir) ? e->dir + 1 : e->dir);
+	it->notes = it->note != NULL ? notes_held(n->notes, it->note) : 0;
+	snprintf(it->uniqueid, sizeof(it->uniqueid), "%s", e->state.uniqueid);
+	it->bytes.max = BATCH_MAX;
+	if ((rc = batch_encode(b, &it->bytes)) != 0)
+		goto out;
+	it->what = e->known ? OUTQ_STATE_PUT : OUTQ_STATE_DROP;
+	if (e->known && (rc = mbox_state_encode(&e->state, &it->state)) != 0)
+		goto out;
+	mboxes_identify(n->mboxes, e);
+	outq_push(n->outq, it);
+	return 0;
+out:
+	outq_item_free(it);
+	return rc;
+}
+
+void
+node_set_aside(
+	struct node *n, struct mboxent *e, const struct mbox_fault *fault, int code)
+{
+	struct outq_item *it;
+
+	if (!e->aside)
+		log_err("mailbox set aside: dir=%s uid=%" PRIu32 " check=%s: %s",
+			e->dir, fault->uid,
+			fault->check[0] ? fault->check : err_text(code),
+			fault->text[0] ? fault->text : err_text(code));
+	e->aside = true;
+	if ((it = outq_item(e->dir)) == NULL)
+		return;
+	it->aside = true;
+	it->what = OUTQ_STATE_NONE;
+	it->fault = *fault;
+	if (it->fault.check[0] == '\0')
+		snprintf(it->fault.check, sizeof(it->fault.check), "%s", "unreadable");
+	if (it->fault.text[0] == '\0')
+		snprintf(it->fault.text, sizeof(it->fault.text), "%s", err_text(code));
+	outq_push(n->outq, it);
+}
+
+/* A call that found nothing to journal still answers, behind what was queued before it. */
+static void
+enqueue_nothing(struct node *n, const char *key, sync_done_fn *done, void *done_arg)
+{
+	struct outq_item *it = outq_item(key);
+
+	if (it == NULL) {
+		if (done != NULL)
+			done(done_arg);
+		return;
+	}
+	it->what = OUTQ_STATE_NONE;
+	it->done = done;
+	it->done_arg = done_arg;
+	outq_push(n->outq, it);
+}
+
+/* Text for conditions that pass by themselves: a database between two of its writes. */
+static bool
+is_passing(int rc)
+{
+	return rc == ERR_BUSY || rc == ERR_NOMEM;
+}
+
+static int
+delta_of(struct node *n, struct mboxent *e, const struct sync_commit *c,
+	struct batch *b, struct mbox_state *after, struct mbox_fault *fault)
+{
+	struct mbox_delta d = {
+		.dir = e->dir,
+		.before = e->known ? &e->state : NULL,
+		.touched = c->touched,
+		.n_touched = c->n_touched,
+		.derive = c->derive || !e->known || e->aside,
+		.annots = c->annots,
+		.ref = node_ref,
+		.ref_arg = n,
+	};
+
+	if (!e->known)
+		d.whole = true;
+	return mbox_delta(n->spool, &d, c->old_index, c->old_size, b, after, fault);
+}
+
+/* A directory that is new but whose id is known is a rename (F7.3): bodies are linked from the
+ * other one at the peer. The id is known only after the files were read. */
+static void
+name_twin(struct node *n, struct mboxent *e, const struct mbox_state *after,
+	struct batch *b)
+{
+	struct mboxent *twin;
+
+	if (e->known || after->uniqueid[0] == '\0')
+		return;
+	twin = mboxes_twin(n->mboxes, after->uniqueid, e->dir);
+	if (twin != NULL)
+		b->from_dir = twin->dir;
+}
+
+void
+sync_commit(struct sync *s, const struct sync_commit *c)
+{
+	struct node *n = &s->node;
+	struct mboxent *e = mboxes_get(n->mboxes, c->dir);
+	struct mbox_fault fault = { 0 };
+	struct mbox_state after;
+	struct sync_commit again = *c;
+	struct batch b;
+	int rc = ERR_NOMEM;
+
+	batch_init(&b);
+	if (e == NULL) {
+		log_err("out of memory; a commit is derived at the next start: dir=%s",
+			c->dir);
+		enqueue_nothing(n, c->dir, c->done, c->done_arg);
+		return;
+	}
+	pthread_mutex_lock(&e->lock);
+	for (unsigned tries = 0; tries < 20; tries++) {
+		memset(&fault, 0, sizeof(fault));
+		rc = delta_of(n, e, &again, &b, &after, &fault);
+		if (!is_passing(rc))
+			break;
+		batch_fini(&b);
+		batch_init(&b);
+		usleep(5000);
+		again.derive = true;
+	}
+	if (rc != 0 && rc != ERR_NOTFOUND && !again.derive) {
+		/* What was noted may not be the whole truth; the file is. */
+		batch_fini(&b);
+		batch_init(&b);
+		again.derive = true;
+		again.annots = true;
+		memset(&fault, 0, sizeof(fault));
+		rc = delta_of(n, e, &again, &b, &after, &fault);
+	}
+	if (rc == ERR_NOTFOUND) {
+		enqueue_nothing(n, e->dir, c->done, c->done_arg);
+	} else if (rc != 0) {
+		node_set_aside(n, e, &fault, rc);
+		enqueue_nothing(n, e->dir, c->done, c->done_arg);
+	} else {
+		name_twin(n, e, &after, &b);
+		bool gone = (b.flags & BATCH_REMOVE) != 0;
+		bool was_aside = e->aside;
+		struct mbox_state old = e->state;
+		bool old_known = e->known;
+		e->state = after;
+		e->known = !gone;
+		e->aside = false;
+		if ((rc = node_enqueue(n, e, &b, c->done, c->done_arg)) != 0) {
+			e->state = old;
+			e->known = old_known;
+			log_err("a commit could not be journaled: dir=%s: %s", e->dir,
+				err_text(rc));
+			snprintf(fault.text, sizeof(fault.text), "%s", err_text(rc));
+			node_set_aside(n, e, &fault, rc);
+			enqueue_nothing(n, e->dir, c->done, c->done_arg);
+		} else if (was_aside) {
+			log_info("mailbox is sound again: dir=%s", e->dir);
+		}
+	}
+	pthread_mutex_unlock(&e->lock);
+	batch_fini(&b);
+}
+
+/* ---- paths outside mailboxes ---- */
+
+static bool
+is_hidden(const char *path)
+{
+	struct place at = PLACE_AT_ROOT;
+	char name[256];
+
+	while (*path != '\0') {
+		size_t len = strcspn(path, "/");
+		if (len >= sizeof(name))
+			return false;
+		memcpy(name, path, len);
+		name[len] = '\0';
+		path += len;
+		while (*path == '/')
+			path++;
+		at = place_step(at, name, *path != '\0' ? S_IFDIR : S_IFREG);
+		if (at.kind == PLACE_STAGE || at.kind == PLACE_SYNC ||
+			at.kind == PLACE_OWN || at.kind == PLACE_NEW)
+			return true;
+	}
+	return false;
+}
+
+/* The change that states path as it is. ERR_NOTFOUND: it is gone, or holds a mailbox. */
+static int
+describe(struct node *n, const char *path, struct batch *b, struct change **out)
+{
+	char target[BATCH_MAX_PATH];
+	struct change *c = NULL;
+	struct stat st;
+	int fd = -1, probe, rc;
+
+	if ((rc = spool_file(n->spool, path, NULL, O_PATH | O_NOFOLLOW, 0, &fd)) != 0)
+		return rc;
+	if (fstat(fd, &st) != 0) {
+		rc = err_from_errno(errno);
+		goto out;
+	}
+	rc = ERR_NOMEM;
+	switch (st.st_mode & S_IFMT) {
+	case S_IFREG:
+		if ((c = batch_add(b, CHANGE_FILE)) == NULL)
+			goto out;
+		close(fd);
+		fd = -1;
+		if ((rc = spool_file(n->spool, path, NULL, O_RDONLY | O_NOFOLLOW, 0,
+			     &fd)) != 0 ||
+			(rc = hash_sha1_fd(fd, c->u.path.sha1, &c->u.path.size)) != 0)
+			goto out;
+		break;
+	case S_IFDIR:
+		if (spool_file(n->spool, path, "cyrus.index", O_PATH, 0, &probe) == 0) {
+			close(probe);
+			rc = ERR_EXISTS; /* a mailbox says so itself */
+			goto out;
+		}
+		if ((c = batch_add(b, CHANGE_DIR)) == NULL)
+			goto out;
+		break;
+	case S_IFLNK: {
+		ssize_t len = readlinkat(fd, "", target, sizeof(target) - 1);
+		if (len < 0) {
+			rc = err_from_errno(errno);
+			goto out;
+		}
+		target[len] = '\0';
+		if ((c = batch_add(b, CHANGE_SYMLINK)) == NULL)
+			goto out;
+		c->u.path.target = batch_keep(b, target, (size_t)len);
+		break;
+	}
+	default:
+		if ((c = batch_add(b, CHANGE_NODE)) == NULL)
+			goto out;
+		c->u.path.rdev = st.st_rdev;
+		break;
+	}
+	c->u.path.path = batch_keep(b, path, strlen(path));
+	c->u.path.uid = st.st_uid;
+	c->u.path.gid = st.st_gid;
+	c->u.path.mode = st.st_mode;
+	if (!S_ISDIR(st.st_mode))
+		c->u.path.mtime = (uint64_t)st.st_mtim.tv_sec * 1000000000u +
+				  (uint64_t)st.st_mtim.tv_nsec;
+	*out = c;
+	rc = 0;
+out:
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+/* The digest that stands for a lone path: that of the bytes which state it. */
+static struct sum
+digest_of(const struct batch *b)
+{
+	struct buf bytes = BUF_INIT;
+	struct sum s = { 0, 0 };
+
+	if (batch_encode(b, &bytes) == 0)
+		s = sum_of_names(bytes.data, bytes.len);
+	buf_fini(&bytes);
+	return s;
+}
+
+void
+node_path_now(struct node *n, const char *path, sync_done_fn *done, void *done_arg)
+{
+	char key[BATCH_MAX_PATH + 2];
+	struct mboxent *e = NULL;
+	struct change *c = NULL;
+	struct batch b;
+	int rc;
+
+	batch_init(&b);
+	snprintf(key, sizeof(key), "=%s", path);
+	if (is_hidden(path) || (e = mboxes_get(n->mboxes, key)) == NULL) {
+		enqueue_nothing(n, key, done, done_arg);
+		batch_fini(&b);
+		return;
+	}
+	pthread_mutex_lock(&e->lock);
+	rc = describe(n, path, &b, &c);
+	if (rc == 0) {
+		struct sum now = digest_of(&b);
+		if (e->known && sum_eq(now, e->state.sum.records)) {
+			enqueue_nothing(n, key, done, done_arg);
+			goto out;
+		}
+		memset(&e->state, 0, sizeof(e->state));
+		e->state.sum.records = now;
+		e->known = true;
+		rc = node_enqueue(n, e, &b, done, done_arg);
+	} else if (rc == ERR_NOTFOUND &&
+		   (e->known || mboxes_find(n->mboxes, path) != NULL)) {
+		e->known = false;
+		if ((c = batch_add(&b, CHANGE_DELETE)) != NULL)
+			c->u.path.path = batch_keep(&b, path, strlen(path));
+		rc = c != NULL ? node_enqueue(n, e, &b, done, done_arg) : ERR_NOMEM;
+	} else {
+		if (rc != ERR_NOTFOUND && rc != ERR_EXISTS)
+			log_warn("a path cannot be read and is not replicated: "
+				 "path=%s: %s",
+				path, err_text(rc));
+		enqueue_nothing(n, key, done, done_arg);
+		rc = 0;
+	}
+	if (rc != 0) {
+		log_err("a path could not be journaled: path=%s: %s", path,
+			err_text(rc));
+		enqueue_nothing(n, key, done, done_arg);
+	}
+out:
+	pthread_mutex_unlock(&e->lock);
+	batch_fini(&b);
+}
+
+void
+sync_path(struct sync *s, const char *path, sync_done_fn *done, void *done_arg)
+{
+	node_path_now(&s->node, path, done, done_arg);
+}
+
+/* True if key is from, or lies below it; rest is what follows. */
+static bool
+is_below(const char *dir, const char *from, const char **rest)
+{
+	size_t len = strlen(from);
+
+	if (strncmp(dir, from, len) != 0 || (dir[len] != '\0' && dir[len] != '/'))
+		return false;
+	*rest = dir + len;
+	return true;
+}
+
+static void
+queue_move(
+	struct node *n, const char *from, const char *to, const struct mbox_state *st)
+{
+	struct outq_item *gone = outq_item(from), *come = outq_item(to);
+
+	if (gone != NULL) {
+		gone->what = OUTQ_STATE_DROP;
+		outq_push(n->outq, gone);
+	}
+	if (come != NULL && mbox_state_encode(st, &come->state) == 0) {
+		come->what = OUTQ_STATE_PUT;
+		snprintf(come->uniqueid, sizeof(come->uniqueid), "%s", st->uniqueid);
+		outq_push(n->outq, come);
+	} else {
+		outq_item_free(come);
+	}
+}
+
+void
+node_move_entries(struct node *n, const char *from, const char *to, bool journal)
+{
+	size_t count;
+	struct mboxent **list = mboxes_list(n->mboxes, &count);
+	char key[BATCH_MAX_PATH + 2];
+	const char *rest;
+
+	for (size_t i = 0; list != NULL && i < count; i++) {
+		struct mboxent *old = list[i];
+		bool path = mboxes_is_path(old->dir);
+		if (!is_below(old->dir + path, from, &rest))
+			continue;
+		snprintf(key, sizeof(key), "%s%s%s", path ? "=" : "", to, rest);
+		struct mboxent *e = mboxes_get(n->mboxes, key);
+		if (e == NULL || !old->known)
+			continue;
+		pthread_mutex_lock(&old->lock);
+		struct mbox_state st = old->state;
+		old->known = false;
+		old->dirty = true;
+		mboxes_identify(n->mboxes, old);
+		pthread_mutex_unlock(&old->lock);
+		pthread_mutex_lock(&e->lock);
+		e->state = st;
+		e->known = true;
+		e->dirty = true;
+		mboxes_identify(n->mboxes, e);
+		pthread_mutex_unlock(&e->lock);
+		if (journal)
+			queue_move(n, old->dir, key, &st);
+	}
+	free(list);
+}
+
+void
+sync_move(struct sync *s, const char *from, const char *to, sync_done_fn *done,
+	void *done_arg)
+{
+	struct node *n = &s->node;
+	struct outq_item *it;
+	struct change *c;
+	struct batch b;
+
+	batch_init(&b);
+	node_move_entries(n, from, to, true);
+	it = outq_item("");
+	c = batch_add(&b, CHANGE_MOVE);
+	if (it != NULL && c != NULL) {
+		c->u.path.path = batch_keep(&b, from, strlen(from));
+		c->u.path.target = batch_keep(&b, to, strlen(to));
+		it->what = OUTQ_STATE_NONE;
+		it->done = done;
+		it->done_arg = done_arg;
+		it->note = strdup(from);
+		it->notes = it->note != NULL ? notes_held(n->notes, from) : 0;
+		if (batch_encode(&b, &it->bytes) == 0)
+			outq_push(n->outq, it);
+		else
+			outq_item_free(it);
+	} else {
+		outq_item_free(it);
+	}
+	batch_fini(&b);
+	/* The folder's own entry, if it never was a mailbox. */
+	node_path_now(n, to, NULL, NULL);
+}
+
+int
+sync_note(struct sync *s, const char *path)
+{
+	return is_hidden(path) ? 0 : notes_add(s->node.notes, path);
+}
+
+/* ---- questions of capture ---- */
+
+bool
+sync_is_mailbox(struct sync *s, const char *dir)
+{
+	struct mboxent *e = mboxes_find(s->node.mboxes, dir);
+
+	return e != NULL && e->known;
+}
+
+bool
+sync_is_stale(
+	struct sync *s, const char *dir, uint64_t ino, uint64_t size, uint64_t mtime)
+{
+	struct mboxent *e = mboxes_find(s->node.mboxes, dir);
+	bool stale = true;
+
+	if (e == NULL)
+		return true;
+	/* A commit under way holds the lock, and will state what is there. */
+	if (pthread_mutex_trylock(&e->lock) != 0)
+		return false;
+	if (e->known)
+		stale = e->state.index_ino != ino || e->state.index_size != size ||
+			e->state.index_mtime != mtime;
+	if (e->aside)
+		stale = false;
+	pthread_mutex_unlock(&e->lock);
+	return stale;
+}
+
+/* The GUID of a committed record, straight from the index: a repack unlinks thousands in a row,
+ * so only the records on the way are read. */
+static bool
+guid_of(struct node *n, const char *dir, uint32_t uid, uint8_t guid[SHA1_LEN])
+{
+	uint8_t raw[INDEX_MAX_HEADER];
+	struct index_header h;
+	struct index_record r;
+	bool found = false;
+	ssize_t got;
+	int fd;
+
+	if (spool_file(n->spool, dir, "cyrus.index", O_RDONLY, 0, &fd) != 0)
+		return false;
+	got = pread(fd, raw, sizeof(raw), 0);
+	if (got <= 0 || index_header_decode(raw, (size_t)got, &h) != 0)
+		goto out;
+	for (uint32_t lo = 0, hi = h.num_records; lo < hi;) {
+		uint32_t mid = lo + (hi - lo) / 2;
+		off_t at = (off_t)h.start_offset + (off_t)mid * h.record_size;
+		if (pread(fd, raw, h.record_size, at) != (ssize_t)h.record_size ||
+			index_record_decode(h.minor_version, raw, &r) != 0)
+			goto out;
+		if (r.uid == uid) {
+			memcpy(guid, r.guid, SHA1_LEN);
+			found = true;
+			break;
+		}
+		if (r.uid < uid)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+out:
+	close(fd);
+	return found;
+}
+
+void
+sync_keep_body(struct sync *s, const char *dir, uint32_t uid)
+{
+	struct node *n = &s->node;
+	struct mboxent *e = mboxes_find(n->mboxes, dir);
+	uint8_t guid[SHA1_LEN];
+	char name[16];
+
+	if (n->n_peers == 0 || e == NULL)
+		return;
+	uint64_t queued = outq_last(n->outq) - outq_settled_upto(n->outq);
+	uint64_t last = n->journal_last;
+	/* Nothing is kept for a peer that lost its place: it compares what is there then. */
+	if (n->confirmed == UINT64_MAX || (n->confirmed >= last && queued == 0))
+		return;
+	/* Never counted: a failed append takes its file back. */
+	if (uid > e->state.header.last_uid || !guid_of(n, dir, uid, guid))
+		return;
+	snprintf(name, sizeof(name), "%" PRIu32 ".", uid);
+	int rc = kept_add(n->kept, guid, dir, name, last + queued);
+	if (rc != 0 && rc != ERR_NOTFOUND)
+		log_warn("a body could not be kept for a peer: dir=%s uid=%" PRIu32
+			 ": %s",
+			dir, uid, err_text(rc));
+}

@@ -1,0 +1,569 @@
+/*
+ * compare.c - finding what differs without a common position, and curing it.
+ *
+ * The active side lists the sum of every mailbox (SUMS). The standby answers each that is not
+ * equal with the digests of its records (RECORDS), also without being asked when a batch did not
+ * fit; names each that it has and the list did not; and says when it is through (DIFF). For each
+ * RECORDS the active makes a derived batch that names only what differs, and journals it like
+ * any other: there is no second way onto the peer's disk. Between the digests and the batch the
+ * mailbox may move on either side: the batch states results, so the order does not matter.
+ *
+ * A mailbox that only the standby has is removed there if we journaled its removal, else it is
+ * set aside there: absence is never read as deletion. Nor is a UID that we never gave out.
+ */
+#include "meta/base/clock.h"
+#include "meta/base/err.h"
+#include "meta/base/log.h"
+#include "sync/node.h"
+#include "sync/replay.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	SUMS_PAGE = 200,
+	RECORDS_PAGE = 10000,
+	REPAIR_RECORDS = 500, /* named in one batch */
+	REPAIR_AHEAD = 16, /* rows journaled and not yet sent, at most */
+	DIGESTS_MAX = 50000000
+};
+
+/* ---- the active side ---- */
+
+void
+compare_start(struct peer *p)
+{
+	compare_stop(p);
+	p->sums = mboxes_list(p->node->mboxes, &p->n_sums);
+	p->sums_at = 0;
+	p->sums_sent = p->diff_done = false;
+	p->repaired = p->to_repair = p->repaired_messages = p->repaired_bytes = 0;
+	p->repair_began_ms = clock_ms();
+	p->comparing = true;
+}
+
+static void
+repair_free(struct repair *r)
+{
+	if (r == NULL)
+		return;
+	free(r->dir);
+	free(r->digests);
+	free(r);
+}
+
+void
+compare_stop(struct peer *p)
+{
+	free(p->sums);
+	p->sums = NULL;
+	p->n_sums = p->sums_at = 0;
+	while (p->repairs != NULL) {
+		struct repair *r = p->repairs;
+		p->repairs = r->next;
+		repair_free(r);
+	}
+	p->repairs_end = &p->repairs;
+	repair_free(p->filling);
+	p->filling = NULL;
+	p->comparing = false;
+}
+
+static void
+send_sums(struct peer *p)
+{
+	struct wire_sum items[SUMS_PAGE];
+	char ids[SUMS_PAGE][64];
+	struct wire_sums m = { { items, 0 }, false };
+
+	while (p->sums_at < p->n_sums && m.list.n < SUMS_PAGE) {
+		struct mboxent *e = p->sums[p->sums_at++];
+		pthread_mutex_lock(&e->lock);
+		if (e->known && !e->aside) {
+			struct wire_sum *w = &items[m.list.n];
+			memcpy(ids[m.list.n], e->state.uniqueid, sizeof(ids[0]));
+			w->dir = e->dir;
+			w->uniqueid = ids[m.list.n];
+			sum_put(mbox_sum_total(&e->state.sum), w->sum);
+			m.list.n++;
+		}
+		pthread_mutex_unlock(&e->lock);
+	}
+	m.last = p->sums_at == p->n_sums;
+	size_t n = m.list.n;
+	if (session_send(p->session, WIRE_SUMS, &m) != 0) {
+		p->sums_at -= n; /* those are listed again: harmless */
+		return;
+	}
+	if (m.last)
+		p->sums_sent = true;
+}
+
+void
+compare_one(struct node *n, const char *dir)
+{
+	struct mboxent *e = mboxes_find(n->mboxes, dir);
+	struct wire_sum item;
+	char id[64];
+	struct wire_sums m = { { &item, 1 }, false };
+
+	if (e == NULL)
+		return;
+	pthread_mutex_lock(&e->lock);
+	memcpy(id, e->state.uniqueid, sizeof(id));
+	item.dir = e->dir;
+	item.uniqueid = id;
+	sum_put(mbox_sum_total(&e->state.sum), item.sum);
+	bool known = e->known;
+	pthread_mutex_unlock(&e->lock);
+	for (unsigned i = 0; known && i < n->n_peers; i++)
+		if (n->peers[i].sending && n->peers[i].session != NULL)
+			session_send(n->peers[i].session, WIRE_SUMS, &m);
+}
+
+/* Tells the standby that one of its mailboxes cannot be cured from here. */
+static void
+refuse(struct peer *p, const char *dir, const char *check, const char *text)
+{
+	struct wire_quarantine m = { dir, 0, check, text };
+
+	log_warn("the peer's mailbox cannot be made equal: peer=%s dir=%s: %s",
+		p->conf->name, dir, text);
+	session_send(p->session, WIRE_QUARANTINE, &m);
+}
+
+/* A mailbox or path that only the peer has. */
+static void
+repair_extra(struct peer *p, const struct repair *r)
+{
+	struct node *n = p->node;
+	struct mboxent *e = mboxes_get(n->mboxes, r->dir);
+	struct batch b;
+
+	if (!r->present || e == NULL)
+		return;
+	if (store_tomb_get(n->store, r->dir, r->uniqueid, NULL) != 0) {
+		refuse(p, r->dir, "unknown-here",
+			"the active side has no such mailbox and never removed one; "
+			"compare the "
+			"two by hand, then remove it here or copy it there");
+		return;
+	}
+	batch_init(&b);
+	pthread_mutex_lock(&e->lock);
+	int rc = 0;
+	if (!e->known && mboxes_is_path(e->dir)) {
+		struct change *c = batch_add(&b, CHANGE_DELETE);
+		if (c != NULL)
+			c->u.path.path = e->dir + 1;
+		rc = c != NULL ? node_enqueue(n, e, &b, NULL, NULL) : ERR_NOMEM;
+	} else if (!e->known) {
+		b.flags = BATCH_REMOVE;
+		b.dir = e->dir;
+		b.uniqueid = r->uniqueid;
+		rc = node_enqueue(n, e, &b, NULL, NULL);
+	}
+	pthread_mutex_unlock(&e->lock);
+	b.dir = b.uniqueid = "";
+	batch_fini(&b);
+	if (rc != 0)
+		log_err("a removal could not be journaled: dir=%s: %s", r->dir,
+			err_text(rc));
+}
+
+/* One piece of a mailbox. True when it is through. */
+static bool
+repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
+{
+	struct node *n = p->node;
+	struct mbox_fault fault = { 0 };
+	struct mbox_state after;
+	struct batch b;
+	uint32_t next = 0;
+	bool through = true;
+	int rc;
+
+	batch_init(&b);
+	pthread_mutex_lock(&e->lock);
+	if (r->n > 0 && r->digests[r->n - 1].uid > e->state.header.last_uid) {
+		pthread_mutex_unlock(&e->lock);
+		refuse(p, r->dir, "has-more",
+			"the standby holds messages that the active side never had; "
+			"nothing is "
+			"deleted: save them from the standby's spool, then release it");
+		goto out;
+	}
+	rc = mbox_repair(n->spool, r->dir, r->digests, r->n, r->from_uid,
+		REPAIR_RECORDS, node_ref, n, &b, &after, &next, &fault);
+	if (rc == 0) {
+		for (size_t i = 0; i < b.n; i++)
+			if (b.changes[i].kind == CHANGE_RECORD) {
+				p->repaired_messages++;
+				p->repaired_bytes += b.changes[i].u.record.r.size;
+			}
+		/* What is not journaled of our own yet comes with this, in the same order. */
+		if ((b.flags & BATCH_PARTIAL) == 0)
+			e->state = after;
+		rc = node_enqueue(n, e, &b, NULL, NULL);
+		through = (b.flags & BATCH_PARTIAL) == 0;
+		r->from_uid = next;
+	}
+	if (rc == ERR_BUSY) {
+		through = false;
+	} else if (rc != 0 && rc != ERR_NOTFOUND) {
+		node_set_aside(n, e, &fault, rc);
+	}
+	pthread_mutex_unlock(&e->lock);
+out:
+	batch_fini(&b);
+	return through;
+}
+
+static void
+repair_next(struct peer *p)
+{
+	struct node *n = p->node;
+	struct repair *r = p->repairs;
+	struct mboxent *e = mboxes_find(n->mboxes, r->dir);
+
+	if (e == NULL || !e->known) {
+		repair_extra(p, r);
+	} else if (mboxes_is_path(r->dir)) {
+		pthread_mutex_lock(&e->lock);
+		e->known = false; /* so that it is stated, changed or not */
+		pthread_mutex_unlock(&e->lock);
+		node_path_now(n, r->dir + 1, NULL, NULL);
+	} else if (!e->aside && !repair_mailbox(p, r, e)) {
+		return;
+	}
+	p->repaired++;
+	p->repairs = r->next;
+	if (p->repairs == NULL)
+		p->repairs_end = &p->repairs;
+	repair_free(r);
+}
+
+void
+compare_pump(struct peer *p)
+{
+	struct node *n = p->node;
+
+	while (p->comparing && !p->sums_sent && !session_full(p->session)) {
+		size_t before = p->sums_at;
+		send_sums(p);
+		if (!p->sums_sent && p->sums_at == before)
+			break;
+	}
+	for (unsigned i = 0;
+		i < REPAIR_AHEAD && p->repairs != NULL &&
+		outq_last(n->outq) - outq_settled_upto(n->outq) < REPAIR_AHEAD;
+		i++)
+		repair_next(p);
+	if (p->comparing && p->sums_sent && p->diff_done && p->repairs == NULL &&
+		p->filling == NULL &&
+		outq_last(n->outq) == outq_settled_upto(n->outq)) {
+		p->comparing = false;
+		p->cursor.state = JOURNAL_PEER_STREAMING;
+		journal_peer_set(n->journal, &p->cursor);
+		log_info("peer is compared: peer=%s mailboxes=%" PRIu64
+			 " messages=%" PRIu64 " bytes=%" PRIu64 " ms=%" PRIu64,
+			p->conf->name, p->repaired, p->repaired_messages,
+			p->repaired_bytes, clock_ms() - p->repair_began_ms);
+		node_publish(n);
+	}
+}
+
+int
+compare_on_records(void *node, struct session *s, const void *msg)
+{
+	struct node *n = node;
+	struct peer *p = duty_peer(n, s);
+	const struct wire_records *m = msg;
+	const struct wire_record *in = m->list.items;
+	struct repair *r = p->filling;
+
+	if (n->role != SYNC_ACTIVE)
+		return session_reject(
+			s, ERR_PROTO, WIRE_BYE_ROLE, "RECORDS at a standby");
+	if (r != NULL && strcmp(r->dir, m->dir) != 0)
+		return session_reject(
+			s, ERR_PROTO, WIRE_BYE_PROTO, "RECORDS of two mailboxes mixed");
+	if (r == NULL) {
+		if ((r = calloc(1, sizeof(*r))) == NULL ||
+			(r->dir = strdup(m->dir)) == NULL) {
+			free(r);
+			return ERR_NOMEM;
+		}
+		snprintf(r->uniqueid, sizeof(r->uniqueid), "%s", m->uniqueid);
+		r->present = m->present;
+		p->filling = r;
+	}
+	if (r->n + m->list.n > r->cap) {
+		size_t cap = r->n + m->list.n + (m->last ? 0 : r->n + m->list.n);
+		struct mbox_digest *more =
+			cap > DIGESTS_MAX ? NULL
+					  : realloc(r->digests, cap * sizeof(*more));
+		if (more == NULL)
+			return ERR_NOMEM;
+		r->digests = more;
+		r->cap = cap;
+	}
+	for (size_t i = 0; i < m->list.n; i++) {
+		struct rd rd = rd_over(in[i].hash, sizeof(in[i].hash));
+		if (in[i].uid == 0 ||
+			(r->n > 0 && r->digests[r->n - 1].uid >= in[i].uid))
+			return session_reject(s, ERR_PROTO, WIRE_BYE_PROTO,
+				"RECORDS not in order of UID");
+		r->digests[r->n++] = (struct mbox_digest){ in[i].uid, rd_be64(&rd) };
+	}
+	if (!m->last)
+		return 0;
+	p->filling = NULL;
+	p->to_repair++;
+	*p->repairs_end = r;
+	p->repairs_end = &r->next;
+	compare_pump(p);
+	return 0;
+}
+
+int
+compare_on_diff(void *node, struct session *s, const void *msg)
+{
+	struct peer *p = duty_peer(node, s);
+	const struct wire_diff *m = msg;
+
+	if (m->last) {
+		p->diff_done = true;
+		compare_pump(p);
+	}
+	return 0;
+}
+
+/* ---- the standby ---- */
+
+struct page {
+	struct node *n;
+	struct session *s;
+	struct wire_records m;
+	struct wire_record items[RECORDS_PAGE];
+};
+
+static int
+page_add(void *arg, uint32_t uid, uint64_t digest)
+{
+	struct page *pg = arg;
+	struct wire_record *r = &pg->items[pg->m.list.n++];
+
+	r->uid = uid;
+	for (unsigned i = 0; i < 8; i++)
+		r->hash[i] = (uint8_t)(digest >> (56 - 8 * i));
+	if (pg->m.list.n < RECORDS_PAGE)
+		return 0;
+	int rc = session_send(pg->s, WIRE_RECORDS, &pg->m);
+	pg->m.list.n = 0;
+	return rc;
+}
+
+static struct session *
+feeder(struct node *n)
+{
+	for (unsigned i = 0; i < n->n_peers; i++)
+		if (n->peers[i].feeding && n->peers[i].session != NULL)
+			return n->peers[i].session;
+	return NULL;
+}
+
+/* Sends the digests of a mailbox as it is. Remembered in the store until it is repaired, so that
+ * a restart asks again. */
+static int
+send_records(struct node *n, struct session *s, const char *dir)
+{
+	struct mboxent *e = mboxes_get(n->mboxes, dir);
+	struct page *pg = calloc(1, sizeof(*pg));
+	char id[64] = "";
+	int rc = 0;
+
+	if (e == NULL || pg == NULL) {
+		free(pg);
+		return ERR_NOMEM;
+	}
+	pg->n = n;
+	pg->s = s;
+	pg->m.list.items = pg->items;
+	pg->m.dir = dir;
+	pg->m.uniqueid = id;
+	pthread_mutex_lock(&e->lock);
+	pg->m.present = e->known;
+	memcpy(id, e->state.uniqueid, sizeof(id));
+	if (e->known && !mboxes_is_path(dir))
+		rc = mbox_digests(n->spool, dir, page_add, pg);
+	if (rc == ERR_NOTFOUND || rc == ERR_MANGLED || rc == ERR_CHECKSUM ||
+		rc == ERR_VERSION) {
+		/* What is here cannot be read: everything is stated anew. */
+		if (e->known)
+			log_warn("mailbox unreadable here, asking for all of it: "
+				 "dir=%s: %s",
+				dir, err_text(rc));
+		e->redo = true;
+		rc = 0;
+	}
+	pthread_mutex_unlock(&e->lock);
+	pg->m.last = true;
+	if (rc == 0)
+		rc = session_send(s, WIRE_RECORDS, &pg->m);
+	free(pg);
+	return rc;
+}
+
+void
+compare_ask(struct node *n, const char *dir)
+{
+	struct mboxent *e = mboxes_get(n->mboxes, dir);
+	struct session *s = feeder(n);
+
+	if (e == NULL)
+		return;
+	pthread_mutex_lock(&e->lock);
+	e->repairing = true;
+	pthread_mutex_unlock(&e->lock);
+	n->repairing = true;
+	if (s == NULL)
+		return; /* compare_resume asks when there is somebody */
+	int rc = send_records(n, s, dir);
+	if (rc != 0 && rc != ERR_CLOSED)
+		log_err("a mailbox cannot be compared yet: dir=%s: %s", dir,
+			err_text(rc));
+}
+
+void
+compare_repaired(struct node *n, const char *dir)
+{
+	struct mboxent *e = mboxes_find(n->mboxes, dir);
+
+	if (e == NULL)
+		return;
+	pthread_mutex_lock(&e->lock);
+	bool was = e->repairing;
+	e->repairing = false;
+	e->repairs = 0;
+	pthread_mutex_unlock(&e->lock);
+	if (was)
+		log_info("mailbox repaired: dir=%s", dir);
+}
+
+/* After a new session: what was asked for and not answered. */
+void
+compare_resume(struct node *n, struct peer *p)
+{
+	size_t count;
+	struct mboxent **list;
+
+	(void)p;
+	if (!n->repairing || (list = mboxes_list(n->mboxes, &count)) == NULL)
+		return;
+	for (size_t i = 0; i < count; i++)
+		if (list[i]->repairing)
+			compare_ask(n, list[i]->dir);
+	free(list);
+}
+
+static bool
+differs(struct node *n, const struct wire_sum *w, uint32_t round)
+{
+	struct mboxent *e = mboxes_get(n->mboxes, w->dir);
+	bool differ = true;
+
+	if (e == NULL)
+		return false;
+	pthread_mutex_lock(&e->lock);
+	if (round != 0)
+		e->round = round;
+	bool aside = e->aside;
+	if (e->known && !e->redo && strcmp(e->state.uniqueid, w->uniqueid) == 0)
+		differ = !sum_eq(mbox_sum_total(&e->state.sum), sum_get(w->sum));
+	if (aside)
+		e->aside = false;
+	pthread_mutex_unlock(&e->lock);
+	if (aside) {
+		log_info("mailbox was set aside, it is tried again: dir=%s", w->dir);
+		inbox_quarantine_release(n->inbox, w->dir, false);
+		differ = true;
+	}
+	return differ;
+}
+
+/* What we have and the active side did not list. */
+static void
+name_extras(struct node *n, struct peer *p)
+{
+	size_t count;
+	struct mboxent **list = mboxes_list(n->mboxes, &count);
+
+	for (size_t i = 0; list != NULL && i < count; i++)
+		if (list[i]->known && !list[i]->aside && list[i]->round != p->round)
+			send_records(n, p->session, list[i]->dir);
+	free(list);
+}
+
+int
+compare_on_sums(void *node, struct session *s, const void *msg)
+{
+	struct node *n = node;
+	struct peer *p = duty_peer(n, s);
+	const struct wire_sums *m = msg;
+	const struct wire_sum *w = m->list.items;
+
+	if (n->role == SYNC_ACTIVE)
+		return session_reject(
+			s, ERR_PROTO, WIRE_BYE_ROLE, "SUMS at the active side");
+	for (size_t i = 0; i < m->list.n; i++)
+		if (differs(n, &w[i], p->round))
+			compare_ask(n, w[i].dir);
+	if (m->last) {
+		struct wire_diff d = { { NULL, 0 }, true };
+		name_extras(n, p);
+		session_send(s, WIRE_DIFF, &d);
+	}
+	return 0;
+}
+
+int
+compare_on_list(void *node, struct session *s, const void *msg)
+{
+	struct node *n = node;
+	const struct wire_list *m = msg;
+
+	if (n->role == SYNC_ACTIVE)
+		return session_reject(
+			s, ERR_PROTO, WIRE_BYE_ROLE, "LIST at the active side");
+	compare_ask(n, m->dir);
+	return 0;
+}
+
+int
+compare_on_quarantine(void *node, struct session *s, const void *msg)
+{
+	struct node *n = node;
+	struct peer *p = duty_peer(n, s);
+	const struct wire_quarantine *m = msg;
+
+	log_warn("mailbox set aside at the other side: peer=%s dir=%s uid=%" PRIu32
+		 " check=%s: %s",
+		p->conf->name, m->dir, m->uid, m->check, m->text);
+	if (n->role == SYNC_ACTIVE) {
+		node_note_error(
+			p, "%s has set %s aside: %s", p->conf->name, m->dir, m->text);
+		return 0;
+	}
+	struct mboxent *e = mboxes_get(n->mboxes, m->dir);
+	struct inbox_quarantine q = { m->dir, m->uid, m->check, m->text, 0, p->fed };
+	if (e != NULL) {
+		pthread_mutex_lock(&e->lock);
+		e->aside = true;
+		e->repairing = false;
+		pthread_mutex_unlock(&e->lock);
+	}
+	return inbox_quarantine_put(n->inbox, &q);
+}

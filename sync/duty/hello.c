@@ -1,0 +1,161 @@
+/*
+ * hello.c - who we are, who the peer is, and whether the two fit.
+ *
+ * Exactly one side is active. Two active sides never exchange anything: the link is dropped with
+ * the reason in both logs, again at every try, until an administrator decides. A standby follows
+ * the line of epochs of its active; an active that meets a higher epoch is refused and says so.
+ */
+#include "meta/base/err.h"
+#include "meta/base/log.h"
+#include "sync/node.h"
+#include "sync/replay.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+struct peer *
+duty_peer(struct node *n, struct session *s)
+{
+	return &n->peers[session_peer_index(s)];
+}
+
+static void
+hello(void *arg, struct session *s, struct wire_hello *h)
+{
+	struct node *n = arg;
+	struct journal_facts jf;
+	struct inbox_facts inf;
+
+	(void)s;
+	journal_facts(n->journal, &jf);
+	inbox_facts(n->inbox, &inf);
+	h->role = (uint8_t)n->role;
+	h->epoch = epoch_current(&n->epoch.line);
+	h->run = jf.last.run;
+	h->spool_id = n->conf.spool_id;
+	h->journal_first = jf.first;
+	h->journal_last = jf.last.seq;
+	h->held_epoch = inf.received.epoch;
+	h->held_run = inf.received.run;
+	h->held_received = inf.received.seq;
+	h->held_flushed = inf.received.seq;
+	h->held_applied = inf.applied.seq;
+	buf_clear(&n->line);
+	if (epoch_encode(&n->epoch.line, &n->line) == 0)
+		h->line = (struct rec_blob){ n->line.data, n->line.len };
+}
+
+static int
+judge(void *arg, struct session *s, const struct wire_hello *h)
+{
+	struct node *n = arg;
+	struct peer *p = duty_peer(n, s);
+
+	if (h->role > SYNC_ACTIVE)
+		return session_reject(
+			s, ERR_PROTO, WIRE_BYE_PROTO, "unknown role %u", h->role);
+	if (h->role == SYNC_ACTIVE && n->role == SYNC_ACTIVE) {
+		node_note_error(p, "both sides are active: make one of them a standby");
+		return session_reject(s, ERR_PEER, WIRE_BYE_ROLE,
+			"both %s and %s are active: nothing is exchanged until one of "
+			"them is "
+			"made a standby",
+			n->conf.name, p->conf->name);
+	}
+	if (n->role == SYNC_ACTIVE && h->epoch > epoch_current(&n->epoch.line)) {
+		node_note_error(
+			p, "the peer has seen a later epoch: this side is stale");
+		return session_reject(s, ERR_PEER, WIRE_BYE_EPOCH,
+			"%s has seen epoch %" PRIu64
+			", the active side %s is at %" PRIu64,
+			p->conf->name, h->epoch, n->conf.name,
+			epoch_current(&n->epoch.line));
+	}
+	if (n->role == SYNC_STANDBY && h->role == SYNC_ACTIVE &&
+		h->epoch < epoch_current(&n->epoch.line)) {
+		node_note_error(p, "the peer is active in an old epoch");
+		return session_reject(s, ERR_PEER, WIRE_BYE_EPOCH,
+			"%s is active in epoch %" PRIu64 ", but %s has seen %" PRIu64,
+			p->conf->name, h->epoch, n->conf.name,
+			epoch_current(&n->epoch.line));
+	}
+	return 0;
+}
+
+static void
+up(void *arg, struct session *s)
+{
+	struct node *n = arg;
+	struct peer *p = duty_peer(n, s);
+
+	p->session = s;
+	p->greeted = true;
+	p->error[0] = '\0';
+	if (n->role == SYNC_ACTIVE)
+		send_start(p);
+	node_publish(n);
+}
+
+static void
+down(void *arg, struct session *s, int code, const char *text)
+{
+	struct node *n = arg;
+	struct peer *p = duty_peer(n, s);
+
+	if (p->session != s)
+		return;
+	if (code != 0)
+		node_note_error(
+			p, "%s", text != NULL && text[0] ? text : err_text(code));
+	p->session = NULL;
+	send_stop(p);
+	recv_stop(p);
+	node_publish(n);
+}
+
+static void
+drained(void *arg, struct session *s)
+{
+	struct peer *p = duty_peer(arg, s);
+
+	if (p->session == s && p->sending)
+		send_pump(p);
+}
+
+static uint64_t
+journal_last(void *arg)
+{
+	struct node *n = arg;
+
+	return n->journal_last;
+}
+
+void
+duty_hello_ops(struct session_ops *ops)
+{
+	*ops = (struct session_ops){
+		.hello = hello,
+		.judge = judge,
+		.up = up,
+		.down = down,
+		.drained = drained,
+		.journal_last = journal_last,
+		.handlers = {
+			[WIRE_START] = recv_on_start,
+			[WIRE_BATCH] = recv_on_batch,
+			[WIRE_BODY] = recv_on_body,
+			[WIRE_GONE] = recv_on_gone,
+			[WIRE_NEED] = send_on_need,
+			[WIRE_ACK] = send_on_ack,
+			[WIRE_SUMS] = compare_on_sums,
+			[WIRE_DIFF] = compare_on_diff,
+			[WIRE_LIST] = compare_on_list,
+			[WIRE_RECORDS] = compare_on_records,
+			[WIRE_QUARANTINE] = compare_on_quarantine,
+			[WIRE_VERIFY] = prove_on_verify,
+			[WIRE_VERIFIED] = prove_on_verified,
+		},
+	};
+}

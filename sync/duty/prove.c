@@ -1,0 +1,81 @@
+/*
+ * prove.c - a clean stop is a proof: the sum of all mailboxes, at our last position, is the
+ * peer's, too.
+ */
+#include "meta/base/err.h"
+#include "meta/base/log.h"
+#include "sync/node.h"
+#include "sync/replay.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Asks each peer that has everything and was not asked since the last request. */
+void
+prove_tick(struct node *n)
+{
+	uint64_t last = n->journal_last;
+	struct wire_verify m = { .seq = last };
+	bool summed = false;
+
+	pthread_mutex_lock(&n->lock);
+	uint64_t want = n->prove_ids;
+	pthread_mutex_unlock(&n->lock);
+	for (unsigned i = 0; i < n->n_peers; i++) {
+		struct peer *p = &n->peers[i];
+		if (p->prove_id >= want || !p->sending || p->session == NULL ||
+			p->comparing || p->visible < last)
+			continue;
+		if (!summed)
+			sum_put(mboxes_total(n->mboxes), m.sum);
+		summed = true;
+		if (session_send(p->session, WIRE_VERIFY, &m) == 0) {
+			p->prove_id = want;
+			p->prove_seq = last;
+		}
+	}
+}
+
+int
+prove_on_verify(void *node, struct session *s, const void *msg)
+{
+	struct node *n = node;
+	const struct wire_verify *m = msg;
+	struct inbox_facts f;
+	char text[200] = "";
+	uint8_t ours[SUM_LEN];
+	struct wire_verified answer = { .seq = m->seq, .text = text };
+
+	if (n->role == SYNC_ACTIVE)
+		return session_reject(
+			s, ERR_PROTO, WIRE_BYE_ROLE, "VERIFY at the active side");
+	inbox_facts(n->inbox, &f);
+	sum_put(mboxes_total(n->mboxes), ours);
+	if (!replay_idle(n->replay) || f.pending > 0)
+		snprintf(text, sizeof(text), "%" PRIu64 " batches are not applied yet",
+			f.pending);
+	else if (memcmp(ours, m->sum, SUM_LEN) != 0)
+		snprintf(text, sizeof(text),
+			"the sum of all mailboxes differs (%" PRIu64 " set aside here)",
+			inbox_quarantine_count(n->inbox));
+	else
+		answer.ok = true;
+	return session_send(s, WIRE_VERIFIED, &answer);
+}
+
+int
+prove_on_verified(void *node, struct session *s, const void *msg)
+{
+	struct node *n = node;
+	struct peer *p = duty_peer(n, s);
+	const struct wire_verified *m = msg;
+
+	if (m->seq != p->prove_seq)
+		return 0; /* of an older question */
+	p->proved_ok = m->ok;
+	snprintf(p->proved_text, sizeof(p->proved_text), "%s", m->text);
+	p->proved_id = p->prove_id;
+	node_publish(n);
+	return 0;
+}

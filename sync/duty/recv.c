@@ -1,0 +1,296 @@
+/*
+ * recv.c - what the active side sends: bodies to staging, batches to the inbox, then to replay.
+ *
+ * All batches of a turn of the loop enter the inbox in one synced transaction; only then are
+ * they received, and replayed. ACK says three things: received (in the inbox, synced), applied
+ * (replayed and verified, visible), and flushed (replayed, and the spool synced since: what the
+ * sender may forget).
+ */
+#include "meta/base/err.h"
+#include "meta/base/log.h"
+#include "meta/spool.h"
+#include "sync/node.h"
+#include "sync/replay.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A standby is on the line of the side that feeds it. */
+static int
+follow(struct node *n, const struct wire_hello *h)
+{
+	struct epoch_line line;
+	int rc;
+
+	if (h->line.n == 0)
+		return 0;
+	if ((rc = epoch_decode(h->line.p, h->line.n, &line)) != 0)
+		return ERR_PROTO;
+	if (epoch_current(&line) == epoch_current(&n->epoch.line))
+		return 0;
+	return epoch_follow(n->store, &n->epoch, &line);
+}
+
+int
+recv_on_start(void *node, struct session *s, const void *msg)
+{
+	struct node *n = node;
+	struct peer *p = duty_peer(n, s);
+	const struct wire_start *m = msg;
+
+	if (n->role == SYNC_ACTIVE)
+		return session_reject(s, ERR_PROTO, WIRE_BYE_ROLE,
+			"START at the active side %s", n->conf.name);
+	for (unsigned i = 0; i < n->n_peers; i++)
+		if (n->peers[i].feeding && &n->peers[i] != p)
+			return session_reject(s, ERR_PEER, WIRE_BYE_ROLE,
+				"%s is fed by %s already", n->conf.name,
+				n->peers[i].conf->name);
+	if (m->mode >= WIRE_MODES)
+		return session_reject(
+			s, ERR_PROTO, WIRE_BYE_PROTO, "unknown mode %u", m->mode);
+	bool first = !p->feeding;
+	p->feeding = true;
+	p->fed =
+		(struct pos){ m->epoch, m->run, m->from_seq > 0 ? m->from_seq - 1 : 0 };
+	if (first && m->mode == WIRE_MODE_COMPARE) {
+		p->round++;
+		p->rebase = true;
+		log_info("comparing all mailboxes with the active side: peer=%s",
+			p->conf->name);
+	}
+	if (first) {
+		int rc = follow(n, session_hello(s));
+		if (rc != 0)
+			return rc;
+		replay_ask_again(n->replay);
+		compare_resume(n, p);
+	}
+	return 0;
+}
+
+/* Room for one more batch of this turn. */
+static bool
+room(struct node *n)
+{
+	if (n->n_arrived < n->cap_arrived)
+		return true;
+	size_t cap = n->cap_arrived ? n->cap_arrived * 2 : 64;
+	struct inbox_item *items = realloc(n->arrived, cap * sizeof(*items));
+	if (items != NULL)
+		n->arrived = items;
+	struct buf *bytes = realloc(n->arrived_bytes, cap * sizeof(*bytes));
+	if (bytes != NULL)
+		n->arrived_bytes = bytes;
+	if (items == NULL || bytes == NULL)
+		return false;
+	memset(&n->arrived_bytes[n->cap_arrived], 0,
+		(cap - n->cap_arrived) * sizeof(*bytes));
+	n->cap_arrived = cap;
+	return true;
+}
+
+int
+recv_on_batch(void *node, struct session *s, const void *msg)
+{
+	struct node *n = node;
+	struct peer *p = duty_peer(n, s);
+	const struct wire_batch *m = msg;
+	struct batch b;
+	int rc;
+
+	if (!p->feeding || m->seq <= p->fed.seq)
+		return session_reject(s, ERR_PROTO, WIRE_BYE_PROTO,
+			"BATCH out of order: seq=%" PRIu64 " after %" PRIu64, m->seq,
+			p->fed.seq);
+	if ((rc = batch_decode(m->bytes.p, m->bytes.n, &b)) != 0)
+		return session_reject(s, ERR_PROTO, WIRE_BYE_PROTO,
+			"BATCH %" PRIu64 " does not decode: %s", m->seq, err_text(rc));
+	if (!room(n)) {
+		batch_fini(&b);
+		return ERR_NOMEM;
+	}
+	struct buf *copy = &n->arrived_bytes[n->n_arrived];
+	struct inbox_item *it = &n->arrived[n->n_arrived];
+	buf_clear(copy);
+	buf_put(copy, b.dir, strlen(b.dir) + 1);
+	buf_put(copy, m->bytes.p, m->bytes.n);
+	size_t dir_n = strlen(b.dir) + 1;
+	batch_fini(&b);
+	if (buf_ok(copy) != 0)
+		return ERR_NOMEM;
+	it->pos = (struct pos){ p->fed.epoch, p->fed.run, m->seq };
+	it->n = m->bytes.n;
+	it->dir = (const char *)copy->data;
+	it->bytes = copy->data + dir_n;
+	n->n_arrived++;
+	p->fed.seq = m->seq;
+	return 0;
+}
+
+static void
+ack(struct node *n, struct peer *p)
+{
+	struct inbox_facts f;
+	struct wire_ack a;
+
+	inbox_facts(n->inbox, &f);
+	/* Positions of an older run say nothing about this journal. */
+	bool same = f.received.epoch == p->fed.epoch && f.received.run == p->fed.run;
+	if (!same)
+		return;
+	a.received = f.received.seq;
+	a.applied = f.done.run == p->fed.run ? f.done.seq : 0;
+	a.flushed = f.applied.run == p->fed.run ? f.applied.seq : 0;
+	if (memcmp(&a, &p->acked, sizeof(a)) == 0)
+		return;
+	if (session_send(p->session, WIRE_ACK, &a) == 0)
+		p->acked = a;
+}
+
+void
+recv_flush(struct node *n)
+{
+	if (n->role == SYNC_ACTIVE)
+		return;
+	if (n->n_arrived > 0) {
+		int rc = inbox_put(n->inbox, n->arrived, n->n_arrived, NULL);
+		n->n_arrived = 0;
+		if (rc != 0) {
+			for (unsigned i = 0; i < n->n_peers; i++)
+				if (n->peers[i].feeding && n->peers[i].session != NULL)
+					session_end(n->peers[i].session,
+						WIRE_BYE_INTERNAL,
+						"%s cannot store what it receives: %s",
+						n->conf.name, err_text(rc));
+			return;
+		}
+		replay_more(n->replay);
+	}
+	for (unsigned i = 0; i < n->n_peers; i++) {
+		struct peer *p = &n->peers[i];
+		if (!p->feeding || p->session == NULL)
+			continue;
+		if (p->rebase && replay_idle(n->replay)) {
+			struct inbox_facts f;
+			inbox_facts(n->inbox, &f);
+			/* Batches of this run have taken it there themselves. */
+			if (f.received.run == p->fed.run &&
+				f.received.epoch == p->fed.epoch)
+				p->rebase = false;
+			else if (inbox_rebase(n->inbox, p->fed) == 0)
+				p->rebase = false;
+		}
+		ack(n, p);
+	}
+}
+
+static void
+stage_drop(struct node *n)
+{
+	if (n->stage != NULL)
+		spool_stage_abort(n->stage);
+	n->stage = NULL;
+	n->stage_total = n->stage_at = 0;
+	n->stage_skip = false;
+}
+
+/* The last part is here: whole and verified, or not at all. */
+static int
+stage_end(struct node *n, struct session *s)
+{
+	int rc = 0;
+
+	if (n->stage != NULL) {
+		rc = spool_stage_done(n->stage, false);
+		n->stage = NULL;
+	}
+	n->stage_at = n->stage_total = 0;
+	if (rc == ERR_BODY)
+		return session_reject(s, ERR_PROTO, WIRE_BYE_PROTO,
+			"a body is not what its GUID says");
+	if (rc != 0)
+		log_err("a body cannot be staged, it is asked for again: %s",
+			err_text(rc));
+	else
+		replay_body(n->replay, n->stage_guid, true);
+	return 0;
+}
+
+int
+recv_on_body(void *node, struct session *s, const void *msg)
+{
+	struct node *n = node;
+	const struct wire_body *m = msg;
+	int rc = 0;
+
+	if (n->role == SYNC_ACTIVE)
+		return session_reject(
+			s, ERR_PROTO, WIRE_BYE_PROTO, "BODY at the active side");
+	if (m->offset == 0) {
+		stage_drop(n);
+		memcpy(n->stage_guid, m->guid, SHA1_LEN);
+		n->stage_total = m->total;
+		n->stage_skip = spool_staged(n->spool, m->guid);
+		if (!n->stage_skip && (rc = spool_stage_open(n->spool, m->guid,
+					       m->total, &n->stage)) != 0) {
+			/* Full, or the like: replay asks for it again when it may. */
+			log_err("a body cannot be staged: %s", err_text(rc));
+			n->stage_skip = true;
+		}
+	} else if (memcmp(m->guid, n->stage_guid, SHA1_LEN) != 0 ||
+		   m->offset != n->stage_at || m->total != n->stage_total) {
+		return session_reject(
+			s, ERR_PROTO, WIRE_BYE_PROTO, "BODY out of order");
+	}
+	if (m->data.n > n->stage_total - m->offset)
+		return session_reject(
+			s, ERR_PROTO, WIRE_BYE_PROTO, "BODY longer than it says");
+	n->stage_at = m->offset + m->data.n;
+	if (n->stage != NULL &&
+		(rc = spool_stage_write(n->stage, m->data.p, m->data.n)) != 0) {
+		log_err("a body cannot be staged: %s", err_text(rc));
+		spool_stage_abort(n->stage);
+		n->stage = NULL;
+	}
+	return n->stage_at == n->stage_total ? stage_end(n, s) : 0;
+}
+
+int
+recv_on_gone(void *node, struct session *s, const void *msg)
+{
+	struct node *n = node;
+	const struct wire_gone *m = msg;
+
+	(void)s;
+	replay_body(n->replay, m->guid, false);
+	return 0;
+}
+
+void
+recv_need(struct node *n, const struct mbox_need *need, const char *dir)
+{
+	struct wire_need m = { .size = need->size,
+		.uid = need->uid,
+		.dir = need->uid != 0 ? dir : need->path };
+
+	memcpy(m.guid, need->guid, SHA1_LEN);
+	for (unsigned i = 0; i < n->n_peers; i++)
+		if (n->peers[i].feeding && n->peers[i].session != NULL)
+			session_send(n->peers[i].session, WIRE_NEED, &m);
+}
+
+void
+recv_stop(struct peer *p)
+{
+	struct node *n = p->node;
+
+	if (!p->feeding)
+		return;
+	p->feeding = false;
+	p->rebase = false;
+	memset(&p->acked, 0, sizeof(p->acked));
+	stage_drop(n);
+	recv_flush(n); /* what arrived whole is kept */
+}

@@ -1,0 +1,612 @@
+/*
+ * send.c - the out queue into the journal, the journal to the peers.
+ *
+ * What is sent for a row: first the bodies that it brings (each read from the spool, or from
+ * kept/, and checked against its GUID on the way), then the batch. A body that is not what its
+ * record says sets that mailbox aside: an empty batch goes in the row's place, so the numbers go
+ * on, and nothing of the mailbox reaches the peer. A session takes bulk up to its high-water
+ * mark; `drained` goes on where it stopped.
+ */
+#include "meta/base/clock.h"
+#include "meta/base/err.h"
+#include "meta/base/fault.h"
+#include "meta/base/log.h"
+#include "meta/spool.h"
+#include "sync/node.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { SMALL_BODY = 1 << 20 };
+
+/* ---- the journal ---- */
+
+static void
+note_aside(struct node *n, struct outq_item *it)
+{
+	struct inbox_quarantine q = { it->key, it->fault.uid, it->fault.check,
+		it->fault.text, 0, { 0, 0, 0 } };
+	int rc = inbox_quarantine_put(n->inbox, &q);
+
+	if (rc != 0)
+		log_err("a quarantine cannot be stored: %s", err_text(rc));
+}
+
+static int
+journal_one(struct node *n, struct outq_item *it)
+{
+	struct store_mbox m = { it->key, it->uniqueid, 0, it->state.data,
+		it->state.len };
+	uint64_t seq = 0;
+	int rc = 0;
+
+	if (it->bytes.len > 0) {
+		struct journal_entry e = { it->key, it->bytes.data, it->bytes.len,
+			it->uniqueid, NULL, 0 };
+		if ((rc = journal_append(n->journal, &e, &seq)) != 0)
+			return rc;
+		n->journal_last = seq;
+	}
+	m.seq = seq;
+	if (it->what == OUTQ_STATE_PUT)
+		rc = store_mbox_put(n->store, &m);
+	else if (it->what == OUTQ_STATE_DROP &&
+		 (rc = store_mbox_drop(n->store, it->key, seq)) == ERR_NOTFOUND)
+		rc = 0;
+	return rc;
+}
+
+/* What follows from a row that is in the journal now. */
+static void
+journaled(struct node *n, struct outq_item *it)
+{
+	if (it->aside)
+		note_aside(n, it);
+	else if (it->bytes.len > 0 && inbox_quarantined(n->inbox, it->key) &&
+		 inbox_quarantine_release(n->inbox, it->key, false) == 0)
+		compare_one(n, it->key);
+	for (unsigned i = 0; i < it->notes; i++)
+		notes_clear(n->notes, it->note);
+	if (it->done != NULL)
+		it->done(it->done_arg);
+}
+
+/* One transaction for all that is queued. If the state folder's disk is full, mail goes on: the
+ * queue waits in memory and is tried again; what is lost with this process is derived. */
+void
+send_journal(struct node *n)
+{
+	struct outq_item *all = outq_take(n->outq), **end = &n->stuck;
+	uint64_t settled = outq_settled_upto(n->outq);
+	uint64_t last_before = n->journal_last;
+	int rc;
+
+	while (*end != NULL)
+		end = &(*end)->next;
+	*end = all;
+	if (n->stuck == NULL)
+		return;
+	rc = journal_begin(n->journal);
+	for (struct outq_item *it = n->stuck; rc == 0 && it != NULL; it = it->next)
+		rc = journal_one(n, it);
+	if (rc == 0)
+		rc = journal_commit(n->journal);
+	else
+		journal_rollback(n->journal);
+	if (rc != 0) {
+		n->journal_last = last_before;
+		log_err("the journal cannot be written, changes wait in memory: %s",
+			err_text(rc));
+		return;
+	}
+	FAULT("send.journaled");
+	while (n->stuck != NULL) {
+		struct outq_item *it = n->stuck;
+		n->stuck = it->next;
+		journaled(n, it);
+		outq_item_free(it);
+		settled++;
+	}
+	outq_settled(n->outq, settled);
+	for (unsigned i = 0; i < n->n_peers; i++)
+		if (n->peers[i].sending)
+			send_pump(&n->peers[i]);
+	node_publish(n);
+}
+
+/* ---- bodies ---- */
+
+static void
+body_close(struct outbody *b)
+{
+	if (b->on && b->fd >= 0)
+		close(b->fd);
+	free(b->bytes);
+	*b = (struct outbody){ .fd = -1 };
+}
+
+/* Opens and checks the body at fd (taken). ERR_BODY if it is not what the GUID says. */
+static int
+body_check(struct outbody *b, int fd, const uint8_t guid[SHA1_LEN], uint64_t size)
+{
+	uint8_t found[SHA1_LEN];
+	struct stat st;
+	int rc = 0;
+
+	*b = (struct outbody){ .fd = fd, .total = size, .on = true };
+	memcpy(b->guid, guid, SHA1_LEN);
+	if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) ||
+		(uint64_t)st.st_size != size) {
+		rc = ERR_BODY;
+	} else if (size > SMALL_BODY) {
+		rc = hash_sha1_fd(fd, found, NULL);
+	} else if ((b->bytes = malloc(size > 0 ? size : 1)) == NULL) {
+		rc = ERR_NOMEM;
+	} else if (pread(fd, b->bytes, size, 0) != (ssize_t)size) {
+		rc = ERR_BODY;
+	} else {
+		hash_sha1(b->bytes, size, found);
+		close(b->fd);
+		b->fd = -1;
+	}
+	if (rc == 0 && memcmp(found, guid, SHA1_LEN) != 0)
+		rc = ERR_BODY;
+	if (rc != 0)
+		body_close(b);
+	return rc;
+}
+
+/* The body from its place in the spool, else from kept/. */
+static int
+body_open(struct node *n, const char *dir, const char *name,
+	const uint8_t guid[SHA1_LEN], uint64_t size, struct outbody *out)
+{
+	int fd, rc = ERR_NOTFOUND;
+
+	if (spool_file(n->spool, dir, name, O_RDONLY | O_NOFOLLOW, 0, &fd) == 0)
+		rc = body_check(out, fd, guid, size);
+	if (rc != 0 && rc != ERR_NOMEM && spool_kept_open(n->spool, guid, &fd) == 0)
+		rc = body_check(out, fd, guid, size);
+	return rc;
+}
+
+/* Sends what is left of the open body. True when it is through. */
+static bool
+body_send(struct peer *p)
+{
+	struct outbody *b = &p->body;
+	uint8_t chunk[WIRE_BODY_MAX];
+
+	do {
+		uint64_t left = b->total - b->at;
+		size_t n = left < sizeof(chunk) ? (size_t)left : sizeof(chunk);
+		const uint8_t *data = b->bytes != NULL ? b->bytes + b->at : chunk;
+		if (b->bytes == NULL &&
+			pread(b->fd, chunk, n, (off_t)b->at) != (ssize_t)n) {
+			/* Cut short behind our back: the peer drops what it has of it, and asks. */
+			body_close(b);
+			return true;
+		}
+		struct wire_body m = {
+			.total = b->total, .offset = b->at, .data = { data, n }
+		};
+		memcpy(m.guid, b->guid, SHA1_LEN);
+		if (session_send(p->session, WIRE_BODY, &m) != 0)
+			return false;
+		b->at += n;
+		p->node->body_bytes_sent += n;
+	} while (b->at < b->total);
+	p->node->bodies_sent++;
+	body_close(b);
+	return true;
+}
+
+/* ---- rows ---- */
+
+static int
+hold_row(void *arg, const struct journal_row *row)
+{
+	struct peer *p = arg;
+
+	buf_clear(&p->row);
+	buf_put(&p->row, row->bytes, row->n);
+	if (buf_ok(&p->row) != 0)
+		return ERR_NOMEM;
+	p->row_pos = row->pos;
+	p->row_held = true;
+	return 0;
+}
+
+static void
+drop_row(struct peer *p)
+{
+	if (p->row_held)
+		batch_fini(&p->batch);
+	p->row_held = false;
+	body_close(&p->body);
+}
+
+/* What a row says instead when its mailbox is set aside. */
+static void
+blank_row(struct peer *p)
+{
+	struct batch empty;
+
+	drop_row(p);
+	batch_init(&empty);
+	buf_clear(&p->row);
+	if (batch_encode(&empty, &p->row) == 0 &&
+		batch_decode(p->row.data, p->row.len, &p->batch) == 0)
+		p->row_held = true;
+	p->body_next = 0;
+	batch_fini(&empty);
+}
+
+static bool
+next_row(struct peer *p)
+{
+	struct node *n = p->node;
+	struct mboxent *e;
+	int rc;
+
+	if (p->next > n->journal_last)
+		return false;
+	rc = journal_read(n->journal, p->next, 1, hold_row, p, &p->row_next);
+	if (rc == ERR_GONE) {
+		log_warn("the journal no longer has what a peer needs, comparing: "
+			 "peer=%s",
+			p->conf->name);
+		session_end(p->session, WIRE_BYE_INTERNAL, "behind the journal");
+		return false;
+	}
+	if (rc != 0 || !p->row_held) {
+		if (rc != 0)
+			log_err("the journal cannot be read: %s", err_text(rc));
+		p->row_held = false;
+		return false;
+	}
+	p->body_next = 0;
+	if ((rc = batch_decode(p->row.data, p->row.len, &p->batch)) != 0) {
+		p->row_held = false;
+		log_err("a row of the journal is damaged: seq=%" PRIu64 ": %s",
+			p->row_pos.seq, err_text(rc));
+		blank_row(p);
+	} else if (p->batch.dir[0] != '\0' &&
+		   (e = mboxes_find(n->mboxes, p->batch.dir)) != NULL && e->aside) {
+		blank_row(p);
+	}
+	return p->row_held;
+}
+
+static void
+bad_body(struct peer *p, uint32_t uid, const char *name, int code)
+{
+	struct node *n = p->node;
+	struct mboxent *e = mboxes_find(n->mboxes, p->batch.dir);
+	struct mbox_fault fault = { .uid = uid };
+
+	snprintf(fault.check, sizeof(fault.check), "guid");
+	snprintf(fault.text, sizeof(fault.text),
+		"%.40s is missing or not what its record says (%s); restore the file "
+		"or run "
+		"reconstruct -G on the mailbox, then it goes on by itself",
+		name, err_text(code));
+	if (e != NULL) {
+		pthread_mutex_lock(&e->lock);
+		node_set_aside(n, e, &fault, code);
+		pthread_mutex_unlock(&e->lock);
+	}
+	blank_row(p);
+}
+
+/* Is the message of this record gone from its mailbox by now, as it should be? */
+static bool
+is_expunged(struct node *n, const char *dir, uint32_t uid)
+{
+	struct buf index = BUF_INIT;
+	struct index_record r;
+	struct index_view v;
+	uint32_t i;
+	bool gone = false;
+	int rc =
+		spool_read(n->spool, dir, "cyrus.index", BUF_MAX_DEFAULT, &index, NULL);
+
+	if (rc == ERR_NOTFOUND) {
+		gone = true; /* with its mailbox: the removal is behind this row */
+	} else if (rc == 0 && index_view_open(&v, index.data, index.len) == 0) {
+		rc = index_view_find(&v, uid, &i);
+		gone = rc == ERR_NOTFOUND ||
+		       (rc == 0 && index_view_record(&v, i, &r) == 0 &&
+			       (r.flags & INDEX_FLAG_UNLINKED) != 0);
+	}
+	buf_fini(&index);
+	return gone;
+}
+
+/* A body that went with its message: the mailbox is compared, and the row goes empty. Otherwise
+ * the mailbox is unsound. */
+static void
+missing_body(struct peer *p, uint32_t uid, const char *name, int code)
+{
+	struct node *n = p->node;
+	char *dir = strdup(p->batch.dir);
+
+	if (dir == NULL || !is_expunged(n, dir, uid)) {
+		bad_body(p, uid, name, code);
+	} else {
+		log_info("a body is gone with its message, the mailbox is compared: "
+			 "dir=%s "
+			 "uid=%" PRIu32,
+			dir, uid);
+		blank_row(p);
+		compare_one(n, dir);
+	}
+	free(dir);
+}
+
+static bool
+brings_body(const struct batch *b, const struct change *c)
+{
+	return c->kind == CHANGE_RECORD && c->u.record.append &&
+	       c->u.record.ref_dir == NULL && b->from_dir == NULL &&
+	       (c->u.record.r.flags & (INDEX_FLAG_UNLINKED | INDEX_FLAG_ARCHIVED)) == 0;
+}
+
+/* Opens the next body of the row. False: there is none left. */
+static bool
+next_body(struct peer *p)
+{
+	struct node *n = p->node;
+	char name[16];
+	int rc;
+
+	while (p->body_next < p->batch.n) {
+		const struct change *c = &p->batch.changes[p->body_next++];
+		if (brings_body(&p->batch, c)) {
+			snprintf(name, sizeof(name), "%" PRIu32 ".", c->u.record.r.uid);
+			rc = body_open(n, p->batch.dir, name, c->u.record.r.guid,
+				c->u.record.r.size, &p->body);
+			if (rc == 0)
+				return true;
+			missing_body(p, c->u.record.r.uid, name, rc);
+		} else if (c->kind == CHANGE_FILE) {
+			rc = body_open(n, c->u.path.path, NULL, c->u.path.sha1,
+				c->u.path.size, &p->body);
+			if (rc == 0)
+				return true;
+			/* It has changed since: a later row states what it is then. */
+			blank_row(p);
+		}
+	}
+	return false;
+}
+
+/* ---- asked for ---- */
+
+static void
+drop_wanted(struct peer *p)
+{
+	struct wanted *w = p->wanted;
+
+	p->wanted = w->next;
+	if (p->wanted == NULL)
+		p->wanted_end = &p->wanted;
+	free(w->dir);
+	free(w);
+}
+
+/* Opens a body that the peer asked for; between two rows, so that bodies never mix. */
+static bool
+next_wanted(struct peer *p)
+{
+	struct wanted *w = p->wanted;
+	char name[16];
+
+	if (w == NULL)
+		return false;
+	snprintf(name, sizeof(name), "%" PRIu32 ".", w->uid);
+	int rc = body_open(
+		p->node, w->dir, w->uid != 0 ? name : NULL, w->guid, w->size, &p->body);
+	if (rc != 0) {
+		struct wire_gone gone;
+		memcpy(gone.guid, w->guid, SHA1_LEN);
+		session_send(p->session, WIRE_GONE, &gone);
+		log_warn("a body that a peer asked for is not there: dir=%s "
+			 "uid=%" PRIu32,
+			w->dir, w->uid);
+	}
+	drop_wanted(p);
+	return true;
+}
+
+int
+send_on_need(void *node, struct session *s, const void *msg)
+{
+	struct peer *p = duty_peer(node, s);
+	const struct wire_need *m = msg;
+	struct wanted *w = calloc(1, sizeof(*w));
+
+	if (w == NULL || (w->dir = strdup(m->dir)) == NULL) {
+		free(w);
+		return ERR_NOMEM;
+	}
+	memcpy(w->guid, m->guid, SHA1_LEN);
+	w->size = m->size;
+	w->uid = m->uid;
+	*p->wanted_end = w;
+	p->wanted_end = &w->next;
+	send_pump(p);
+	return 0;
+}
+
+/* ---- the pump ---- */
+
+/* A row of another run than the last one is announced. */
+static bool
+tell_run(struct peer *p)
+{
+	struct wire_start m = { p->row_pos.epoch, p->row_pos.run, p->row_pos.seq,
+		WIRE_MODE_STREAM };
+
+	if (p->row_pos.run == p->run)
+		return true;
+	if (session_send(p->session, WIRE_START, &m) != 0)
+		return false;
+	p->run = p->row_pos.run;
+	return true;
+}
+
+static bool
+row_send(struct peer *p)
+{
+	struct wire_batch m = { p->row_pos.seq, { p->row.data, p->row.len } };
+
+	if (!tell_run(p) || session_send(p->session, WIRE_BATCH, &m) != 0)
+		return false;
+	p->node->batches_sent++;
+	p->sent = p->row_pos.seq;
+	p->next = p->row_next;
+	drop_row(p);
+	return true;
+}
+
+void
+send_pump(struct peer *p)
+{
+	while (p->sending && p->session != NULL && !session_full(p->session)) {
+		if (p->body.on) {
+			if (!body_send(p))
+				return;
+			continue;
+		}
+		if (!p->row_held) {
+			if (next_wanted(p))
+				continue;
+			if (!next_row(p))
+				break;
+		}
+		if (!next_body(p) && !row_send(p))
+			return;
+	}
+	if (p->sending && p->session != NULL)
+		compare_pump(p);
+}
+
+/* ---- beginning and end ---- */
+
+void
+send_start(struct peer *p)
+{
+	struct node *n = p->node;
+	const struct wire_hello *h = session_hello(p->session);
+	struct pos at = { h->held_epoch, h->held_run, h->held_received };
+	struct journal_facts jf;
+	const struct pos *base =
+		n->epoch.line.n > 0 ? &n->epoch.line.e[n->epoch.line.n - 1].base : NULL;
+	uint64_t from = 0;
+	enum journal_verdict v = journal_judge(n->journal, at, base, &from);
+	struct wire_start m;
+
+	if (journal_peer_get(n->journal, p->conf->name, &p->cursor) != 0) {
+		memset(&p->cursor, 0, sizeof(p->cursor));
+		snprintf(p->cursor.name, sizeof(p->cursor.name), "%s", p->conf->name);
+	}
+	/* Cut off in the middle of a comparison, or its journal was trimmed. */
+	if (v == JOURNAL_STREAM && p->cursor.state != JOURNAL_PEER_STREAMING)
+		v = JOURNAL_COMPARE_BEHIND;
+	journal_facts(n->journal, &jf);
+	p->sending = true;
+	p->run = jf.last.run;
+	p->cursor.epoch = jf.last.epoch;
+	p->cursor.run = jf.last.run;
+	p->cursor.state =
+		v == JOURNAL_STREAM ? JOURNAL_PEER_STREAMING : JOURNAL_PEER_COMPARING;
+	if (v == JOURNAL_STREAM) {
+		p->next = from;
+		p->cursor.received = p->cursor.flushed = h->held_received;
+		p->cursor.applied = h->held_applied;
+	} else {
+		p->next = n->journal_last + 1;
+		p->cursor.received = p->cursor.flushed = p->cursor.applied =
+			n->journal_last;
+	}
+	p->sent = p->next - 1;
+	p->visible = p->cursor.applied;
+	journal_peer_set(n->journal, &p->cursor);
+	n->confirmed = journal_confirmed(n->journal);
+	log_info("peer is here: peer=%s from=%" PRIu64 " because: %s", p->conf->name,
+		p->next, journal_verdict_text(v));
+	m = (struct wire_start){ jf.last.epoch, jf.last.run, p->next,
+		v == JOURNAL_STREAM ? WIRE_MODE_STREAM : WIRE_MODE_COMPARE };
+	if (session_send(p->session, WIRE_START, &m) != 0)
+		return;
+	if (v != JOURNAL_STREAM)
+		compare_start(p);
+	send_pump(p);
+}
+
+void
+send_stop(struct peer *p)
+{
+	p->sending = false;
+	drop_row(p);
+	while (p->wanted != NULL)
+		drop_wanted(p);
+	compare_stop(p);
+}
+
+int
+send_on_ack(void *node, struct session *s, const void *msg)
+{
+	struct node *n = node;
+	struct peer *p = duty_peer(n, s);
+	const struct wire_ack *m = msg;
+
+	if (m->received > n->journal_last || m->flushed > m->received ||
+		m->applied > m->received)
+		return session_reject(s, ERR_PROTO, WIRE_BYE_PROTO,
+			"ACK beyond what was sent: received=%" PRIu64 " last=%" PRIu64,
+			m->received, (uint64_t)n->journal_last);
+	if (m->received > p->cursor.received)
+		p->cursor.received = m->received;
+	if (m->flushed > p->cursor.flushed)
+		p->cursor.flushed = p->cursor.applied = m->flushed;
+	if (m->applied > p->visible)
+		p->visible = m->applied;
+	p->cursor_dirty = true;
+	node_publish(n);
+	return 0;
+}
+
+static void
+on_behind(void *arg, const struct journal_peer *jp)
+{
+	struct node *n = arg;
+
+	for (unsigned i = 0; i < n->n_peers; i++)
+		if (strcmp(n->peers[i].conf->name, jp->name) == 0)
+			n->peers[i].cursor = *jp;
+}
+
+/* Cursors and trimming, a few times a second. */
+void
+send_tick(struct node *n)
+{
+	bool more = false;
+
+	if (n->stuck != NULL)
+		send_journal(n);
+	for (unsigned i = 0; i < n->n_peers; i++) {
+		struct peer *p = &n->peers[i];
+		if (p->cursor_dirty && journal_peer_set(n->journal, &p->cursor) == 0)
+			p->cursor_dirty = false;
+	}
+	n->confirmed = journal_confirmed(n->journal);
+	kept_release(n->kept, n->confirmed);
+	journal_trim(n->journal, on_behind, n, &more);
+}

@@ -1,0 +1,262 @@
+/*
+ * Two hash tables over the same entries, by directory and by id, grown together. Entries are
+ * never freed while the table lives: a removed mailbox leaves an entry that is not known, which
+ * costs some hundred bytes until the next start and spares every user a reference count.
+ */
+#include "sync/mboxes.h"
+#include "meta/base/err.h"
+#include "meta/base/hash.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct mboxes {
+	pthread_mutex_t lock;
+	struct mboxent **by_dir, **by_id;
+	size_t n, size; /* entries, buckets */
+};
+
+static uint64_t
+hash_of(const char *s)
+{
+	uint64_t h = 14695981039346656037u;
+
+	for (; *s != '\0'; s++)
+		h = (h ^ (uint8_t)*s) * 1099511628211u;
+	return h ^ h >> 32;
+}
+
+int
+mboxes_open(struct mboxes **out)
+{
+	struct mboxes *t = calloc(1, sizeof(*t));
+
+	if (t == NULL)
+		return ERR_NOMEM;
+	t->size = 1024;
+	t->by_dir = calloc(t->size, sizeof(*t->by_dir));
+	t->by_id = calloc(t->size, sizeof(*t->by_id));
+	if (t->by_dir == NULL || t->by_id == NULL) {
+		free(t->by_dir);
+		free(t->by_id);
+		free(t);
+		return ERR_NOMEM;
+	}
+	pthread_mutex_init(&t->lock, NULL);
+	*out = t;
+	return 0;
+}
+
+void
+mboxes_close(struct mboxes *t)
+{
+	if (t == NULL)
+		return;
+	for (size_t i = 0; i < t->size; i++) {
+		struct mboxent *e = t->by_dir[i], *next;
+		for (; e != NULL; e = next) {
+			next = e->next;
+			pthread_mutex_destroy(&e->lock);
+			free(e->dir);
+			free(e);
+		}
+	}
+	pthread_mutex_destroy(&t->lock);
+	free(t->by_dir);
+	free(t->by_id);
+	free(t);
+}
+
+static struct mboxent *
+find_locked(struct mboxes *t, const char *dir)
+{
+	struct mboxent *e = t->by_dir[hash_of(dir) & (t->size - 1)];
+
+	while (e != NULL && strcmp(e->dir, dir) != 0)
+		e = e->next;
+	return e;
+}
+
+static void
+link_id(struct mboxes *t, struct mboxent *e)
+{
+	struct mboxent **head = &t->by_id[e->id_hash & (t->size - 1)];
+
+	e->id_next = *head;
+	*head = e;
+}
+
+static void
+unlink_id(struct mboxes *t, struct mboxent *e)
+{
+	struct mboxent **at = &t->by_id[e->id_hash & (t->size - 1)];
+
+	while (*at != NULL && *at != e)
+		at = &(*at)->id_next;
+	if (*at != NULL)
+		*at = e->id_next;
+}
+
+/* Doubling may fail: the table then only gets slower. */
+static void
+grow_locked(struct mboxes *t)
+{
+	size_t size = t->size * 2;
+	struct mboxent **dirs = calloc(size, sizeof(*dirs));
+	struct mboxent **ids = calloc(size, sizeof(*ids));
+	struct mboxent **old = t->by_dir;
+	size_t old_size = t->size;
+
+	if (dirs == NULL || ids == NULL) {
+		free(dirs);
+		free(ids);
+		return;
+	}
+	free(t->by_id);
+	t->by_dir = dirs;
+	t->by_id = ids;
+	t->size = size;
+	for (size_t i = 0; i < old_size; i++) {
+		struct mboxent *e = old[i], *next;
+		for (; e != NULL; e = next) {
+			next = e->next;
+			struct mboxent **head = &dirs[hash_of(e->dir) & (size - 1)];
+			e->next = *head;
+			*head = e;
+			if (e->id_hash != 0)
+				link_id(t, e);
+		}
+	}
+	free(old);
+}
+
+struct mboxent *
+mboxes_find(struct mboxes *t, const char *dir)
+{
+	pthread_mutex_lock(&t->lock);
+	struct mboxent *e = find_locked(t, dir);
+	pthread_mutex_unlock(&t->lock);
+	return e;
+}
+
+struct mboxent *
+mboxes_get(struct mboxes *t, const char *dir)
+{
+	pthread_mutex_lock(&t->lock);
+	struct mboxent *e = find_locked(t, dir);
+	if (e == NULL) {
+		e = calloc(1, sizeof(*e));
+		if (e != NULL && (e->dir = strdup(dir)) == NULL) {
+			free(e);
+			e = NULL;
+		}
+		if (e != NULL) {
+			if (t->n >= t->size)
+				grow_locked(t);
+			pthread_mutex_init(&e->lock, NULL);
+			struct mboxent **head =
+				&t->by_dir[hash_of(dir) & (t->size - 1)];
+			e->next = *head;
+			*head = e;
+			t->n++;
+		}
+	}
+	pthread_mutex_unlock(&t->lock);
+	return e;
+}
+
+void
+mboxes_identify(struct mboxes *t, struct mboxent *e)
+{
+	uint64_t h = e->known && e->state.uniqueid[0] != '\0'
+			     ? hash_of(e->state.uniqueid) | 1
+			     : 0;
+
+	pthread_mutex_lock(&t->lock);
+	if (h != e->id_hash) {
+		if (e->id_hash != 0)
+			unlink_id(t, e);
+		e->id_hash = h;
+		if (h != 0)
+			link_id(t, e);
+	}
+	pthread_mutex_unlock(&t->lock);
+}
+
+/* The state of another entry is read without its lock: the id of a known mailbox changes only
+ * when it is reconstructed, and a stale answer costs a body sent twice. */
+struct mboxent *
+mboxes_twin(struct mboxes *t, const char *uniqueid, const char *not_dir)
+{
+	uint64_t h = hash_of(uniqueid) | 1;
+
+	pthread_mutex_lock(&t->lock);
+	struct mboxent *e = t->by_id[h & (t->size - 1)];
+	while (e != NULL &&
+		(e->id_hash != h || (not_dir != NULL && strcmp(e->dir, not_dir) == 0)))
+		e = e->id_next;
+	pthread_mutex_unlock(&t->lock);
+	return e;
+}
+
+struct mboxent *
+mboxes_by_id(struct mboxes *t, const char *uniqueid)
+{
+	return mboxes_twin(t, uniqueid, NULL);
+}
+
+struct mboxent **
+mboxes_list(struct mboxes *t, size_t *n_out)
+{
+	size_t n = 0;
+
+	pthread_mutex_lock(&t->lock);
+	struct mboxent **list = calloc(t->n + 1, sizeof(*list));
+	for (size_t i = 0; list != NULL && i < t->size; i++)
+		for (struct mboxent *e = t->by_dir[i]; e != NULL; e = e->next)
+			list[n++] = e;
+	pthread_mutex_unlock(&t->lock);
+	*n_out = n;
+	return list;
+}
+
+uint64_t
+mboxes_count(struct mboxes *t)
+{
+	size_t n;
+	uint64_t known = 0;
+	struct mboxent **list = mboxes_list(t, &n);
+
+	for (size_t i = 0; list != NULL && i < n; i++)
+		known += list[i]->known && !mboxes_is_path(list[i]->dir);
+	free(list);
+	return known;
+}
+
+struct sum
+mboxes_total(struct mboxes *t)
+{
+	struct sum total = { 0, 0 };
+	struct buf key = BUF_INIT;
+	size_t n;
+	struct mboxent **list = mboxes_list(t, &n);
+
+	for (size_t i = 0; list != NULL && i < n; i++) {
+		struct mboxent *e = list[i];
+		pthread_mutex_lock(&e->lock);
+		if (e->known && !e->aside) {
+			buf_clear(&key);
+			buf_put(&key, e->dir, strlen(e->dir) + 1);
+			uint8_t *at = buf_room(&key, SUM_LEN);
+			if (at != NULL) {
+				sum_put(mbox_sum_total(&e->state.sum), at);
+				key.len += SUM_LEN;
+			}
+			sum_add(&total, sum_of_names(key.data, key.len));
+		}
+		pthread_mutex_unlock(&e->lock);
+	}
+	free(list);
+	buf_fini(&key);
+	return total;
+}

@@ -1,0 +1,236 @@
+/*
+ * node.h - this side as a whole: its parts, its peers, and what its duties share. Internal to
+ * sync/.
+ *
+ * Threads  unless said otherwise a field belongs to the peer thread (the loop's). Capture's
+ *          threads touch only the mailbox table, the out queue, refs, kept and the atomics.
+ */
+#ifndef SYNC_NODE_H
+#define SYNC_NODE_H
+
+#include "meta/base/buf.h"
+#include "meta/mbox.h"
+#include "sync/epoch.h"
+#include "sync/hub.h"
+#include "sync/inbox.h"
+#include "sync/journal.h"
+#include "sync/kept.h"
+#include "sync/loop.h"
+#include "sync/mboxes.h"
+#include "sync/notes.h"
+#include "sync/outq.h"
+#include "sync/refs.h"
+#include "sync/session.h"
+#include "sync/store.h"
+#include "sync/sync.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct replay;
+struct spool;
+
+/* A mailbox that a peer wants to be brought to our state, with what it has of it. */
+struct repair {
+	struct repair *next;
+	char *dir;
+	char uniqueid[64];
+	bool present; /* at the peer */
+	struct mbox_digest *digests;
+	size_t n, cap;
+	uint32_t from_uid; /* where the next piece begins */
+};
+
+/* A body on its way out. */
+struct outbody {
+	uint8_t guid[SHA1_LEN];
+	uint8_t *bytes; /* all of it, if it is small; else fd */
+	int fd;
+	uint64_t total, at;
+	bool on;
+};
+
+/* A body that a peer asked for. */
+struct wanted {
+	struct wanted *next;
+	uint8_t guid[SHA1_LEN];
+	uint64_t size;
+	uint32_t uid;
+	char *dir;
+};
+
+struct peer {
+	struct node *node;
+	unsigned i;
+	const struct sync_peer_conf *conf;
+	struct session *session; /* NULL unless up */
+	bool greeted; /* it said hello since our start */
+	char error[300];
+	/* sending: we are active */
+	bool sending; /* START was sent */
+	uint64_t run; /* of the START */
+	uint64_t next; /* seq to read next from the journal */
+	uint64_t sent; /* last seq sent */
+	uint64_t visible; /* applied there: replayed, verified, to be seen */
+	struct journal_peer cursor; /* its applied: also synced there */
+	bool cursor_dirty;
+	struct buf row; /* the batch that is being sent, its bodies first */
+	struct pos row_pos;
+	uint64_t row_next;
+	bool row_held;
+	struct batch batch; /* decoded from row */
+	size_t body_next; /* its next change to look at */
+	struct outbody body;
+	struct wanted *wanted, **wanted_end;
+	/* comparing */
+	struct mboxent **sums; /* still to be listed */
+	size_t n_sums, sums_at;
+	bool sums_sent, diff_done;
+	struct repair *repairs, **repairs_end; /* complete ones */
+	struct repair *filling; /* its RECORDS are coming */
+	bool comparing;
+	uint64_t repaired, to_repair, repaired_messages, repaired_bytes,
+		repair_began_ms;
+	/* proving */
+	uint64_t prove_id, proved_id, prove_seq;
+	bool proved_ok;
+	char proved_text[300];
+	/* receiving: it is active */
+	bool feeding; /* it sent START */
+	struct pos fed; /* epoch and run of its batches */
+	bool rebase; /* once the inbox is empty, received becomes fed */
+	struct wire_ack acked;
+	uint32_t round; /* of the comparison */
+};
+
+struct node {
+	struct sync_conf conf;
+	struct spool *spool;
+	struct sync_hooks hooks;
+	enum sync_role role;
+	struct mboxes *mboxes;
+	struct outq *outq;
+	struct outq_item *stuck; /* taken from it and not yet journaled */
+	struct refs *refs;
+	struct kept *kept;
+	struct notes *notes;
+	struct store *store;
+	struct journal *journal;
+	struct inbox *inbox;
+	struct epoch epoch;
+	struct buf line; /* epoch.line encoded, for HELLO */
+	struct link_tls *tls;
+	struct loop *loop;
+	struct hub *hub;
+	struct loop_hook hook;
+	struct loop_call wake;
+	struct loop_timer tick;
+	bool repairing; /* some entry is */
+	struct replay *replay;
+	pthread_t thread;
+	bool thread_runs, clean_start;
+	struct peer peers[SYNC_PEERS_MAX];
+	unsigned n_peers;
+	_Atomic uint64_t journal_last; /* last seq in the journal */
+	_Atomic uint64_t
+		confirmed; /* smallest applied seq of the peers that hold something */
+	_Atomic bool stopping;
+	/* what arrived in this turn and goes to the inbox at its end */
+	struct inbox_item *arrived;
+	struct buf *arrived_bytes;
+	size_t n_arrived, cap_arrived;
+	/* bodies being received, by peer one at a time */
+	struct spool_stage *stage;
+	uint8_t stage_guid[SHA1_LEN];
+	uint64_t stage_at, stage_total;
+	bool stage_skip;
+	/* waiters of sync_wait, and facts for other threads */
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	struct sync_facts facts; /* under lock */
+	bool greeted_all; /* under lock */
+	uint64_t prove_ids; /* under lock: last asked for */
+	uint64_t batches_sent, bodies_sent, body_bytes_sent;
+	uint64_t next_look_ms;
+};
+
+struct sync {
+	struct node node;
+};
+
+/* commit.c: any thread. A batch that was built goes to the out queue under its entry's lock. */
+int node_enqueue(struct node *n, struct mboxent *e, struct batch *b, sync_done_fn *done,
+	void *done_arg);
+/* Where the body of (dir, uid) may already be known to the peers; an mbox_ref_fn. */
+bool
+node_ref(void *arg, const char *dir, uint32_t uid, char *ref_dir, uint32_t *ref_uid);
+/* Sets a mailbox aside on the active side: logs, and tells the peer thread. Entry lock held. */
+void node_set_aside(
+	struct node *n, struct mboxent *e, const struct mbox_fault *fault, int code);
+/* A lone path's entry and batch as it is on disk now. */
+void
+node_path_now(struct node *n, const char *path, sync_done_fn *done, void *done_arg);
+
+/* States of everything in and below a folder follow its new name; journal: queue that for the
+ * store, else they are only marked dirty. */
+void node_move_entries(struct node *n, const char *from, const char *to, bool journal);
+
+/* gap.c: before the threads run. */
+int gap_adopt(struct node *n); /* the very first start on an existing spool */
+int gap_load(struct node *n); /* states from the store into the table */
+int gap_close(struct node *n,
+	bool takeover); /* an unclean start of an active: what the journal missed */
+
+/* duty/hello.c */
+void duty_hello_ops(struct session_ops *ops);
+struct peer *duty_peer(struct node *n, struct session *s);
+
+/* duty/send.c */
+void send_start(struct peer *p); /* judge where it stands, START, then pump */
+void send_stop(struct peer *p);
+void send_pump(struct peer *p); /* as much as the session takes */
+int send_on_ack(void *node, struct session *s, const void *msg);
+int send_on_need(void *node, struct session *s, const void *msg);
+/* The out queue into the journal; then pumps every peer. */
+void send_journal(struct node *n);
+void send_tick(struct node *n);
+
+/* duty/recv.c */
+int recv_on_start(void *node, struct session *s, const void *msg);
+int recv_on_batch(void *node, struct session *s, const void *msg);
+int recv_on_body(void *node, struct session *s, const void *msg);
+int recv_on_gone(void *node, struct session *s, const void *msg);
+void recv_stop(struct peer *p);
+/* End of a turn: what arrived goes to the inbox, then to replay; ACK if anything changed. */
+void recv_flush(struct node *n);
+void recv_need(struct node *n, const struct mbox_need *need, const char *dir);
+
+/* duty/compare.c */
+void compare_start(struct peer *p);
+void compare_stop(struct peer *p);
+/* Lists sums, builds repairs, as far as the session takes them. */
+void compare_pump(struct peer *p);
+/* One mailbox, because something may differ: tells the peer our sum. */
+void compare_one(struct node *n, const char *dir);
+int compare_on_sums(void *node, struct session *s, const void *msg);
+int compare_on_diff(void *node, struct session *s, const void *msg);
+int compare_on_list(void *node, struct session *s, const void *msg);
+int compare_on_records(void *node, struct session *s, const void *msg);
+int compare_on_quarantine(void *node, struct session *s, const void *msg);
+/* A standby's mailbox does not match: asks the active side for it. */
+void compare_ask(struct node *n, const char *dir);
+/* After a start or a new session: asks again for what was not finished. */
+void compare_resume(struct node *n, struct peer *p);
+void compare_repaired(struct node *n, const char *dir);
+
+/* duty/prove.c */
+void prove_tick(struct node *n);
+int prove_on_verify(void *node, struct session *s, const void *msg);
+int prove_on_verified(void *node, struct session *s, const void *msg);
+
+/* sync.c */
+void node_publish(struct node *n); /* facts for status, and waiters look again */
+void node_note_error(struct peer *p, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+#endif

@@ -1,0 +1,793 @@
+/*
+ * A row is read from the inbox into a struct job and stays one until it is settled:
+ *
+ *   QUEUED   another job of its mailbox is before it
+ *   BARRED   it removes, renames or is a path: waits until all before it are settled. Also one
+ *            whose referenced body may still come from a row before it
+ *   RUNNING  with a worker
+ *   NEEDS    waits for a body from the peer
+ *   STALLED  the disk is full, or the like: tried again every second
+ *
+ * At most JOBS_MAX rows or JOBS_BYTES are in memory; the inbox has the rest. "Settled" is the
+ * inbox's notion: DONE, APPLIED or HELD.
+ */
+#include "sync/replay.h"
+#include "meta/base/clock.h"
+#include "meta/base/err.h"
+#include "meta/base/fault.h"
+#include "meta/base/log.h"
+#include "meta/spool.h"
+#include "sync/node.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+	JOBS_MAX = 4096,
+	JOBS_BYTES = 64 << 20,
+	LANES = 4096,
+	RECORD_MS = 300,
+	STALL_MS = 1000
+};
+
+enum job_state { JOB_QUEUED, JOB_BARRED, JOB_RUNNING, JOB_NEEDS, JOB_STALLED };
+
+struct job {
+	struct job *next; /* all jobs in order */
+	struct job *lane_next;
+	struct job *run_next; /* a worker's queue, or the list of ended ones */
+	struct pos pos;
+	char *dir;
+	struct buf bytes;
+	enum job_state state;
+	bool barrier, redo, asked;
+	/* outcome */
+	int rc;
+	struct mbox_need need;
+	struct mbox_fault fault;
+	unsigned needs; /* how often it asked */
+};
+
+/* Jobs of mailboxes that hash alike run one after the other: a shared lane costs parallelism,
+ * never order. */
+struct lane {
+	struct job *first, **end;
+};
+
+struct worker {
+	struct replay *r;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	struct job *first, **end;
+	bool stop;
+};
+
+struct replay {
+	struct node *n;
+	struct job *first, **end; /* in order of pos */
+	size_t n_jobs, bytes;
+	struct pos loaded; /* rows up to here are jobs or settled */
+	bool more, loading;
+	struct lane lanes[LANES];
+	struct worker workers[16];
+	unsigned n_workers;
+	bool redo;
+	struct pos redo_upto;
+	/* ended jobs, from the workers */
+	pthread_mutex_t ended_lock;
+	struct job *ended;
+	struct loop_call ended_call;
+	uint64_t applied, next_record_ms, next_stall_ms;
+	bool unrecorded;
+	char stalled[200];
+	/* recording runs on a thread of its own: a sync of the spool takes its time */
+	pthread_t recorder;
+	bool recording;
+	_Atomic bool synced;
+	int sync_rc;
+	uint64_t mark;
+};
+
+/* ---- what replay needs of its surroundings (mbox_env) ---- */
+
+static int
+take_body(void *arg, const uint8_t guid[SHA1_LEN], const char *dir, const char *name)
+{
+	struct node *n = arg;
+
+	return spool_stage_take(n->spool, guid, dir, name);
+}
+
+/* While any mailbox is set aside its held rows may name the body. */
+static bool
+keep_body(void *arg, const uint8_t guid[SHA1_LEN])
+{
+	struct node *n = arg;
+
+	(void)guid;
+	pthread_mutex_lock(&n->lock);
+	bool keep = n->facts.n_quarantined > 0;
+	pthread_mutex_unlock(&n->lock);
+	return keep;
+}
+
+static bool
+begin_in_place(void *arg, const char *dir, const char *name)
+{
+	struct node *n = arg;
+
+	return n->hooks.begin_in_place == NULL ||
+	       n->hooks.begin_in_place(n->hooks.arg, dir, name);
+}
+
+static void
+end_in_place(void *arg, const char *dir, const char *name)
+{
+	struct node *n = arg;
+
+	if (n->hooks.end_in_place != NULL)
+		n->hooks.end_in_place(n->hooks.arg, dir, name);
+}
+
+static void
+changed(void *arg, const char *dir, const char *name)
+{
+	struct node *n = arg;
+
+	if (n->hooks.changed != NULL)
+		n->hooks.changed(n->hooks.arg, dir, name);
+}
+
+/* ---- one job, on a worker ---- */
+
+static struct sum
+digest_of(const struct job *j)
+{
+	return sum_of_names(j->bytes.data, j->bytes.len);
+}
+
+static void
+apply_path(struct node *n, struct job *j, const struct batch *b,
+	const struct mbox_env *env)
+{
+	char key[BATCH_MAX_PATH + 2];
+
+	j->rc = mbox_apply_path(n->spool, b, env, &j->need, &j->fault);
+	for (size_t i = 0; j->rc == 0 && i < b->n; i++) {
+		const struct change *c = &b->changes[i];
+		if (c->u.path.path == NULL)
+			continue;
+		snprintf(key, sizeof(key), "=%s", c->u.path.path);
+		struct mboxent *e = mboxes_get(n->mboxes, key);
+		if (e == NULL)
+			continue;
+		pthread_mutex_lock(&e->lock);
+		e->known = c->kind != CHANGE_DELETE && c->kind != CHANGE_MOVE;
+		memset(&e->state, 0, sizeof(e->state));
+		if (e->known)
+			e->state.sum.records = digest_of(j);
+		e->dirty = true;
+		pthread_mutex_unlock(&e->lock);
+		if (c->kind == CHANGE_MOVE && c->u.path.target != NULL)
+			node_move_entries(n, c->u.path.path, c->u.path.target, false);
+	}
+}
+
+static void
+apply_mbox(struct node *n, struct job *j, const struct batch *b,
+	const struct mbox_env *env)
+{
+	struct mboxent *e = mboxes_get(n->mboxes, j->dir);
+
+	if (e == NULL) {
+		j->rc = ERR_NOMEM;
+		return;
+	}
+	pthread_mutex_lock(&e->lock);
+	enum mbox_apply_mode mode = j->redo || e->redo ? MBOX_REDO : MBOX_CHECK;
+	FAULT("replay.before-apply");
+	j->rc = mbox_apply(n->spool, b, mode, env, &e->state, &j->need, &j->fault);
+	FAULT("replay.after-apply");
+	if (j->rc == 0) {
+		e->known = (b->flags & BATCH_REMOVE) == 0;
+		e->redo = false;
+		e->dirty = true;
+		e->repairs = 0;
+		mboxes_identify(n->mboxes, e);
+	}
+	pthread_mutex_unlock(&e->lock);
+}
+
+static void
+run_job(struct replay *r, struct job *j)
+{
+	struct node *n = r->n;
+	const struct mbox_env env = { n, take_body, keep_body, begin_in_place,
+		end_in_place, changed };
+	struct batch b;
+
+	memset(&j->fault, 0, sizeof(j->fault));
+	memset(&j->need, 0, sizeof(j->need));
+	if ((j->rc = batch_decode(j->bytes.data, j->bytes.len, &b)) != 0) {
+		snprintf(j->fault.check, sizeof(j->fault.check), "batch");
+		snprintf(j->fault.text, sizeof(j->fault.text),
+			"a stored batch is damaged: %s", err_text(j->rc));
+		return;
+	}
+	if (b.dir == NULL || b.dir[0] == '\0')
+		apply_path(n, j, &b, &env);
+	else
+		apply_mbox(n, j, &b, &env);
+	batch_fini(&b);
+}
+
+static void *
+worker_main(void *arg)
+{
+	struct worker *w = arg;
+	struct replay *r = w->r;
+
+	pthread_mutex_lock(&w->lock);
+	for (;;) {
+		while (w->first == NULL && !w->stop)
+			pthread_cond_wait(&w->cond, &w->lock);
+		if (w->stop)
+			break;
+		struct job *j = w->first;
+		w->first = j->run_next;
+		if (w->first == NULL)
+			w->end = &w->first;
+		pthread_mutex_unlock(&w->lock);
+		run_job(r, j);
+		pthread_mutex_lock(&r->ended_lock);
+		j->run_next = r->ended;
+		r->ended = j;
+		pthread_mutex_unlock(&r->ended_lock);
+		loop_raise(r->n->loop, &r->ended_call);
+		pthread_mutex_lock(&w->lock);
+	}
+	pthread_mutex_unlock(&w->lock);
+	return NULL;
+}
+
+/* ---- the order of things, on the peer thread ---- */
+
+static unsigned
+lane_of(const char *dir)
+{
+	uint32_t h = 2166136261u;
+
+	for (; *dir != '\0'; dir++)
+		h = (h ^ (uint8_t)*dir) * 16777619u;
+	return h % LANES;
+}
+
+static void
+run(struct replay *r, struct job *j)
+{
+	struct worker *w = &r->workers[lane_of(j->dir) % r->n_workers];
+
+	j->state = JOB_RUNNING;
+	j->run_next = NULL;
+	pthread_mutex_lock(&w->lock);
+	*w->end = j;
+	w->end = &j->run_next;
+	pthread_cond_signal(&w->cond);
+	pthread_mutex_unlock(&w->lock);
+}
+
+static void
+start(struct replay *r, struct job *j)
+{
+	if (j->barrier && !inbox_settled_before(r->n->inbox, j->pos))
+		j->state = JOB_BARRED;
+	else
+		run(r, j);
+}
+
+/* Barred jobs whose turn has come. The first job is always free to go. */
+static void
+lift(struct replay *r)
+{
+	for (struct job *j = r->first; j != NULL; j = j->next) {
+		if (j->state != JOB_BARRED)
+			continue;
+		if (!inbox_settled_before(r->n->inbox, j->pos))
+			break;
+		run(r, j);
+	}
+}
+
+static int
+load_row(void *arg, const struct inbox_item *item, enum inbox_state state)
+{
+	struct replay *r = arg;
+	struct job *j = calloc(1, sizeof(*j));
+	struct batch b;
+
+	(void)state;
+	if (j == NULL || (j->dir = strdup(item->dir)) == NULL) {
+		free(j);
+		return ERR_NOMEM;
+	}
+	buf_put(&j->bytes, item->bytes, item->n);
+	if (buf_ok(&j->bytes) != 0) {
+		free(j->dir);
+		free(j);
+		return ERR_NOMEM;
+	}
+	j->pos = item->pos;
+	j->redo = r->redo && pos_cmp(j->pos, r->redo_upto) <= 0;
+	j->barrier = item->dir[0] == '\0';
+	if (batch_decode(item->bytes, item->n, &b) == 0) {
+		j->barrier |= batch_removes(&b) || b.from_dir != NULL;
+		batch_fini(&b);
+	}
+	*r->end = j;
+	r->end = &j->next;
+	r->n_jobs++;
+	r->bytes += item->n;
+	r->loaded = item->pos;
+	return 0;
+}
+
+static void
+load(struct replay *r)
+{
+	struct job **at = r->end;
+
+	if (!r->more || r->n_jobs >= JOBS_MAX || r->bytes >= JOBS_BYTES)
+		return;
+	struct pos before = r->loaded;
+	int rc = inbox_walk_pending(r->n->inbox, r->loaded, 4 << 20, load_row, r);
+	if (rc != 0)
+		log_err("the inbox cannot be read: %s", err_text(rc));
+	if (rc != 0 || pos_cmp(before, r->loaded) == 0)
+		r->more = false;
+	for (struct job *j = *at; j != NULL; j = j->next) {
+		struct lane *l = &r->lanes[lane_of(j->dir)];
+		bool head = l->first == NULL;
+		if (head)
+			l->end = &l->first;
+		*l->end = j;
+		l->end = &j->lane_next;
+		j->state = JOB_QUEUED;
+		if (head)
+			start(r, j);
+	}
+}
+
+static void
+job_free(struct job *j)
+{
+	buf_fini(&j->bytes);
+	free(j->dir);
+	free(j);
+}
+
+/* Takes a settled job out; the next of its lane may go. */
+static void
+retire(struct replay *r, struct job *j)
+{
+	struct lane *l = &r->lanes[lane_of(j->dir)];
+	struct job **at = &r->first;
+
+	l->first = j->lane_next;
+	while (*at != j)
+		at = &(*at)->next;
+	*at = j->next;
+	if (r->end == &j->next)
+		r->end = at;
+	r->n_jobs--;
+	r->bytes -= j->bytes.len;
+	job_free(j);
+	if (l->first != NULL)
+		start(r, l->first);
+}
+
+static void
+stall(struct replay *r, struct job *j)
+{
+	char text[sizeof(r->stalled) + 200];
+
+	snprintf(text, sizeof(text), "%s%s%s; nothing is lost, it goes on by itself",
+		j->rc == ERR_FULL ? "the disk of this spool is full" : err_text(j->rc),
+		j->fault.text[0] ? ": " : "", j->fault.text);
+	text[sizeof(r->stalled) - 1] = '\0';
+	if (strcmp(text, r->stalled) != 0)
+		log_err("replay waits: dir=%s: %s", j->dir, text);
+	memcpy(r->stalled, text, sizeof(r->stalled));
+	j->state = JOB_STALLED;
+	r->next_stall_ms = clock_ms() + STALL_MS;
+}
+
+static void
+settle(struct replay *r, struct job *j)
+{
+	int rc = inbox_done(r->n->inbox, j->pos);
+
+	if (rc != 0 && rc != ERR_NOTFOUND)
+		log_err("the inbox cannot be updated: %s", err_text(rc));
+	r->unrecorded = true;
+	r->applied++;
+	retire(r, j);
+}
+
+static void
+set_aside(struct replay *r, struct job *j)
+{
+	struct node *n = r->n;
+	struct mboxent *e = mboxes_get(n->mboxes, j->dir);
+	struct inbox_quarantine q = { j->dir, j->fault.uid,
+		j->fault.check[0] ? j->fault.check : "replay",
+		j->fault.text[0] ? j->fault.text : err_text(j->rc), 0, j->pos };
+
+	log_err("mailbox set aside: dir=%s uid=%" PRIu32 " check=%s: %s", q.dir, q.uid,
+		q.check, q.text);
+	if (e != NULL) {
+		pthread_mutex_lock(&e->lock);
+		e->aside = true;
+		e->redo = true;
+		pthread_mutex_unlock(&e->lock);
+	}
+	if (inbox_quarantine_put(n->inbox, &q) != 0) {
+		stall(r, j);
+		return;
+	}
+	struct wire_quarantine m = { j->dir, q.uid, q.check, q.text };
+	for (unsigned i = 0; i < n->n_peers; i++)
+		if (n->peers[i].session != NULL && n->peers[i].feeding)
+			session_send(n->peers[i].session, WIRE_QUARANTINE, &m);
+	/* Its other rows are HELD now: their jobs go without a trace. */
+	struct lane *l = &r->lanes[lane_of(j->dir)];
+	char *dir = strdup(j->dir);
+	retire(r, j);
+	for (struct job *k = l->first, *next; dir != NULL && k != NULL; k = next) {
+		next = k->lane_next;
+		if (strcmp(k->dir, dir) == 0 && k->state != JOB_RUNNING &&
+			k == l->first)
+			retire(r, k);
+	}
+	free(dir);
+}
+
+/* A mailbox that does not match is compared; rows until then cannot help and are skipped, for
+ * the repair states what they say. */
+static void
+ask_repair(struct replay *r, struct job *j)
+{
+	struct node *n = r->n;
+	struct mboxent *e = mboxes_get(n->mboxes, j->dir);
+	bool first = false, hopeless = false;
+
+	if (e != NULL) {
+		pthread_mutex_lock(&e->lock);
+		first = !e->repairing;
+		e->repairing = true;
+		e->redo |= j->rc == ERR_SUM;
+		hopeless = first && ++e->repairs > 3;
+		pthread_mutex_unlock(&e->lock);
+	}
+	if (hopeless || e == NULL) {
+		set_aside(r, j);
+		return;
+	}
+	if (first) {
+		log_warn("mailbox differs, asking for it: dir=%s seq=%" PRIu64 ": %s",
+			j->dir, j->pos.seq, err_text(j->rc));
+		compare_ask(n, j->dir);
+	}
+	settle(r, j);
+}
+
+static void
+need(struct replay *r, struct job *j)
+{
+	if (!inbox_settled_before(r->n->inbox, j->pos)) {
+		/* The body may come with a row before this one. */
+		j->state = JOB_BARRED;
+		j->barrier = true;
+		return;
+	}
+	if (++j->needs > 100000) {
+		j->rc = ERR_BODY;
+		set_aside(r, j);
+		return;
+	}
+	j->state = JOB_NEEDS;
+	j->asked = true;
+	recv_need(r->n, &j->need, j->dir);
+}
+
+static void
+ended(struct replay *r, struct job *j)
+{
+	switch (j->rc) {
+	case 0: {
+		struct batch b;
+		if (j->dir[0] != '\0' &&
+			batch_peek(j->bytes.data, j->bytes.len, &b) == 0) {
+			if ((b.flags & BATCH_DERIVED) != 0 &&
+				(b.flags & BATCH_PARTIAL) == 0)
+				compare_repaired(r->n, j->dir);
+			batch_fini(&b);
+		}
+		r->stalled[0] = '\0';
+		settle(r, j);
+		return;
+	}
+	case ERR_NEED:
+		need(r, j);
+		return;
+	default:
+		break;
+	}
+	switch (err_consequence(j->rc)) {
+	case ERR_DO_RETRY:
+		stall(r, j);
+		break;
+	case ERR_DO_REPAIR:
+		ask_repair(r, j);
+		break;
+	default:
+		set_aside(r, j);
+		break;
+	}
+}
+
+static void
+on_ended(void *arg)
+{
+	struct replay *r = arg;
+	struct job *list, *order = NULL;
+
+	pthread_mutex_lock(&r->ended_lock);
+	list = r->ended;
+	r->ended = NULL;
+	pthread_mutex_unlock(&r->ended_lock);
+	while (list != NULL) {
+		struct job *next = list->run_next;
+		list->run_next = order;
+		order = list;
+		list = next;
+	}
+	while (order != NULL) {
+		struct job *next = order->run_next;
+		ended(r, order);
+		order = next;
+	}
+	lift(r);
+	load(r);
+}
+
+/* ---- recording ---- */
+
+static void *
+recorder_main(void *arg)
+{
+	struct replay *r = arg;
+
+	r->sync_rc = spool_sync(r->n->spool);
+	r->synced = true;
+	loop_raise(r->n->loop, &r->ended_call);
+	return NULL;
+}
+
+/* Mailbox states of this moment; those of later batches may be among them, which a redo after a
+ * crash does not mind: it recomputes. */
+static int
+store_states(struct replay *r)
+{
+	struct node *n = r->n;
+	struct buf bytes = BUF_INIT;
+	size_t count;
+	struct mboxent **list = mboxes_list(n->mboxes, &count);
+	int rc = list == NULL ? ERR_NOMEM : journal_begin(n->journal);
+
+	for (size_t i = 0; rc == 0 && i < count; i++) {
+		struct mboxent *e = list[i];
+		pthread_mutex_lock(&e->lock);
+		bool dirty = e->dirty, known = e->known;
+		e->dirty = false;
+		buf_clear(&bytes);
+		if (dirty && known)
+			rc = mbox_state_encode(&e->state, &bytes);
+		struct store_mbox m = { e->dir, e->state.uniqueid, 0, bytes.data,
+			bytes.len };
+		if (rc == 0 && dirty && known)
+			rc = store_mbox_put(n->store, &m);
+		else if (rc == 0 && dirty &&
+			 (rc = store_mbox_drop(n->store, e->dir, 0)) == ERR_NOTFOUND)
+			rc = 0;
+		pthread_mutex_unlock(&e->lock);
+	}
+	if (rc == 0)
+		rc = journal_commit(n->journal);
+	else if (list != NULL)
+		journal_rollback(n->journal);
+	free(list);
+	buf_fini(&bytes);
+	return rc;
+}
+
+static void
+finish_record(struct replay *r)
+{
+	int rc;
+
+	pthread_join(r->recorder, NULL);
+	r->recording = false;
+	r->synced = false;
+	rc = r->sync_rc;
+	if (rc == 0)
+		rc = store_states(r);
+	if (rc == 0)
+		rc = inbox_record(r->n->inbox, r->mark);
+	if (rc != 0) {
+		r->unrecorded = true;
+		log_warn("applied batches cannot be recorded yet: %s", err_text(rc));
+	}
+}
+
+static void
+record(struct replay *r)
+{
+	if (r->recording || !r->unrecorded)
+		return;
+	r->mark = inbox_mark(r->n->inbox);
+	r->unrecorded = false;
+	r->synced = false;
+	if (pthread_create(&r->recorder, NULL, recorder_main, r) == 0)
+		r->recording = true;
+	else
+		r->unrecorded = true;
+}
+
+void
+replay_tick(struct replay *r)
+{
+	uint64_t now = clock_ms();
+
+	if (r == NULL)
+		return;
+	if (r->recording && r->synced)
+		finish_record(r);
+	if (now >= r->next_record_ms) {
+		r->next_record_ms = now + RECORD_MS;
+		record(r);
+	}
+	if (now >= r->next_stall_ms)
+		for (struct job *j = r->first; j != NULL; j = j->next)
+			if (j->state == JOB_STALLED)
+				run(r, j);
+	load(r);
+}
+
+/* ---- from outside ---- */
+
+int
+replay_open(struct node *n, unsigned workers, bool redo, struct replay **out)
+{
+	struct replay *r = calloc(1, sizeof(*r));
+	struct inbox_facts f;
+	int rc;
+
+	if (r == NULL)
+		return ERR_NOMEM;
+	r->n = n;
+	r->end = &r->first;
+	r->redo = redo;
+	inbox_facts(n->inbox, &f);
+	r->redo_upto = f.received;
+	r->ended_call = (struct loop_call){ .fn = on_ended, .arg = r };
+	pthread_mutex_init(&r->ended_lock, NULL);
+	for (unsigned i = 0; i < workers && i < 16; i++) {
+		struct worker *w = &r->workers[i];
+		w->r = r;
+		w->end = &w->first;
+		pthread_mutex_init(&w->lock, NULL);
+		pthread_cond_init(&w->cond, NULL);
+		if ((rc = pthread_create(&w->thread, NULL, worker_main, w)) != 0) {
+			log_err("cannot start a replay thread: %s", strerror(rc));
+			replay_close(r);
+			return ERR_NOMEM;
+		}
+		r->n_workers++;
+	}
+	r->more = true;
+	load(r);
+	*out = r;
+	return 0;
+}
+
+void
+replay_close(struct replay *r)
+{
+	if (r == NULL)
+		return;
+	for (unsigned i = 0; i < r->n_workers; i++) {
+		struct worker *w = &r->workers[i];
+		pthread_mutex_lock(&w->lock);
+		w->stop = true;
+		pthread_cond_signal(&w->cond);
+		pthread_mutex_unlock(&w->lock);
+	}
+	for (unsigned i = 0; i < r->n_workers; i++)
+		pthread_join(r->workers[i].thread, NULL);
+	if (r->recording)
+		finish_record(r);
+	for (struct job *j = r->ended; j != NULL; j = j->run_next)
+		if (j->rc == 0 && inbox_done(r->n->inbox, j->pos) == 0)
+			r->unrecorded = true;
+	loop_call_cancel(r->n->loop, &r->ended_call);
+	if (r->unrecorded) {
+		r->mark = inbox_mark(r->n->inbox);
+		if (spool_sync(r->n->spool) == 0 && store_states(r) == 0)
+			inbox_record(r->n->inbox, r->mark);
+	}
+	for (struct job *j = r->first, *next; j != NULL; j = next) {
+		next = j->next;
+		job_free(j);
+	}
+	pthread_mutex_destroy(&r->ended_lock);
+	free(r);
+}
+
+void
+replay_more(struct replay *r)
+{
+	if (r == NULL)
+		return;
+	r->more = true;
+	load(r);
+}
+
+void
+replay_body(struct replay *r, const uint8_t guid[SHA1_LEN], bool came)
+{
+	if (r == NULL)
+		return;
+	for (struct job *j = r->first, *next; j != NULL; j = next) {
+		next = j->next;
+		if (j->state != JOB_NEEDS || memcmp(j->need.guid, guid, SHA1_LEN) != 0)
+			continue;
+		if (came) {
+			run(r, j);
+		} else {
+			/* The sender has it no more: what the mailbox is now, it will state. */
+			j->rc = ERR_DIVERGED;
+			ask_repair(r, j);
+			break;
+		}
+	}
+}
+
+void
+replay_ask_again(struct replay *r)
+{
+	if (r == NULL)
+		return;
+	for (struct job *j = r->first; j != NULL; j = j->next)
+		if (j->state == JOB_NEEDS)
+			recv_need(r->n, &j->need, j->dir);
+}
+
+bool
+replay_idle(const struct replay *r)
+{
+	return r == NULL || (r->first == NULL && !r->more);
+}
+
+void
+replay_facts(const struct replay *r, struct replay_facts *out)
+{
+	*out = (struct replay_facts){ 0, 0, "" };
+	if (r == NULL)
+		return;
+	out->waiting = r->n_jobs;
+	out->applied = r->applied;
+	out->stalled = r->stalled;
+}

@@ -1,0 +1,45 @@
+/*
+ * replay.h - the only way a peer's batch reaches this spool.
+ *
+ * Rows of the inbox are applied by workers: in order within a mailbox, mailboxes in parallel. A
+ * row that removes something (design 7), renames, or is about a path waits until every row
+ * before it is settled. What cannot be applied is repaired, set aside or tried again, as the
+ * error's consequence says.
+ *
+ * Threads  the peer thread; workers are inside. replay_close joins them.
+ */
+#ifndef SYNC_REPLAY_H
+#define SYNC_REPLAY_H
+
+#include "meta/base/hash.h"
+#include "sync/pos.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct node;
+struct replay;
+
+/* redo: rows found in the inbox now are from before a crash. */
+int replay_open(struct node *n, unsigned workers, bool redo, struct replay **out);
+/* Lets running jobs end; the rest stays in the inbox. Syncs and records what was done. */
+void replay_close(struct replay *r);
+
+/* New rows are in the inbox. */
+void replay_more(struct replay *r);
+/* A body has been staged (or will not come: then its mailbox is set aside). */
+void replay_body(struct replay *r, const uint8_t guid[SHA1_LEN], bool came);
+/* Bodies asked for and not yet there are asked for again: the session is a new one. */
+void replay_ask_again(struct replay *r);
+/* Due work: what was stalled, and recording what is applied after a sync of the spool. */
+void replay_tick(struct replay *r);
+/* Nothing waits or runs. */
+bool replay_idle(const struct replay *r);
+
+struct replay_facts {
+	uint64_t waiting, applied;
+	const char *stalled; /* "" if not */
+};
+void replay_facts(const struct replay *r, struct replay_facts *out);
+
+#endif

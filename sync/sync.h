@@ -1,0 +1,184 @@
+/*
+ * sync.h - the one header of replication that fs/ may see.
+ *
+ * Capture hands in what was committed; replication journals it, sends it to every peer, and on a
+ * standby replays what peers send. What a lower layer must tell a higher one goes through
+ * struct sync_hooks.
+ *
+ * Owns     the state folder, the mailboxes' states, the peer thread and the replay workers.
+ * Threads  sync_commit, sync_derive, sync_path, sync_move, sync_note, sync_keep_body,
+ *          sync_wait*, sync_facts: any. The rest: the thread that wires the program together.
+ * Locks    a mailbox's lock is taken inside; callers hold none of their own that a hook takes.
+ * Errors   err.h.
+ */
+#ifndef SYNC_SYNC_H
+#define SYNC_SYNC_H
+
+#include "meta/base/buf.h"
+#include "meta/mbox.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct spool;
+struct sync;
+
+enum sync_role { SYNC_STANDBY, SYNC_ACTIVE };
+enum { SYNC_PEERS_MAX = 16, SYNC_NAME_MAX = 64 };
+
+struct sync_peer_conf {
+	char name[SYNC_NAME_MAX];
+	char address[300]; /* host:port, v6 in brackets; "": never dialled */
+	uint8_t fingerprint[32];
+};
+
+struct sync_conf {
+	const char *name; /* this node in its peers' configuration */
+	const char *state; /* state folder */
+	const char *listen; /* host:port; NULL: this node only dials */
+	enum sync_role
+		role; /* for the very first start; afterwards the stored one decides */
+	const char *spool_id;
+	const struct sync_peer_conf *peers;
+	unsigned n_peers;
+	uint64_t journal_size; /* bytes kept for a peer that is away */
+	uint64_t journal_age; /* ms the same are kept */
+	unsigned workers; /* replay threads; 0: two */
+	bool takeover; /* an earlier server of this mount died; what it left is marked */
+};
+
+/* Upward. Called from replay workers and the peer thread; none may call back into sync.h. */
+struct sync_hooks {
+	void *arg;
+	/* See struct mbox_env in meta/mbox.h. */
+	bool (*begin_in_place)(void *arg, const char *dir, const char *name);
+	void (*end_in_place)(void *arg, const char *dir, const char *name);
+	void (*changed)(void *arg, const char *dir, const char *name);
+};
+
+/* Opens the state folder and the certificate, reads all mailboxes' states, and settles what the
+ * last process left: on an active side its own gap is derived (adopted holds at the very first
+ * start: the spool is walked once), on a standby the inbox is ready to be redone. No thread runs
+ * yet. Strings of conf must live as long as the sync. */
+int sync_open(const struct sync_conf *conf, struct spool *spool,
+	const struct sync_hooks *hooks, struct sync **out);
+/* Starts the peer thread and, on a standby, the workers. */
+int sync_start(struct sync *s);
+/* Stops both. clean: everything was drained, so the next start need not look. Frees s. */
+void sync_stop(struct sync *s, bool clean);
+
+enum sync_role sync_role(const struct sync *s);
+
+/* Called once what was handed in is in the journal, or was found to be nothing, or was set aside;
+ * from the peer thread or before the call that handed it in returns. */
+typedef void sync_done_fn(void *arg);
+
+/* What capture knows of a commit; see struct mbox_delta. The arrays are the caller's and not
+ * used after the call. */
+struct sync_commit {
+	const char *dir;
+	const struct mbox_touched *touched;
+	size_t n_touched;
+	bool derive; /* touched is not known */
+	bool annots; /* cyrus.annotations may have changed */
+	const void *old_index; /* a repack: the bytes of the index that was replaced */
+	size_t old_size;
+	sync_done_fn *done;
+	void *done_arg;
+};
+
+/* The mailbox in dir was committed and its index synced: makes the batch and queues it for the
+ * journal, in the order of the calls per mailbox. */
+void sync_commit(struct sync *s, const struct sync_commit *c);
+/* A path that is no mailbox's file was created, changed or removed and is quiet now. */
+void sync_path(struct sync *s, const char *path, sync_done_fn *done, void *done_arg);
+/* A folder or file has another name now, with everything below it. */
+void sync_move(struct sync *s, const char *from, const char *to, sync_done_fn *done,
+	void *done_arg);
+
+/* A path is about to come or go (design 4): noted and synced before this returns, and forgotten
+ * when the path's next batch is in the journal. */
+int sync_note(struct sync *s, const char *path);
+
+/* True if dir holds a mailbox that is in the journal or on its way there. */
+bool sync_is_mailbox(struct sync *s, const char *dir);
+/* True if the index of dir with these attributes is not the one that the last batch was made
+ * from: the lazy check after a clean stop. */
+bool sync_is_stale(
+	struct sync *s, const char *dir, uint64_t ino, uint64_t size, uint64_t mtime);
+
+/* The body of dir/uid. is about to be unlinked: if a live peer may still need it, a link in
+ * .twinspool/kept/ stays until that peer has confirmed. */
+void sync_keep_body(struct sync *s, const char *dir, uint32_t uid);
+/* A link of the body of (from_dir, from_uid) was made at (dir, uid): so that it travels as a
+ * reference. */
+void sync_linked(struct sync *s, uint64_t ino, const char *dir, uint32_t uid);
+
+/* Waits until every peer has applied everything handed in up to now. on (may be NULL) is asked a
+ * few times a second whether to go on. 0, ERR_TIMEOUT, or ERR_CLOSED when stopping or told to;
+ * lack_out (may be NULL) says what is missing. */
+typedef bool sync_on_fn(void *arg);
+int sync_wait(struct sync *s, uint64_t timeout_ms, sync_on_fn *on, void *on_arg,
+	struct buf *lack_out);
+/* As sync_wait, then compares the sum of all mailboxes with every peer: ERR_SUM if they differ. */
+int sync_prove(struct sync *s, uint64_t timeout_ms, sync_on_fn *on, void *on_arg,
+	struct buf *lack_out);
+/* True once each peer has said hello since the start (or there are none). */
+bool sync_greeted(struct sync *s);
+
+struct sync_position {
+	uint64_t epoch, run, seq;
+};
+
+struct sync_peer_facts {
+	char name[SYNC_NAME_MAX];
+	char address[300];
+	char state[32]; /* streaming, comparing, behind, connecting, refused... */
+	char error[300]; /* last, "" if none */
+	uint64_t sent, received, flushed, applied;
+	uint64_t lag_ms; /* age of the oldest batch it has not applied */
+	uint64_t lag_seqs;
+	bool connected;
+	/* catch-up, 0 when none runs */
+	uint64_t mailboxes_done, mailboxes_total, messages_done, messages_total,
+		bytes_done;
+	uint64_t bytes_per_s, left_s;
+	uint64_t wire_sent, wire_got, raw_sent, raw_got;
+};
+
+struct sync_quarantine_facts {
+	char dir[300];
+	uint32_t uid;
+	char check[32];
+	char text[200];
+	uint64_t since; /* wall ns */
+};
+
+struct sync_facts {
+	enum sync_role role;
+	struct sync_position position; /* of the last batch in our journal */
+	uint64_t journal_first, journal_bytes;
+	uint64_t queued; /* handed in, not yet journaled */
+	uint64_t mailboxes;
+	uint64_t batches, bodies, body_bytes; /* sent since the start */
+	uint64_t applied_batches, replay_pending;
+	uint64_t held_run, held_received,
+		held_applied; /* a standby: of the active's journal */
+	char stalled[200]; /* why nothing is applied at the moment, "" if it is */
+	unsigned n_peers;
+	struct sync_peer_facts peers[SYNC_PEERS_MAX];
+	unsigned n_quarantined;
+	unsigned n_listed; /* how many of them are below */
+	struct sync_quarantine_facts quarantined[64];
+};
+void sync_facts(struct sync *s, struct sync_facts *out);
+
+/* .twinspool/mailboxes/<uniqueid>/: the directory of an id, or ERR_NOTFOUND; and its state. */
+int
+sync_mailbox_by_id(struct sync *s, const char *uniqueid, char *dir_out, size_t size);
+int sync_mailbox_state(struct sync *s, const char *dir, struct mbox_state *out);
+/* Calls fn for each mailbox; fn must not call sync.h. */
+void sync_each_mailbox(struct sync *s,
+	void (*fn)(void *arg, const char *dir, const char *uniqueid), void *arg);
+
+#endif

@@ -1,0 +1,78 @@
+#include "sync/mboxes.h"
+#include "tests/lib/t.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static struct mboxent *
+known(struct mboxes *t, const char *dir, const char *id)
+{
+	struct mboxent *e = mboxes_get(t, dir);
+
+	snprintf(e->state.uniqueid, sizeof(e->state.uniqueid), "%s", id);
+	e->known = true;
+	mboxes_identify(t, e);
+	return e;
+}
+
+TEST(an_entry_is_found_again_among_many)
+{
+	struct mboxes *t;
+	char dir[32];
+
+	CHECK_EQ(mboxes_open(&t), 0);
+	for (int i = 0; i < 5000; i++) {
+		snprintf(dir, sizeof(dir), "user/%d", i);
+		known(t, dir, dir);
+	}
+	CHECK_EQ(mboxes_count(t), 5000);
+	for (int i = 0; i < 5000; i++) {
+		snprintf(dir, sizeof(dir), "user/%d", i);
+		struct mboxent *e = mboxes_find(t, dir);
+		CHECK(e != NULL);
+		CHECK_STR(e->dir, dir);
+		CHECK(mboxes_by_id(t, dir) == e);
+	}
+	CHECK(mboxes_find(t, "user/5000") == NULL);
+	mboxes_close(t);
+}
+
+TEST(a_rename_under_way_finds_its_twin)
+{
+	struct mboxes *t;
+
+	CHECK_EQ(mboxes_open(&t), 0);
+	struct mboxent *old = known(t, "user/a/old", "id1");
+	struct mboxent *new = mboxes_get(t, "user/a/new");
+	CHECK(mboxes_twin(t, "id1", new->dir) == old);
+	known(t, "user/a/new", "id1");
+	CHECK(mboxes_twin(t, "id1", "user/a/new") == old);
+	CHECK(mboxes_twin(t, "id1", "user/a/old") == new);
+	old->known = false;
+	mboxes_identify(t, old);
+	CHECK(mboxes_twin(t, "id1", "user/a/new") == NULL);
+	CHECK(mboxes_by_id(t, "id1") == new);
+	mboxes_close(t);
+}
+
+TEST(the_total_sees_whose_sum_it_is)
+{
+	struct mboxes *t;
+
+	CHECK_EQ(mboxes_open(&t), 0);
+	struct mboxent *a = known(t, "a", "1"), *b = known(t, "b", "2");
+	a->state.sum.records = (struct sum){ 1, 2 };
+	b->state.sum.records = (struct sum){ 3, 4 };
+	struct sum before = mboxes_total(t);
+	a->state.sum.records = (struct sum){ 3, 4 };
+	b->state.sum.records = (struct sum){ 1, 2 };
+	CHECK(!sum_eq(before, mboxes_total(t)));
+	a->state.sum.records = (struct sum){ 1, 2 };
+	b->state.sum.records = (struct sum){ 3, 4 };
+	CHECK(sum_eq(before, mboxes_total(t)));
+	b->aside = true;
+	CHECK(!sum_eq(before, mboxes_total(t)));
+	mboxes_close(t);
+}
+
+T_MAIN
