@@ -26,6 +26,9 @@ static const struct command {
 		"until every peer has everything committed up to now" },
 	{ "keygen", cmd_keygen, "STATE-FOLDER",
 		"key and certificate; prints the fingerprint that peers pin" },
+	{ "dump", cmd_dump, "[--json] FILE", "one of Cyrus's files, field by field" },
+	{ "fsck", cmd_fsck, "[--json] [--no-bodies] FOLDER",
+		"every check of a mailbox or spool; exit 1 if there are findings" },
 	{ "help", cmd_help, "[conf]",
 		"this list, or the keys of a slot's configuration" },
 };
