@@ -1,0 +1,455 @@
+/*
+ * test_pair.c - stories of a whole pair: real replication over TLS through a bad line, a writer
+ * that changes mailboxes as Cyrus would, and deaths on both sides.
+ *
+ * The active node runs here, between the writer and the line; the standby is a process of its own
+ * (this program with --standby), so that SIGKILL is real. A death of the active is a stop without
+ * a clean mark after commits that it was never told of. Every story ends with a whole line: then
+ * both sides must prove each other equal, and their files must be.
+ *
+ * T_SEED repeats the writer's and the line's choices; threads and the kernel still have theirs.
+ * SIM_STORIES and SIM_STEPS make it longer.
+ */
+#include "sync/keygen.h"
+#include "sync/loop.h"
+#include "sync/sync.h"
+#include "meta/base/clock.h"
+#include "meta/base/err.h"
+#include "meta/base/hash.h"
+#include "meta/base/log.h"
+#include "meta/scan.h"
+#include "meta/spool.h"
+#include "tests/lib/badline.h"
+#include "tests/lib/rig.h"
+#include "tests/lib/t.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { MBOXES = 3, WAIT_MS = 30000 };
+
+/* --- the standby's process -------------------------------------------------------------- */
+
+static struct sync *
+node_open(const char *name, const char *root, const char *state, enum sync_role role,
+	const char *listen, struct sync_peer_conf *peer, struct spool **spool_out)
+{
+	/* sync keeps the pointers */
+	static struct sync_conf conf;
+	struct sync *s;
+	int rc;
+
+	conf = (struct sync_conf){ .name = name,
+		.state = state,
+		.listen = listen,
+		.role = role,
+		.spool_id = name,
+		.peers = peer,
+		.n_peers = 1,
+		.journal_size = 64 << 20,
+		.journal_age = 3600000 };
+	if ((rc = spool_open(root, spool_out)) != 0 ||
+		(rc = sync_open(&conf, *spool_out, NULL, &s)) != 0 ||
+		(rc = sync_start(s)) != 0) {
+		log_err("sim: node does not start: name=%s: %s", name, err_text(rc));
+		abort();
+	}
+	return s;
+}
+
+static void
+peer_set(struct sync_peer_conf *p, const char *name, const char *print, unsigned port)
+{
+	memset(p, 0, sizeof(*p));
+	snprintf(p->name, sizeof(p->name), "%s", name);
+	if (port != 0)
+		snprintf(p->address, sizeof(p->address), "127.0.0.1:%u", port);
+	if (hash_unhex(print + strlen("sha256:"), p->fingerprint, 32) != 0)
+		abort();
+}
+
+/* --standby ROOT STATE PORT PRINT: until standard input ends. */
+static int
+standby(char **argv)
+{
+	struct sync_peer_conf peer;
+	struct spool *spool;
+	char listen[40], byte;
+
+	log_open("standby", false,
+		getenv("SIM_DEBUG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN);
+	peer_set(&peer, "a", argv[3], 0);
+	snprintf(listen, sizeof(listen), "127.0.0.1:%s", argv[2]);
+	struct sync *s =
+		node_open("b", argv[0], argv[1], SYNC_STANDBY, listen, &peer, &spool);
+	while (read(STDIN_FILENO, &byte, 1) > 0)
+		continue;
+	sync_stop(s, true);
+	spool_close(spool);
+	return 0;
+}
+
+/* --- the story's cast ------------------------------------------------------------------- */
+
+static struct {
+	char dir[260];
+	char root_a[300], state_a[300], root_b[300], state_b[300];
+	char print_a[KEYGEN_PRINT_LEN], print_b[KEYGEN_PRINT_LEN];
+	unsigned port;
+	struct spool *spool;
+	struct sync *sync;
+	struct sync_peer_conf peer;
+	struct rig rigs[MBOXES];
+	pid_t b;
+	int b_stdin;
+	uint64_t b_back_ms; /* it is down until then */
+	struct loop *loop; /* the line's */
+	struct badline *line;
+	struct badline_faults faults;
+	pthread_t line_thread;
+	unsigned commits, kills, crashes, restarts;
+	bool bad; /* an error line that no story explains */
+} st;
+
+static void
+on_log(enum log_level level, const char *line)
+{
+	if (getenv("SIM_DEBUG") != NULL || level == LOG_LEVEL_ERR)
+		fprintf(stderr, "# a: %s\n", line);
+	if (level == LOG_LEVEL_ERR)
+		st.bad = true;
+}
+
+static unsigned
+free_port(void)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET };
+	socklen_t len = sizeof(sin);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (bind(fd, (struct sockaddr *)&sin, sizeof(sin)) != 0 ||
+		getsockname(fd, (struct sockaddr *)&sin, &len) != 0)
+		abort();
+	close(fd);
+	return ntohs(sin.sin_port);
+}
+
+static void
+b_start(void)
+{
+	char port[16];
+	int fds[2];
+
+	snprintf(port, sizeof(port), "%u", st.port);
+	if (pipe2(fds, O_CLOEXEC) != 0)
+		abort();
+	st.b = fork();
+	if (st.b == 0) {
+		dup2(fds[0], STDIN_FILENO);
+		execl("/proc/self/exe", "test_pair", "--standby", st.root_b, st.state_b,
+			port, st.print_a, (char *)NULL);
+		_exit(127);
+	}
+	close(fds[0]);
+	st.b_stdin = fds[1];
+	st.b_back_ms = 0;
+}
+
+/* by_signal: SIGKILL, else asked to stop. False if it did not end well. */
+static bool
+b_stop(bool by_signal)
+{
+	int status = 0;
+
+	if (st.b == 0)
+		return true;
+	if (by_signal)
+		kill(st.b, SIGKILL);
+	close(st.b_stdin);
+	waitpid(st.b, &status, 0);
+	st.b = 0;
+	return by_signal || (WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void
+a_start(void)
+{
+	peer_set(&st.peer, "b", st.print_b, badline_port(st.line));
+	st.sync = node_open(
+		"a", st.root_a, st.state_a, SYNC_ACTIVE, NULL, &st.peer, &st.spool);
+	for (unsigned i = 0; i < MBOXES; i++)
+		st.rigs[i].sp = st.spool;
+}
+
+static void
+a_stop(bool clean)
+{
+	sync_stop(st.sync, clean);
+	spool_close(st.spool);
+	st.sync = NULL;
+}
+
+static void *
+line_main(void *arg)
+{
+	loop_run(arg);
+	return NULL;
+}
+
+static void
+on_faults(void *arg)
+{
+	(void)arg;
+	badline_set(st.line, &st.faults);
+}
+
+static void
+on_cut(void *arg)
+{
+	(void)arg;
+	badline_cut(st.line);
+}
+
+static void
+line_set(struct badline_faults f)
+{
+	st.faults = f;
+	loop_post(st.loop, on_faults, NULL);
+}
+
+static void
+story_open(unsigned story)
+{
+	char cmd[700];
+
+	snprintf(st.dir, sizeof(st.dir), "%s/%u", t_tmpdir(), story);
+	snprintf(st.root_a, sizeof(st.root_a), "%s/a", st.dir);
+	snprintf(st.root_b, sizeof(st.root_b), "%s/b", st.dir);
+	snprintf(st.state_a, sizeof(st.state_a), "%s/state-a", st.dir);
+	snprintf(st.state_b, sizeof(st.state_b), "%s/state-b", st.dir);
+	snprintf(cmd, sizeof(cmd), "mkdir -p %s %s", st.root_a, st.root_b);
+	if (system(cmd) != 0 || keygen_make(st.state_a, st.print_a) != 0 ||
+		keygen_make(st.state_b, st.print_b) != 0)
+		abort();
+	st.commits = st.kills = st.crashes = st.restarts = 0;
+	st.bad = false;
+	st.port = free_port();
+	loop_open(&st.loop);
+	if (badline_open(st.loop, st.port, t_rand(), &st.line) != 0)
+		abort();
+	pthread_create(&st.line_thread, NULL, line_main, st.loop);
+	b_start();
+	a_start();
+	for (unsigned i = 0; i < MBOXES; i++) {
+		char dir[40], id[40];
+		snprintf(dir, sizeof(dir), "user/m%u", i);
+		snprintf(id, sizeof(id), "id-%u-%u", story, i);
+		rig_init(&st.rigs[i], st.spool, dir, id,
+			i == 0   ? 19
+			: i == 1 ? 17
+				 : 20);
+	}
+}
+
+static void
+story_close(void)
+{
+	loop_stop(st.loop);
+	pthread_join(st.line_thread, NULL);
+	badline_close(st.line);
+	loop_close(st.loop);
+	for (unsigned i = 0; i < MBOXES; i++)
+		rig_fini(&st.rigs[i]);
+}
+
+/* --- what the writer does --------------------------------------------------------------- */
+
+/* What was done since the last commit is in the files; told: the capture saw it. */
+static void
+committed(struct rig *g, bool told)
+{
+	struct sync_commit c = { .dir = g->dir,
+		.touched = g->touched,
+		.n_touched = g->n_touched,
+		.annots = g->annots_touched,
+		.old_index = g->old_index,
+		.old_size = g->old_size };
+
+	if (told)
+		sync_commit(st.sync, &c);
+	st.commits++;
+	g->n_touched = 0;
+	g->annots_touched = false;
+	free(g->old_index);
+	g->old_index = NULL;
+}
+
+static void
+copy_some(struct rig *g)
+{
+	struct rig *from = &st.rigs[t_rand() % MBOXES];
+	char name[SCAN_BODY_NAME];
+	struct stat file;
+	uint32_t uid = from->exists ? rig_any(from) : 0, to;
+
+	if (uid == 0 || from == g)
+		return;
+	to = rig_copy(g, from, uid);
+	if (spool_stat(g->sp, g->dir, scan_body_name(to, name), &file) != 0)
+		abort();
+	sync_linked(st.sync, file.st_ino, from->dir, uid);
+	sync_linked(st.sync, file.st_ino, g->dir, to);
+	rig_commit(g);
+}
+
+static void
+write_some(bool told)
+{
+	struct rig *g = &st.rigs[t_rand() % MBOXES];
+
+	if (!g->exists) {
+		spool_mkdirs(g->sp, g->dir, 0700, 8, 8);
+		rig_create(g);
+	} else if (t_rand() % 12 == 0) {
+		/* The unlinks of a repack are seen one by one, before they are done. */
+		for (uint32_t i = 0; i < g->h.num_records; i++)
+			if ((g->rec[i].flags & INDEX_FLAG_UNLINKED) != 0)
+				sync_keep_body(st.sync, g->dir, g->rec[i].uid);
+		rig_repack(g, 0);
+	} else if (t_rand() % 5 == 0) {
+		copy_some(g);
+	} else {
+		rig_random(g);
+	}
+	committed(g, told);
+}
+
+/* The active dies with commits on disk that it was not told of, and comes back. */
+static void
+crash_a(void)
+{
+	for (uint64_t n = t_rand() % 3; n > 0; n--)
+		write_some(false);
+	a_stop(false);
+	a_start();
+	st.crashes++;
+}
+
+static void
+step(void)
+{
+	uint64_t what = t_rand() % 100;
+
+	if (st.b == 0 && clock_ms() >= st.b_back_ms)
+		b_start();
+	if (what < 4 && st.b != 0) {
+		b_stop(true);
+		st.b_back_ms = clock_ms() + t_rand() % 200;
+		st.kills++;
+	} else if (what < 6 && st.b != 0) {
+		st.bad |= !b_stop(false);
+		st.restarts++;
+	} else if (what < 9) {
+		crash_a();
+	} else if (what < 13) {
+		line_set((struct badline_faults){ .cut = t_rand() % 3 ? 300 : 0,
+			.flip = t_rand() % 3 ? 0 : 300,
+			.stall = t_rand() % 2 ? 30 : 0,
+			.stall_ms = 30 });
+	} else if (what < 15) {
+		loop_post(st.loop, on_cut, NULL);
+	} else {
+		write_some(true);
+	}
+	usleep(t_rand() % 8 == 0 ? t_rand() % 20000 : t_rand() % 500);
+}
+
+/* Both at rest, then file by file. */
+static void
+compare(void)
+{
+	struct spool *a, *b;
+	const char *how;
+
+	CHECK(spool_open(st.root_a, &a) == 0 && spool_open(st.root_b, &b) == 0);
+	for (unsigned i = 0; i < MBOXES; i++) {
+		struct rig *g = &st.rigs[i];
+		if (!g->exists)
+			continue;
+		how = rig_differ(a, g->dir, b, g->dir);
+		if (how != NULL)
+			t_fail(__FILE__, __LINE__, "%s: %s", g->dir, how);
+	}
+	spool_close(a);
+	spool_close(b);
+}
+
+static void
+story(unsigned n, unsigned steps)
+{
+	struct buf lack = BUF_INIT;
+	int rc;
+
+	story_open(n);
+	for (unsigned i = 0; i < steps && !st.bad; i++)
+		step();
+	line_set((struct badline_faults){ 0 });
+	if (st.b == 0)
+		b_start();
+	uint64_t t0 = clock_ms();
+	rc = sync_prove(st.sync, WAIT_MS, NULL, NULL, &lack);
+	printf("# story %u: commits=%u kills=%u crashes=%u restarts=%u faults=%u equal "
+	       "after %llu ms\n",
+		n, st.commits, st.kills, st.crashes, st.restarts,
+		badline_count(st.line), (unsigned long long)(clock_ms() - t0));
+	if (rc != 0)
+		t_fail(__FILE__, __LINE__, "story %u: not equal: %s: %s", n,
+			err_text(rc), buf_str(&lack));
+	if (st.bad)
+		t_fail(__FILE__, __LINE__, "story %u: an error that nothing explains",
+			n);
+	a_stop(true);
+	if (!b_stop(false))
+		t_fail(__FILE__, __LINE__, "story %u: the standby ended badly", n);
+	if (rc == 0)
+		compare();
+	story_close();
+	buf_fini(&lack);
+}
+
+static unsigned
+from_env(const char *name, unsigned usual)
+{
+	const char *text = getenv(name);
+
+	return text != NULL ? (unsigned)strtoul(text, NULL, 10) : usual;
+}
+
+TEST(stories_of_a_pair)
+{
+	unsigned stories = from_env("SIM_STORIES", 4),
+		 steps = from_env("SIM_STEPS", 150);
+
+	log_set_hook(on_log);
+	if (getenv("SIM_DEBUG") != NULL)
+		log_set_level(LOG_LEVEL_DEBUG);
+	for (unsigned i = 0; i < stories; i++)
+		story(i, steps);
+}
+
+int
+main(int argc, char **argv)
+{
+	if (argc == 6 && strcmp(argv[1], "--standby") == 0)
+		return standby(argv + 2);
+	return t_main(argc, argv);
+}
