@@ -287,6 +287,8 @@ service_start(const struct service_conf *conf)
 	int rc;
 
 	sv.c = *conf;
+	sv.state = OPEN;
+	sv.stopping = false;
 	rc = ctl_new(&sv.ctl);
 	for (size_t i = 0; rc == 0 && i < sizeof(commands) / sizeof(commands[0]); i++)
 		rc = ctl_add(sv.ctl, commands[i].name, commands[i].fn, NULL);
@@ -359,5 +361,6 @@ service_stop(void)
 	sv.ctl = NULL;
 	if (sv.watch != 0)
 		pthread_join(sv.watch, NULL);
+	sv.watch = 0;
 	return drained;
 }
