@@ -403,7 +403,8 @@ inode_moved(struct inode *ino, struct inode *parent, const char *name)
 
 enum { CLAIMS_MAX = 64 };
 
-static struct slot_handle claims[CLAIMS_MAX]; /* len 0: free. Guarded by the table's lock */
+static struct slot_handle
+	claims[CLAIMS_MAX]; /* len 0: free. Guarded by the table's lock */
 static unsigned nclaims;
 static pthread_cond_t unclaimed = PTHREAD_COND_INITIALIZER;
 
@@ -438,8 +439,23 @@ inode_claim(int fd)
 	}
 	pthread_mutex_unlock(&inode_tab.lock);
 	if (at == NULL && ino != NULL && inode_pin(ino) != 0)
-		log_warn("a file that is being read cannot be pinned; its readers may get ESTALE");
+		log_warn("a file that is being read cannot be pinned; its readers may "
+			 "get ESTALE");
 	return at != NULL;
+}
+
+void
+inode_losing(int fd)
+{
+	struct slot_handle h;
+	struct inode *ino;
+
+	if (inode_handle_at(fd, "", &h) != 0)
+		return;
+	ino = inode_by_handle(&h);
+	if (ino != NULL && inode_pin(ino) != 0)
+		log_warn("a file that is being read cannot be pinned; its readers may "
+			 "get ESTALE");
 }
 
 void

@@ -111,6 +111,8 @@ uint32_t inode_count(void);
  */
 bool inode_claim(int fd);
 void inode_unclaim(int fd);
+/* The file behind fd is about to lose a name: pinned if the kernel knows it. */
+void inode_losing(int fd);
 
 /* ---- for the request handlers and slot.c ---- */
 

@@ -36,6 +36,13 @@ begin_in_place(void *arg, const char *dir, const char *name)
 }
 
 static void
+losing(void *arg, int fd)
+{
+	(void)arg;
+	inode_losing(fd);
+}
+
+static void
 end_in_place(void *arg, const char *dir, const char *name)
 {
 	int fd;
@@ -102,6 +109,7 @@ repl_start(const struct conf *conf, bool takeover)
 	read_id(conf->state);
 	if ((rc = spool_open(conf->spool, &spool)) != 0)
 		return rc;
+	spool_watch(spool, losing, NULL);
 	if ((rc = sync_open(&sc, spool, &hooks, &sync_of)) != 0 ||
 		(rc = sync_start(sync_of)) != 0 ||
 		(sync_role(sync_of) == SYNC_ACTIVE &&

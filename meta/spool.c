@@ -36,7 +36,32 @@ struct spool {
 	int staging, kept; /* descriptors of our own folders */
 	atomic_ulong next_temp;
 	atomic_long limit, changes;
+	spool_losing_fn *losing;
+	void *losing_arg;
 };
+
+/* ---- files that lose a name ---- */
+
+void
+spool_watch(struct spool *sp, spool_losing_fn *losing, void *arg)
+{
+	sp->losing = losing;
+	sp->losing_arg = arg;
+}
+
+static void
+tell_losing(struct spool *sp, int at, const char *name)
+{
+	int fd;
+
+	if (sp->losing == NULL)
+		return;
+	fd = openat(at, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	sp->losing(sp->losing_arg, fd);
+	close(fd);
+}
 
 /* ---- the limit of the tests ---- */
 
@@ -366,8 +391,10 @@ spool_link(struct spool *sp, const char *from_dir, const char *from_name,
 	rc = dir_of(sp, from_dir, from_name, &from);
 	if (rc == 0)
 		rc = dir_of(sp, dir, name, &to);
-	if (rc == 0)
+	if (rc == 0) {
+		tell_losing(sp, to, name);
 		rc = change(sp);
+	}
 	if (rc != 0)
 		goto out;
 	if (linkat(from, from_name, to, name, 0) == 0)
@@ -392,6 +419,7 @@ spool_unlink(struct spool *sp, const char *dir, const char *name)
 	rc = dir_of(sp, dir, name, &at);
 	if (rc != 0)
 		return rc;
+	tell_losing(sp, at, name);
 	rc = change(sp);
 	if (rc == 0 && unlinkat(at, name, 0) < 0)
 		rc = err_from_errno(errno);
@@ -425,8 +453,10 @@ spool_move(struct spool *sp, const char *path, const char *to)
 	rc = split(sp, path, &from_at, &from_name);
 	if (rc == 0)
 		rc = split(sp, to, &to_at, &to_name);
-	if (rc == 0)
+	if (rc == 0) {
+		tell_losing(sp, to_at, to_name);
 		rc = change(sp);
+	}
 	if (rc == 0 && renameat(from_at, from_name, to_at, to_name) < 0)
 		rc = err_from_errno(errno);
 	if (from_at >= 0)
@@ -513,6 +543,7 @@ spool_temp_place(struct spool *sp, const char *temp, const char *dir, const char
 	rc = dir_of(sp, dir, name, &at);
 	if (rc != 0)
 		return rc;
+	tell_losing(sp, at, name);
 	rc = change(sp);
 	if (rc == 0 && renameat(sp->staging, temp, at, name) < 0)
 		rc = err_from_errno(errno);

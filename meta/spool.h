@@ -29,6 +29,10 @@ struct spool;
 int spool_open(const char *root, struct spool **out);
 void spool_close(struct spool *sp);
 int spool_root_fd(const struct spool *sp);
+/* From now on losing is told, with an O_PATH descriptor, of every file outside our own part
+ * whose name is about to be removed or to mean another file. Before other threads. */
+typedef void spool_losing_fn(void *arg, int fd);
+void spool_watch(struct spool *sp, spool_losing_fn *losing, void *arg);
 
 /* A descriptor on dir/name (name may be NULL: the folder itself), or ERR_NOTFOUND, ERR_ACCESS... */
 int spool_file(struct spool *sp, const char *dir, const char *name, int flags,

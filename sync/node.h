@@ -126,6 +126,10 @@ struct node {
 	struct loop_call wake;
 	struct loop_timer tick;
 	bool repairing; /* some entry is */
+	/* mailboxes to be asked for, as the session takes them; then DIFF, if that is due */
+	struct mboxent **asks;
+	size_t n_asks, cap_asks, asks_at;
+	bool diff_due;
 	struct replay *replay;
 	pthread_t thread;
 	bool thread_runs, clean_start;
@@ -222,6 +226,8 @@ void compare_ask(struct node *n, const char *dir);
 /* After a start or a new session: asks again for what was not finished. */
 void compare_resume(struct node *n, struct peer *p);
 void compare_repaired(struct node *n, const char *dir);
+/* Asks as far as the session takes it. */
+void compare_ask_pump(struct node *n);
 
 /* duty/prove.c */
 void prove_tick(struct node *n);

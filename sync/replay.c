@@ -502,9 +502,26 @@ need(struct replay *r, struct job *j)
 	recv_need(r->n, &j->need, j->dir);
 }
 
+/* A batch done again on a mailbox that was further on than it: only the last one that is done
+ * again can say what the sum is. */
+static bool
+is_overtaken(const struct job *j)
+{
+	if (!j->redo || j->rc != ERR_SUM)
+		return false;
+	for (const struct job *k = j->lane_next; k != NULL; k = k->lane_next)
+		if (k->redo && strcmp(k->dir, j->dir) == 0)
+			return true;
+	return false;
+}
+
 static void
 ended(struct replay *r, struct job *j)
 {
+	if (is_overtaken(j)) {
+		settle(r, j);
+		return;
+	}
 	switch (j->rc) {
 	case 0: {
 		struct batch b;

@@ -208,6 +208,7 @@ static void
 on_turn(void *arg)
 {
 	recv_flush(arg);
+	compare_ask_pump(arg);
 }
 
 /* A mailbox that the active side set aside is looked at now and then: healed by hand, it needs
@@ -470,6 +471,7 @@ sync_stop(struct sync *s, bool clean)
 		buf_fini(&n->arrived_bytes[i]);
 	free(n->arrived);
 	buf_fini(&n->line);
+	free(n->asks);
 	free(n->arrived_bytes);
 	pthread_mutex_destroy(&n->lock);
 	pthread_cond_destroy(&n->changed);

@@ -75,7 +75,8 @@ struct wire_hello {
 	/* What the sender holds of the receiver's journal. */
 	uint64_t held_epoch, held_run, held_received, held_flushed, held_applied;
 	uint64_t clock; /* wall nanoseconds */
-	struct rec_blob line; /* epoch_encode of the sender's line; empty: it has none */
+	struct rec_blob
+		line; /* epoch_encode of the sender's line; empty: it has none */
 };
 
 /* "My journal comes now": from seq on (stream), or after the mailboxes are compared. */
@@ -196,10 +197,10 @@ struct wire_bye {
 	X(GONE, 7, gone, 64, WIRE_LIVE, false, 1) \
 	X(NEED, 8, need, 16 << 10, WIRE_LIVE, false, 1) \
 	X(ACK, 9, ack, 64, WIRE_FEEDS, false, 1) \
-	X(SUMS, 10, sums, 1 << 20, WIRE_LIVE, true, 1) \
-	X(DIFF, 11, diff, 1 << 20, WIRE_LIVE, true, 1) \
+	X(SUMS, 10, sums, 1 << 20, WIRE_LIVE, false, 1) \
+	X(DIFF, 11, diff, 1 << 20, WIRE_LIVE, false, 1) \
 	X(LIST, 12, list, 16 << 10, WIRE_LIVE, false, 1) \
-	X(RECORDS, 13, records, 1 << 20, WIRE_LIVE, true, 1) \
+	X(RECORDS, 13, records, 1 << 20, WIRE_LIVE, false, 1) \
 	X(QUARANTINE, 14, quarantine, 16 << 10, WIRE_LIVE, false, 1) \
 	X(VERIFY, 15, verify, 64, WIRE_LIVE, false, 1) \
 	X(VERIFIED, 16, verified, 2 << 10, WIRE_LIVE, false, 1)

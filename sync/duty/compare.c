@@ -417,11 +417,50 @@ send_records(struct node *n, struct session *s, const char *dir)
 	return rc;
 }
 
+static void
+ask_later(struct node *n, struct mboxent *e)
+{
+	if (e->asking)
+		return;
+	if (n->n_asks == n->cap_asks) {
+		size_t cap = n->cap_asks ? n->cap_asks * 2 : 64;
+		struct mboxent **more = realloc(n->asks, cap * sizeof(*more));
+		if (more == NULL)
+			return; /* it stays `repairing`: asked for with the next session */
+		n->asks = more;
+		n->cap_asks = cap;
+	}
+	e->asking = true;
+	n->asks[n->n_asks++] = e;
+}
+
+void
+compare_ask_pump(struct node *n)
+{
+	struct session *s = feeder(n);
+
+	while (s != NULL && n->asks_at < n->n_asks && !session_full(s)) {
+		struct mboxent *e = n->asks[n->asks_at++];
+		e->asking = false;
+		int rc = send_records(n, s, e->dir);
+		if (rc != 0 && rc != ERR_CLOSED)
+			log_err("a mailbox cannot be compared yet: dir=%s: %s", e->dir,
+				err_text(rc));
+	}
+	if (n->asks_at < n->n_asks)
+		return;
+	n->n_asks = n->asks_at = 0;
+	if (n->diff_due && s != NULL) {
+		struct wire_diff d = { { NULL, 0 }, true };
+		if (session_send(s, WIRE_DIFF, &d) == 0)
+			n->diff_due = false;
+	}
+}
+
 void
 compare_ask(struct node *n, const char *dir)
 {
 	struct mboxent *e = mboxes_get(n->mboxes, dir);
-	struct session *s = feeder(n);
 
 	if (e == NULL)
 		return;
@@ -429,12 +468,8 @@ compare_ask(struct node *n, const char *dir)
 	e->repairing = true;
 	pthread_mutex_unlock(&e->lock);
 	n->repairing = true;
-	if (s == NULL)
-		return; /* compare_resume asks when there is somebody */
-	int rc = send_records(n, s, dir);
-	if (rc != 0 && rc != ERR_CLOSED)
-		log_err("a mailbox cannot be compared yet: dir=%s: %s", dir,
-			err_text(rc));
+	ask_later(n, e);
+	compare_ask_pump(n);
 }
 
 void
@@ -503,7 +538,7 @@ name_extras(struct node *n, struct peer *p)
 
 	for (size_t i = 0; list != NULL && i < count; i++)
 		if (list[i]->known && !list[i]->aside && list[i]->round != p->round)
-			send_records(n, p->session, list[i]->dir);
+			ask_later(n, list[i]);
 	free(list);
 }
 
@@ -522,9 +557,9 @@ compare_on_sums(void *node, struct session *s, const void *msg)
 		if (differs(n, &w[i], p->round))
 			compare_ask(n, w[i].dir);
 	if (m->last) {
-		struct wire_diff d = { { NULL, 0 }, true };
 		name_extras(n, p);
-		session_send(s, WIRE_DIFF, &d);
+		n->diff_due = true;
+		compare_ask_pump(n);
 	}
 	return 0;
 }

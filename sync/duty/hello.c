@@ -122,6 +122,7 @@ drained(void *arg, struct session *s)
 
 	if (p->session == s && p->sending)
 		send_pump(p);
+	compare_ask_pump(p->node);
 }
 
 static uint64_t

@@ -292,5 +292,9 @@ recv_stop(struct peer *p)
 	p->rebase = false;
 	memset(&p->acked, 0, sizeof(p->acked));
 	stage_drop(n);
+	for (size_t i = n->asks_at; i < n->n_asks; i++)
+		n->asks[i]->asking = false;
+	n->n_asks = n->asks_at = 0;
+	n->diff_due = false;
 	recv_flush(n); /* what arrived whole is kept */
 }
