@@ -93,7 +93,7 @@ static bool
 path_of(struct inode *ino, int fd, char *out, size_t size)
 {
 	char link[64], full[BATCH_MAX_PATH], dir[BATCH_MAX_PATH];
-	struct inode *parent = inode_parent(ino);
+	struct inode *parent = inode_parent(ino), *found;
 	struct stat st, now;
 	const char *name;
 
@@ -107,7 +107,7 @@ path_of(struct inode *ino, int fd, char *out, size_t size)
 	name = strrchr(full, '/');
 	if (name == NULL || fstat(fd, &st) != 0)
 		return false;
-	if (inode_peek(parent, name + 1, &now, NULL) != 0 || now.st_ino != st.st_ino)
+	if (inode_peek(parent, name + 1, &now, &found) != 0 || now.st_ino != st.st_ino)
 		return false;
 	int len = snprintf(out, size, "%s%s%s", dir, dir[0] ? "/" : "", name + 1);
 	return len > 0 && (size_t)len < size;
