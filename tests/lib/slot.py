@@ -54,6 +54,8 @@ class Slot:
         self.keys = {"mountpoint": self.mnt, "spool": self.spool, "state": self.state,
                      "name": "a", **keys}
         self.process = None
+        subprocess.run([case.PROGRAM, "keygen", self.state], check=True,
+                       stdout=subprocess.DEVNULL)
 
     def start(self, *options):
         with open(self.conf, "w") as f:
