@@ -490,6 +490,16 @@ add_stated(struct apply *a, const struct change_annots *c)
 	return rc;
 }
 
+static bool
+left_behind(struct apply *a)
+{
+	struct scan_annots old;
+	bool any = scan_annots_load(a->sp, a->b->dir, &old) != 0 || old.n > 0;
+
+	scan_annots_close(&old);
+	return any;
+}
+
 static int
 plan_annots(struct apply *a)
 {
@@ -497,6 +507,8 @@ plan_annots(struct apply *a)
 	int rc = 0;
 
 	/* Where messages come or go, theirs count in Cyrus's own sum. */
+	if (!a->exists) /* what an unreadable index left behind counts for nothing */
+		a->annots_changed = left_behind(a);
 	for (size_t i = 0; !need && i < a->n; i++)
 		need = !a->items[i].skip &&
 		       (!a->items[i].had || a->items[i].drop ||
@@ -531,7 +543,8 @@ plan_annots(struct apply *a)
 				"the batch states one annotation twice");
 	}
 	struct sum sum = scan_annots_sum(a->annots_new.list, a->annots_new.n);
-	a->annots_changed = !sum_eq(sum, a->sum.annots);
+	if (!sum_eq(sum, a->sum.annots))
+		a->annots_changed = true;
 	a->sum.annots = sum;
 	return 0;
 }

@@ -282,7 +282,7 @@ append_cache(struct apply *a)
 	}
 	if (!any)
 		return 0;
-	rc = edit_begin(a, "cyrus.cache", false, &e);
+	rc = edit_begin(a, "cyrus.cache", !a->exists, &e);
 	uint64_t at = rc == 0 ? e.size : 0;
 	if (rc == 0 && at < 4) {
 		wr_be32(&out, a->h.generation_no);

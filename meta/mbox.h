@@ -39,7 +39,9 @@ struct mbox_fault {
 };
 
 /* Reads the whole mailbox and computes its state; checks header, records, names, annotations
- * (not bodies). ERR_NOTFOUND if there is no cyrus.index. Allocates for the duration only. */
+ * (not bodies). ERR_NOTFOUND if there is no cyrus.index; ERR_BUSY while Cyrus is in the middle of
+ * something (no header yet, names or annotations newer than the index): ask again, and if it
+ * stays so, the fault says what is wrong. Allocates for the duration only. */
 int mbox_load(struct spool *sp, const char *dir, struct mbox_state *out,
 	struct mbox_fault *fault);
 
@@ -72,8 +74,16 @@ struct mbox_delta {
 
 /* The batch that leads from the state to what is on disk now, and the new state. Also used after
  * a repack (derive false, touched empty, generation changed): purged UIDs are found by comparing
- * with old_index, the bytes of the index that was replaced (or NULL). Every record it names was
- * checked (CRC, GUID present; appends: file there, size right). ERR_NOTFOUND nothing changed. */
+ * with old_index, the bytes of the index that was replaced; without it the batch is DERIVED.
+ * Every record it names was checked (CRC, GUID present; appends: file there, size right).
+ *
+ * state known, nothing else asked: only touched and new records are read, before is stated.
+ * no state: CREATE, or with whole set WHOLE. derive: DERIVED. Option DELETED: REMOVE, state_out
+ * is empty then.
+ *
+ * ERR_NOTFOUND nothing changed (state_out is filled in: the stamp may be newer), or no state
+ * before and no cyrus.index (state_out untouched). ERR_BUSY as for mbox_load. ERR_USAGE: a
+ * record that the state counted was touched, and what it was before is not said: derive. */
 int mbox_delta(struct spool *sp, const struct mbox_delta *d, const void *old_index,
 	size_t old_size, struct batch *out, struct mbox_state *state_out,
 	struct mbox_fault *fault);
@@ -111,8 +121,17 @@ struct mbox_need {
  * index header) and checks the sum after and Cyrus's own CRCs. state is in and out. A batch
  * whose sum after matches the state already is done (0). Nothing is synced: the caller syncs
  * the spool before it records "applied".
+ *
  * ERR_NEED: need_out says which body; nothing visible was changed, call again when it is staged.
- * ERR_DIVERGED, ERR_SUM: see err.h. */
+ * ERR_DIVERGED, ERR_SUM, ERR_CHECKSUM, ERR_MANGLED in MBOX_CHECK: the mailbox is as it was.
+ * ERR_IO and the like after the writing began: as after a crash, so redo.
+ *
+ * MBOX_REDO takes the batches since the last sync again in order, over a disk that may be
+ * further on. All but the last may then return ERR_SUM (the disk is ahead) or ERR_DIVERGED
+ * (the mailbox is gone already); the last one must return 0. It is idempotent.
+ *
+ * A message that is dropped though it was never unlinked here, or that gives way to another
+ * under its UID (derived and whole batches), is kept aside (spool_keep) without asking. */
 int mbox_apply(struct spool *sp, const struct batch *b, enum mbox_apply_mode mode,
 	const struct mbox_env *env, struct mbox_state *state,
 	struct mbox_need *need_out, struct mbox_fault *fault);

@@ -309,6 +309,7 @@ scan_records(struct scan *s, enum scan_rule rule, struct mbox_fault *fault)
 		sum_add(&s->sum.records, sum_of_record(&r));
 		scan_tally_add(&s->tally, h->minor_version, &r, &s->names, &s->annots);
 	}
+	h->num_records = good;
 	return 0;
 }
 

@@ -741,9 +741,10 @@ differ(struct scan *x, struct scan *y, struct spool *a, const char *dir_a,
 		return "number of records";
 	if (change_header_diff(&x->ix.h, &y->ix.h) != 0)
 		return "header";
-	if (x->ix.h.sync_basic != y->ix.h.sync_basic)
+	/* As Cyrus does: 0 on the peer's side is unknown. */
+	if (x->ix.h.sync_basic != y->ix.h.sync_basic && y->ix.h.sync_basic != 0)
 		return "sync_basic";
-	if (x->ix.h.sync_annot != y->ix.h.sync_annot)
+	if (x->ix.h.sync_annot != y->ix.h.sync_annot && y->ix.h.sync_annot != 0)
 		return "sync_annot";
 	if (x->ix.h.header_file_crc != y->ix.h.header_file_crc)
 		return "header_file_crc";

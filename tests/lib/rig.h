@@ -110,10 +110,10 @@ int rig_step(struct rig_pair *x, enum mbox_apply_mode mode);
 /* The two mailboxes are equal, and so are the states of both sides. */
 #define RIG_SAME(x) \
 	do { \
-		const char *wrong = \
+		const char *rig_wrong = \
 			rig_differ((x)->a, (x)->g.dir, (x)->b, (x)->g.dir); \
-		if (wrong != NULL) { \
-			t_fail(__FILE__, __LINE__, "they differ: %s", wrong); \
+		if (rig_wrong != NULL) { \
+			t_fail(__FILE__, __LINE__, "they differ: %s", rig_wrong); \
 			return; \
 		} \
 		CHECK(sum_eq(mbox_sum_total(&(x)->g.state.sum), \

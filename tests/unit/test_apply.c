@@ -300,6 +300,7 @@ TEST(a_batch_that_does_not_fit_changes_nothing)
 	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
 	rig_flag(&x->g, 1, INDEX_FLAG_SEEN);
 	rig_commit(&x->g);
+	batch_fini(&x->batch);
 	CHECK_EQ(rig_delta(&x->g, &x->raw, &x->batch), 0);
 	struct change_record *r = &x->batch.changes[0].u.record;
 
@@ -334,6 +335,7 @@ TEST(another_guid_is_never_expunged)
 	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
 	rig_expunge(&x->g, 1);
 	rig_commit(&x->g);
+	batch_fini(&x->batch);
 	CHECK_EQ(rig_delta(&x->g, &x->raw, &x->batch), 0);
 	struct change_record *r = &x->batch.changes[0].u.record;
 	CHECK((r->mask & CHANGE_RECORD_GUID) != 0);
@@ -358,6 +360,7 @@ TEST(a_file_changed_behind_our_back_is_noticed)
 	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
 	rig_flag(&x->g, 1, INDEX_FLAG_SEEN);
 	rig_commit(&x->g);
+	batch_fini(&x->batch);
 	CHECK_EQ(rig_delta(&x->g, &x->raw, &x->batch), 0);
 	/* The record that the batch touches. */
 	CHECK_EQ(spool_file(x->b, x->g.dir, "cyrus.index", O_RDWR, 0, &fd), 0);
