@@ -98,7 +98,11 @@ check_message(struct fsck *f, const struct index_record *r)
 			"the file %s: %s", name, strerror(err));
 		return 0;
 	}
-	if (unlinked) {
+	/* With the option set, the file waits for the next clean-up. */
+	bool waits = f->v.header.options & INDEX_OPT_NEEDS_UNLINK;
+	if (unlinked && waits) {
+		rc = 0;
+	} else if (unlinked) {
 		fsck_tell(f, FSCK_SHOULD, r->uid, "message-unlinked", FSCK_RECONSTRUCT,
 			"is unlinked, but its file is still there");
 	} else if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
