@@ -24,12 +24,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #define BUCKETS_FIRST 4096 /* doubled whenever there are more entries than buckets */
@@ -136,8 +133,8 @@ inode_has_handle(const struct inode *ino, const struct slot_handle *h)
 	return h->len != 0 && same_handle(ino, h);
 }
 
-static struct inode *
-find(const struct slot_handle *h)
+struct inode *
+inode_find(const struct slot_handle *h)
 {
 	uint32_t i = tab.buckets[bucket_of(h->type, h->bytes, h->len)];
 
@@ -239,79 +236,6 @@ redo_commit(void)
 	redo_run();
 }
 
-/* ---- handles ---- */
-
-union handle_space {
-	struct file_handle h;
-	uint8_t space[sizeof(struct file_handle) + MAX_HANDLE_SZ];
-};
-
-int
-inode_handle_at(int dirfd, const char *name, struct slot_handle *out)
-{
-	union handle_space u = { .h.handle_bytes = MAX_HANDLE_SZ };
-	int mount_id;
-
-	memset(out, 0, sizeof(*out));
-	if (name_to_handle_at(dirfd, name, &u.h, &mount_id,
-		    name[0] == '\0' ? AT_EMPTY_PATH : 0) != 0)
-		return errno == ENOENT ? 0 : errno;
-	if (u.h.handle_bytes > INODE_HANDLE_MAX)
-		return EOVERFLOW;
-	out->type = u.h.handle_type;
-	out->len = u.h.handle_bytes;
-	memcpy(out->bytes, u.h.f_handle, u.h.handle_bytes);
-	return 0;
-}
-
-int
-inode_open_handle(const struct inode *ino, int flags)
-{
-	union handle_space u = { .h.handle_bytes = ino->handle_len,
-		.h.handle_type = ino->handle_type };
-	char path[40];
-	int pin = inode_own(ino)->pin - 1;
-
-	if (pin >= 0) {
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", pin);
-		if ((flags & O_PATH) != 0)
-			return fcntl(pin, F_DUPFD_CLOEXEC, 0);
-		return open(path, (flags & ~O_NOFOLLOW) | O_CLOEXEC);
-	}
-	memcpy(u.h.f_handle, ino->handle, ino->handle_len);
-	return open_by_handle_at(inode_tab.root_fd, &u.h, flags | O_CLOEXEC);
-}
-
-int
-inode_probe(int root_fd)
-{
-	struct slot_handle h;
-	union handle_space u;
-	struct statfs fs;
-	int err, fd;
-
-	err = inode_handle_at(root_fd, "", &h);
-	if (err == 0) {
-		memset(&u, 0, sizeof(u));
-		u.h.handle_bytes = h.len;
-		u.h.handle_type = h.type;
-		memcpy(u.h.f_handle, h.bytes, h.len);
-		fd = open_by_handle_at(root_fd, &u.h, O_PATH | O_CLOEXEC);
-		err = fd < 0 ? errno : 0;
-		if (fd >= 0)
-			close(fd);
-	}
-	if (err == 0)
-		return 0;
-	if (fstatfs(root_fd, &fs) != 0)
-		memset(&fs, 0, sizeof(fs));
-	log_err("the spool's filesystem cannot open files by handle, or this process "
-		"may not "
-		"type=0x%lx error=%s",
-		(unsigned long)fs.f_type, strerror(err));
-	return ERR_CONF;
-}
-
 /* ---- entries ---- */
 
 struct inode *
@@ -399,82 +323,6 @@ inode_moved(struct inode *ino, struct inode *parent, const char *name)
 	pthread_mutex_unlock(&inode_tab.lock);
 }
 
-/* ---- claims of replay ---- */
-
-enum { CLAIMS_MAX = 64 };
-
-static struct slot_handle
-	claims[CLAIMS_MAX]; /* len 0: free. Guarded by the table's lock */
-static unsigned nclaims;
-static pthread_cond_t unclaimed = PTHREAD_COND_INITIALIZER;
-
-static struct slot_handle *
-find_claim(const struct slot_handle *h)
-{
-	for (unsigned i = 0; nclaims > 0 && i < CLAIMS_MAX; i++)
-		if (claims[i].len == h->len && claims[i].type == h->type &&
-			memcmp(claims[i].bytes, h->bytes, h->len) == 0)
-			return &claims[i];
-	return NULL;
-}
-
-bool
-inode_claim(int fd)
-{
-	struct slot_handle h, *at = NULL;
-	struct inode *ino;
-
-	if (inode_handle_at(fd, "", &h) != 0 || h.len == 0)
-		return false;
-	pthread_mutex_lock(&inode_tab.lock);
-	ino = find(&h);
-	if (ino == NULL && find_claim(&h) == NULL) {
-		for (unsigned i = 0; at == NULL && i < CLAIMS_MAX; i++)
-			if (claims[i].len == 0)
-				at = &claims[i];
-		if (at != NULL) {
-			*at = h;
-			nclaims++;
-		}
-	}
-	pthread_mutex_unlock(&inode_tab.lock);
-	if (at == NULL && ino != NULL && inode_pin(ino) != 0)
-		log_warn("a file that is being read cannot be pinned; its readers may "
-			 "get ESTALE");
-	return at != NULL;
-}
-
-void
-inode_losing(int fd)
-{
-	struct slot_handle h;
-	struct inode *ino;
-
-	if (inode_handle_at(fd, "", &h) != 0)
-		return;
-	ino = inode_by_handle(&h);
-	if (ino != NULL && inode_pin(ino) != 0)
-		log_warn("a file that is being read cannot be pinned; its readers may "
-			 "get ESTALE");
-}
-
-void
-inode_unclaim(int fd)
-{
-	struct slot_handle h, *at;
-
-	if (inode_handle_at(fd, "", &h) != 0)
-		return;
-	pthread_mutex_lock(&inode_tab.lock);
-	at = find_claim(&h);
-	if (at != NULL) {
-		at->len = 0;
-		nclaims--;
-		pthread_cond_broadcast(&unclaimed);
-	}
-	pthread_mutex_unlock(&inode_tab.lock);
-}
-
 int
 inode_enter(struct slot *slot, struct inode *parent, const char *name, int fd,
 	const struct stat *st, struct inode **ino_out)
@@ -489,9 +337,8 @@ inode_enter(struct slot *slot, struct inode *parent, const char *name, int fd,
 	if (err != 0)
 		return err;
 	pthread_mutex_lock(&inode_tab.lock);
-	while (nclaims > 0 && find_claim(&h) != NULL)
-		pthread_cond_wait(&unclaimed, &inode_tab.lock);
-	ino = find(&h);
+	inode_claim_wait(&h);
+	ino = inode_find(&h);
 	if (ino == NULL) {
 		ino = fresh();
 		if (ino == NULL) {
@@ -662,78 +509,9 @@ inode_by_handle(const struct slot_handle *handle)
 	if (handle->len == 0)
 		return NULL;
 	pthread_mutex_lock(&inode_tab.lock);
-	ino = find(handle);
+	ino = inode_find(handle);
 	pthread_mutex_unlock(&inode_tab.lock);
 	return ino;
-}
-
-int
-inode_peek(struct inode *dir, const char *name, struct stat *st_out,
-	struct inode **ino_out)
-{
-	struct slot_handle h;
-	int dirfd, err, fd;
-
-	*ino_out = NULL;
-	err = inode_fd(dir, INODE_ANY, &dirfd);
-	if (err != 0)
-		return err;
-	fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, st_out) != 0)
-		err = errno;
-	if (err == 0)
-		err = inode_handle_at(fd, "", &h);
-	if (err == 0)
-		*ino_out = inode_by_handle(&h);
-	if (fd >= 0)
-		close(fd);
-	inode_fd_put(dir, dirfd);
-	return err;
-}
-
-static int
-fd_path(int fd, char *buf, size_t size)
-{
-	char link[40];
-	ssize_t n;
-
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	n = readlink(link, buf, size);
-	if (n < 0)
-		return errno;
-	if ((size_t)n >= size)
-		return ENAMETOOLONG;
-	buf[n] = '\0';
-	return 0;
-}
-
-int
-inode_path(struct inode *dir, char *buf, size_t size)
-{
-	char root[PATH_MAX], full[PATH_MAX];
-	struct stat st;
-	size_t n;
-	int fd, err;
-
-	err = inode_fd(dir, INODE_ANY, &fd);
-	if (err != 0)
-		return err;
-	err = fstat(fd, &st) != 0 ? errno : st.st_nlink == 0 ? ENOENT : 0;
-	if (err == 0)
-		err = fd_path(fd, full, sizeof(full));
-	if (err == 0)
-		err = fd_path(inode_tab.root_fd, root, sizeof(root));
-	inode_fd_put(dir, fd);
-	if (err != 0)
-		return err;
-	n = strcmp(root, "/") == 0 ? 0 : strlen(root);
-	if (strncmp(full, root, n) != 0 || (full[n] != '/' && full[n] != '\0'))
-		return ENOENT; /* moved out of the spool behind our back */
-	n += full[n] == '/';
-	if (strlen(full + n) >= size)
-		return ENAMETOOLONG;
-	memcpy(buf, full + n, strlen(full + n) + 1);
-	return 0;
 }
 
 /* ---- start ---- */

@@ -1,7 +1,7 @@
 /*
- * inode_own.h - what inode.c and inode_fd.c share: the private half of an entry.
+ * inode_own.h - what inode.c and inode_*.c share: the private half of an entry.
  *
- * Only those two include it. Everything in it is guarded by inode_tab.lock.
+ * Only the inode_*.c include it. Everything in it is guarded by inode_tab.lock.
  */
 #ifndef FS_INODE_OWN_H
 #define FS_INODE_OWN_H
@@ -41,6 +41,11 @@ struct inode_dead {
 struct inode_own *inode_own(const struct inode *ino);
 /* A descriptor of the file: from its pin if it has one, else by handle. -1 with errno. */
 int inode_open_handle(const struct inode *ino, int flags);
+
+/* The entry with that handle, or NULL. Lock held. */
+struct inode *inode_find(const struct slot_handle *h);
+/* Until replay has no claim on it. Lock held, given up meanwhile. */
+void inode_claim_wait(const struct slot_handle *h);
 
 int inode_fd_start(unsigned max_fds);
 /* The entry goes: its cached descriptors are given up. Lock held. */

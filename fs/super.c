@@ -196,7 +196,7 @@ void
 super_each_pin(
 	struct super *su, void (*fn)(uint64_t nodeid, int fd, void *arg), void *arg)
 {
-	for (uint32_t i = 0; i < PIN_SLOTS; i++) {
+	for (uint32_t i = 0; su->pins != NULL && i < PIN_SLOTS; i++) {
 		if (su->pins[i].nodeid != 0)
 			fn(su->pins[i].nodeid, su->pins[i].fd, arg);
 	}

@@ -1,0 +1,358 @@
+/*
+ * The table of known files over a real folder. Each test runs in children of its own, because
+ * a server's private memory starts empty and a death is part of what is tested.
+ */
+#include "fs/inode.h"
+#include "fs/slot.h"
+#include "fs/super.h"
+#include "tests/lib/t.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MAX 1000
+#define MUST(cond) \
+	do { \
+		if (!(cond)) \
+			return __LINE__; \
+	} while (0)
+
+static struct inode_shared *sh;
+static struct slot *slot;
+static struct super su;
+static int root_fd;
+
+static void
+world(void)
+{
+	size_t size = inode_shared_size(MAX);
+	int pair[2];
+
+	sh = mmap(
+		NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	slot = mmap(NULL, sizeof(*slot), PROT_READ | PROT_WRITE,
+		MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	inode_shared_init(sh, MAX);
+	root_fd = open(t_tmpdir(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0)
+		su.pin_fd = pair[0];
+}
+
+/* Runs a server's life in a child; 0, or the line where it went wrong. */
+static int
+life(int (*fn)(void))
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		int *line = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+			MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+		*line = inode_start(sh, &su, root_fd, 4) != 0 ? 1 : fn();
+		/* exit statuses have eight bits, lines have more */
+		if (*line != 0)
+			printf("# line %d\n", *line);
+		fflush(stdout);
+		_exit(*line != 0);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+		return -1;
+	return WEXITSTATUS(status);
+}
+
+static struct inode *
+enter(const char *name, struct slot *s)
+{
+	struct inode *root = inode_get(INODE_ROOT), *ino = NULL;
+	struct stat st;
+	int fd = openat(root_fd, name, O_PATH | O_NOFOLLOW);
+
+	if (fd < 0 || fstat(fd, &st) != 0 ||
+		inode_enter(s, root, name, fd, &st, &ino) != 0)
+		ino = NULL;
+	close(fd);
+	return ino;
+}
+
+static void
+file(const char *name)
+{
+	close(openat(root_fd, name, O_CREAT | O_RDWR, 0644));
+}
+
+static int
+counts(void)
+{
+	struct inode *a, *b;
+	uint64_t id;
+
+	file("a");
+	MUST(linkat(root_fd, "a", root_fd, "b", 0) == 0);
+	a = enter("a", slot);
+	b = enter("b", slot);
+	MUST(a != NULL && a == b);
+	MUST(a->nlookup == 2 && slot->ngrants == 2);
+	id = inode_nodeid(a);
+	slot->ngrants = slot->progress = 0; /* answered */
+	inode_forget(slot, 0, id, 1);
+	MUST(inode_get(id) == a && a->nlookup == 1);
+	inode_forget(slot, 0, id, 1); /* the same item once more */
+	MUST(a->nlookup == 1);
+	inode_forget(slot, 1, id, 1);
+	MUST(inode_get(id) == NULL);
+	a = enter("a", slot);
+	MUST(a != NULL && inode_nodeid(a) != id); /* a number does not come back */
+	MUST(inode_get(INODE_ROOT) != NULL);
+	return 0;
+}
+
+TEST(counts_and_numbers)
+{
+	world();
+	CHECK_EQ(life(counts), 0);
+}
+
+static int
+answer_lost(void)
+{
+	file("a");
+	MUST(enter("a", slot) != NULL);
+	slot->ngrants = 0; /* that answer arrived */
+	MUST(enter("a", slot) != NULL);
+	file("b");
+	MUST(enter("b", slot) != NULL); /* these two did not */
+	return 0;
+}
+
+static int
+after_death(void)
+{
+	struct inode *a = enter("a", NULL);
+
+	MUST(a != NULL && a->nlookup == 2);
+	MUST(inode_count() == 3);
+	inode_grants_undo(slot);
+	MUST(slot->ngrants == 0 && a->nlookup == 1 && inode_count() == 2);
+	return 0;
+}
+
+static int
+found_by_handle(void)
+{
+	struct slot_handle h;
+
+	MUST(inode_handle_at(root_fd, "a", &h) == 0);
+	MUST(inode_by_handle(&h) != NULL && inode_by_handle(&h)->nlookup == 1);
+	MUST(inode_handle_at(root_fd, "b", &h) == 0);
+	MUST(inode_by_handle(&h) == NULL);
+	return 0;
+}
+
+TEST(a_death_between_counting_and_answering)
+{
+	world();
+	CHECK_EQ(life(answer_lost), 0);
+	CHECK_EQ(life(after_death), 0);
+	CHECK_EQ(life(found_by_handle), 0);
+}
+
+static int
+marked(void)
+{
+	struct inode *a;
+	uint64_t id;
+
+	file("a");
+	a = enter("a", slot);
+	id = inode_nodeid(a);
+	slot->ngrants = slot->progress = 0;
+	inode_mark(a, 6);
+	inode_forget(slot, 0, id, 1);
+	MUST(inode_get(id) == a);
+	inode_unmark(a, 2);
+	MUST(inode_get(id) == a);
+	return 0;
+}
+
+static void
+unmark_all(struct inode *ino, uint32_t marks, void *arg)
+{
+	*(uint32_t *)arg += marks;
+	inode_unmark(ino, marks);
+}
+
+static int
+unmarked(void)
+{
+	uint32_t seen = 0;
+
+	inode_each_marked(unmark_all, &seen);
+	MUST(seen == 4);
+	inode_each_marked(unmark_all, &seen);
+	MUST(seen == 4 && inode_count() == 1);
+	return 0;
+}
+
+TEST(marks_outlive_forget_and_death)
+{
+	world();
+	CHECK_EQ(life(marked), 0);
+	CHECK_EQ(life(unmarked), 0);
+}
+
+static int
+open_fds(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	int n = 0;
+
+	while (readdir(d) != NULL)
+		n++;
+	closedir(d);
+	return n;
+}
+
+static int
+descriptors(void)
+{
+	struct inode *inos[20];
+	int fds[20], before = open_fds(), fd;
+	char name[8];
+
+	for (int i = 0; i < 20; i++) {
+		snprintf(name, sizeof(name), "f%d", i);
+		file(name);
+		inos[i] = enter(name, NULL);
+		inode_hold(inos[i]);
+	}
+	for (int i = 0; i < 20; i++)
+		MUST(inode_fd(inos[i], INODE_WRITE, &fds[i]) == 0);
+	MUST(open_fds() == before + 20); /* all in use: more than the bound */
+	MUST(inode_fd(inos[0], INODE_READ, &fd) == 0 && fd == fds[0]);
+	inode_fd_put(inos[0], fd);
+	for (int i = 0; i < 20; i++) {
+		snprintf(name, sizeof(name), "f%d", i);
+		MUST(pwrite(fds[i], name, 3, 0) == 3);
+		inode_fd_put(inos[i], fds[i]);
+	}
+	MUST(open_fds() <= before + 4);
+	for (int i = 0; i < 20; i++) {
+		char got[8] = "";
+
+		snprintf(name, sizeof(name), "f%d", i);
+		MUST(inode_fd(inos[i], INODE_ANY, &fd) == 0);
+		MUST(pread(fd, got, 3, 0) == 3 && memcmp(got, name, 3) == 0);
+		inode_fd_put(inos[i], fd);
+	}
+	MUST(open_fds() <= before + 4);
+	for (int i = 0; i < 20; i++)
+		inode_drop(inos[i]);
+	MUST(open_fds() == before && inode_count() == 1);
+	return 0;
+}
+
+TEST(descriptors_are_bounded)
+{
+	world();
+	CHECK_EQ(life(descriptors), 0);
+}
+
+static int
+without_a_name(void)
+{
+	struct inode *a;
+	struct stat st;
+	char got[4];
+	int fd;
+
+	file("a");
+	a = enter("a", slot);
+	MUST(inode_fd(a, INODE_WRITE, &fd) == 0);
+	MUST(pwrite(fd, "abc", 3, 0) == 3);
+	inode_fd_put(a, fd);
+	for (int i = 0; i < 10; i++) { /* push its descriptor out of the cache */
+		char name[8];
+		struct inode *ino;
+
+		snprintf(name, sizeof(name), "x%d", i);
+		file(name);
+		ino = enter(name, slot);
+		MUST(inode_fd(ino, INODE_READ, &fd) == 0);
+		inode_fd_put(ino, fd);
+	}
+	MUST(inode_pin(a) == 0 && inode_pin(a) == 0);
+	MUST(unlinkat(root_fd, "a", 0) == 0);
+	MUST(inode_fd(a, INODE_WRITE, &fd) == 0);
+	MUST(pread(fd, got, 3, 0) == 3 && memcmp(got, "abc", 3) == 0);
+	MUST(fstat(fd, &st) == 0 && st.st_nlink == 0);
+	inode_fd_put(a, fd);
+	return 0;
+}
+
+TEST(a_pinned_file_needs_no_name)
+{
+	world();
+	CHECK_EQ(life(without_a_name), 0);
+}
+
+static int
+paths(void)
+{
+	struct inode *root = inode_get(INODE_ROOT), *d;
+	char buf[64];
+
+	MUST(inode_path(root, buf, sizeof(buf)) == 0 && buf[0] == '\0');
+	MUST(mkdirat(root_fd, "d", 0755) == 0);
+	d = enter("d", slot);
+	MUST(inode_path(d, buf, sizeof(buf)) == 0 && strcmp(buf, "d") == 0);
+	MUST(inode_place(d).kind == PLACE_DIR && inode_parent(d) == root);
+	MUST(renameat(root_fd, "d", root_fd, "stage.") == 0);
+	inode_moved(d, root, "stage.");
+	MUST(inode_path(d, buf, sizeof(buf)) == 0 && strcmp(buf, "stage.") == 0);
+	MUST(inode_place(d).kind == PLACE_STAGE);
+	MUST(inode_path(d, buf, 3) == ENAMETOOLONG);
+	MUST(unlinkat(root_fd, "stage.", AT_REMOVEDIR) == 0);
+	MUST(inode_path(d, buf, sizeof(buf)) == ENOENT);
+	return 0;
+}
+
+TEST(paths_of_folders)
+{
+	world();
+	CHECK_EQ(life(paths), 0);
+}
+
+static int
+full(void)
+{
+	char name[16];
+	int i;
+
+	for (i = 0; i < MAX + 10; i++) {
+		snprintf(name, sizeof(name), "f%d", i);
+		file(name);
+		slot->ngrants = 0;
+		if (enter(name, slot) == NULL)
+			break;
+	}
+	MUST(i == MAX - 2); /* 0 is no number and 1 is the root */
+	MUST(enter("f0", slot) != NULL); /* what is known stays known */
+	return 0;
+}
+
+TEST(the_table_is_bounded)
+{
+	world();
+	CHECK_EQ(life(full), 0);
+}
+
+T_MAIN
