@@ -35,8 +35,17 @@
 #include <unistd.h>
 
 static struct conf conf; /* large, and must outlive the servers' forks */
-static uint64_t started;
+static uint64_t started, begun_ms; /* wall clock and clock_ms of the mount's start */
 static int launcher = -1; /* socket to the one who called us */
+
+enum { HELLO_POLL_US = 5000 };
+
+/* The thread that brings the slot from "mounted" to "serving". */
+static struct {
+	pthread_t thread;
+	bool runs, first;
+	_Atomic bool stop;
+} settle;
 
 /* ---- to the launcher: 'l' and a line, or 'y' for ready ---- */
 
@@ -159,6 +168,48 @@ static struct service_ops service_ops = {
 	.gate = gate_now, .shut = shut_gate, .open = open_gate, .metrics = add_metrics
 };
 
+/* Until each peer has said hello, or start_wait is over: else changes could be let in beside an
+ * active side that has gone on without us. False: the mount ended meanwhile. */
+static bool
+await_peers(void)
+{
+	while (!settle.stop && !repl_greeted()) {
+		if (conf.when_alone != CONF_REFUSE &&
+			clock_ms() >= begun_ms + conf.start_wait) {
+			log_warn("serving before every peer has said hello "
+				 "start_wait=%llums",
+				(unsigned long long)conf.start_wait);
+			break;
+		}
+		usleep(HELLO_POLL_US);
+	}
+	return !settle.stop;
+}
+
+/* In a thread of its own: mount(8) looks at the mount point, which is served only later. */
+static void *
+settle_main(void *arg)
+{
+	char text[128];
+
+	(void)arg;
+	if (settle.first)
+		unmount_register(conf.path, conf.mountpoint);
+	if (strcmp(gate_word(), "refusing") == 0) {
+		if (!await_peers())
+			return NULL;
+		gate_admit();
+	}
+	if (!settle.first)
+		return NULL;
+	snprintf(text, sizeof(text), "READY=1\nMAINPID=%d\nSTATUS=Serving.\n",
+		(int)mount_supervisor_pid());
+	notify(text);
+	if (launcher >= 0)
+		(void)!send(launcher, "y", 1, MSG_NOSIGNAL);
+	return NULL;
+}
+
 static int
 on_start(int root_fd, bool takeover, void *arg)
 {
@@ -172,6 +223,8 @@ on_start(int root_fd, bool takeover, void *arg)
 	rc = repl_start(&conf, takeover);
 	if (rc != 0)
 		return rc;
+	if (!takeover && !repl_is_standby() && !repl_greeted())
+		gate_refuse();
 	repl_service(&service_ops);
 	service_ops.gate = gate_now;
 	if (takeover)
@@ -179,37 +232,13 @@ on_start(int root_fd, bool takeover, void *arg)
 	rc = service_start(&sc);
 	if (rc == 0)
 		rc = shown_start(add_metrics, NULL);
+	settle.first = !takeover;
+	if (rc == 0 && pthread_create(&settle.thread, NULL, settle_main, NULL) != 0)
+		rc = ERR_NOMEM;
 	if (rc != 0)
 		repl_stop(false);
+	settle.runs = rc == 0;
 	return rc;
-}
-
-/* In a thread of its own: mount(8) looks at the mount point, which is served only later. */
-static void *
-ready_main(void *arg)
-{
-	char text[128];
-
-	(void)arg;
-	unmount_register(conf.path, conf.mountpoint);
-	snprintf(text, sizeof(text), "READY=1\nMAINPID=%d\nSTATUS=Serving.\n",
-		(int)mount_supervisor_pid());
-	notify(text);
-	if (launcher >= 0)
-		(void)!send(launcher, "y", 1, MSG_NOSIGNAL);
-	return NULL;
-}
-
-static void
-on_ready(void *arg)
-{
-	pthread_t thread;
-
-	(void)arg;
-	if (pthread_create(&thread, NULL, ready_main, NULL) == 0)
-		pthread_detach(thread);
-	else
-		log_err("no thread to say that the slot serves");
 }
 
 static void
@@ -223,8 +252,14 @@ on_signal(int sig, void *arg)
 static void
 on_stop(void *arg)
 {
+	bool clean;
+
 	(void)arg;
-	repl_stop(service_stop());
+	settle.stop = true;
+	if (settle.runs)
+		pthread_join(settle.thread, NULL);
+	clean = service_stop();
+	repl_stop(clean);
 	unmount_unregister(conf.mountpoint);
 }
 
@@ -237,23 +272,40 @@ run(bool front)
 		.mountpoint = conf.mountpoint,
 		.spool = conf.spool,
 		.state = conf.state,
-		.standby = conf.role == CONF_STANDBY,
 		.xattr = conf.xattr != 0,
 		.threads = (unsigned)conf.threads,
 		.on_start = on_start,
-		.on_ready = on_ready,
 		.on_signal = on_signal,
 		.on_stop = on_stop };
 	int rc;
 
 	log_open("twinspool", !front, (enum log_level)conf.log);
 	started = clock_wall_ns();
+	begun_ms = clock_ms();
 	rc = front ? 0 : go_behind();
 	if (rc != 0) {
 		log_err("cannot go into the background error=%s", err_text(rc));
 		return CMD_FAIL;
 	}
+	if (repl_role(&conf, &opts.standby) != 0)
+		return CMD_FAIL;
 	return mount_run(&opts) == 0 ? CMD_OK : CMD_FAIL;
+}
+
+/* A promise that is not kept is not taken. */
+static bool
+kept_promises(void)
+{
+	for (int kind = 0; kind < CONF_KINDS; kind++) {
+		if (conf.durability[kind] == CONF_LOCAL)
+			continue;
+		fprintf(stderr,
+			"%s: durability: expected local, the only level that this "
+			"version serves, not \"%s\"\n",
+			conf.path, conf_level_word(conf.durability[kind]));
+		return false;
+	}
+	return true;
 }
 
 static bool
@@ -266,7 +318,7 @@ load(const char *path)
 	if (rc != 0 && complaints.len == 0)
 		fprintf(stderr, "twinspool: %s: %s\n", path, err_text(rc));
 	buf_fini(&complaints);
-	return rc == 0;
+	return rc == 0 && kept_promises();
 }
 
 int

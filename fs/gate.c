@@ -244,6 +244,15 @@ make_open(void)
 	return 0;
 }
 
+void
+gate_admit(void)
+{
+	pthread_mutex_lock(&gate.change);
+	if (state_now() == REFUSING)
+		(void)make_open();
+	pthread_mutex_unlock(&gate.change);
+}
+
 int
 gate_open(void)
 {

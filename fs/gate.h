@@ -50,6 +50,8 @@ void gate_refuse(void);
 /* Drains until the mount is read-only. ERR_BUSY when the time is over or on() says false, with
  * the reason in why (may be NULL); the gate is draining then, and the caller opens it again. */
 int gate_shut(uint64_t ms, bool (*on)(void *arg), void *arg, struct buf *why);
+/* From refusing to open and from no other state, so that whoever drains is not disturbed. */
+void gate_admit(void);
 /* To open from any state but standby, where it does nothing. ERR_IO and the like if the mount
  * cannot be made writable. */
 int gate_open(void);

@@ -120,6 +120,29 @@ repl_start(const struct conf *conf, bool takeover)
 	return rc;
 }
 
+int
+repl_role(const struct conf *conf, bool *standby_out)
+{
+	enum sync_role role = SYNC_ACTIVE;
+	int rc = sync_stored_role(conf->state, &role);
+
+	if (rc == ERR_NOTFOUND)
+		role = conf->role == CONF_ACTIVE ? SYNC_ACTIVE : SYNC_STANDBY;
+	else if (rc != 0)
+		return rc;
+	else if ((role == SYNC_ACTIVE) != (conf->role == CONF_ACTIVE))
+		log_warn("the role is the state's, not the configuration's: role=%s",
+			role == SYNC_ACTIVE ? "active" : "standby");
+	*standby_out = role == SYNC_STANDBY;
+	return 0;
+}
+
+bool
+repl_greeted(void)
+{
+	return sync_greeted(sync_of);
+}
+
 bool
 repl_is_standby(void)
 {

@@ -12,10 +12,15 @@
 
 #include <stdbool.h>
 
+/* The role that the state folder says, or that of the configuration at the very first start; for
+ * the program, before it mounts. 0 or a code, logged. */
+int repl_role(const struct conf *conf, bool *standby_out);
 /* Before the first request. takeover: an earlier server died. 0 or a code, logged. */
 int repl_start(const struct conf *conf, bool takeover);
 /* The role that the state says. */
 bool repl_is_standby(void);
+/* True once each peer has said hello since the start. */
+bool repl_greeted(void);
 /* After the last request. clean: it was drained. */
 void repl_stop(bool clean);
 

@@ -484,6 +484,21 @@ sync_role(const struct sync *s)
 	return s->node.role;
 }
 
+int
+sync_stored_role(const char *state, enum sync_role *role_out)
+{
+	struct store *store = NULL;
+	struct epoch at;
+	int rc = store_open(state, &store);
+
+	if (rc == 0)
+		rc = epoch_load(store, &at);
+	if (rc == 0)
+		*role_out = at.role == EPOCH_ACTIVE ? SYNC_ACTIVE : SYNC_STANDBY;
+	store_close(store);
+	return rc;
+}
+
 /* ---- waiting ---- */
 
 /* Under the lock. What keeps the wait from being over. */

@@ -68,6 +68,8 @@ int sync_start(struct sync *s);
 void sync_stop(struct sync *s, bool clean);
 
 enum sync_role sync_role(const struct sync *s);
+/* The role that a state folder holds while nobody has it open. ERR_NOTFOUND: it has none yet. */
+int sync_stored_role(const char *state, enum sync_role *role_out);
 
 /* Called once what was handed in is in the journal, or was found to be nothing, or was set aside;
  * from the peer thread or before the call that handed it in returns. */

@@ -67,6 +67,7 @@ class Slot:
         self.keys.update(keys)
         lines = {
             "mountpoint": self.mnt, "spool": self.spool, "state": self.state,
+            "start_wait": "1s",
             "listen": f"127.0.0.1:{self.port}", "name": self.name, "role": self.role,
             "log": "debug" if os.environ.get("TWINSPOOL_DEBUG") else "info"}
         lines.update(self.keys)
