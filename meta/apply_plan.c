@@ -203,6 +203,16 @@ plan_purge(struct apply *a, struct apply_item *item)
 	return 0;
 }
 
+/* In a redo: a repack that comes later in it has dropped that record already, and its message with
+ * it. deletedmodseq covers what was dropped, and was below this modseq when it was appended. */
+static bool
+purged_since(const struct apply *a, const struct index_record *r)
+{
+	return a->mode == MBOX_REDO && !overrides(a->b) && a->exists &&
+	       a->scan.holes == 0 && r->uid <= a->ix->h.last_uid &&
+	       r->modseq <= a->ix->h.deletedmodseq;
+}
+
 static int
 plan_append(struct apply *a, struct apply_item *item)
 {
@@ -220,6 +230,10 @@ plan_append(struct apply *a, struct apply_item *item)
 				"the batch carries a damaged cache record");
 		item->cache = c->cache;
 		item->cache_len = c->cache_len;
+	}
+	if (!item->had && purged_since(a, &c->r)) {
+		item->skip = true;
+		return 0;
 	}
 	if (!item->had) {
 		if (!a->full && a->exists && item->uid <= a->ix->h.last_uid)

@@ -681,6 +681,59 @@ TEST(an_aborted_transaction_is_derived)
 	rig_pair_close(x);
 }
 
+/* ---- mailboxes that a real Cyrus made ---- */
+
+static bool
+golden(struct rig_pair *x, const char *name)
+{
+	char cmd[1500];
+
+	snprintf(cmd, sizeof(cmd),
+		"test -d %s/%s && mkdir -p %s/g && cp -a %s/%s %s/g/", t_golden(), name,
+		x->root[0], t_golden(), name, x->root[0]);
+	snprintf(x->g.dir, sizeof(x->g.dir), "g/%s", name);
+	return system(cmd) == 0;
+}
+
+TEST(golden_mailboxes_add_up)
+{
+	static const char *const names[] = { "v10", "v12", "v13", "v14", "v15", "v16",
+		"v17", "upgraded" };
+	struct rig_pair *x = rig_pair_open(17);
+	struct mbox_fault fault = { .uid = 0 };
+	struct mbox_state state;
+	struct scan s;
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		CHECK(golden(x, names[i]));
+		int rc = mbox_load(x->a, x->g.dir, &state, &fault);
+		if (rc != 0)
+			printf("# %s: %s: %s\n", names[i], fault.check, fault.text);
+		CHECK_EQ(rc, 0);
+		CHECK(state.header.num_records > 0);
+		CHECK_EQ(scan_open(x->a, x->g.dir, SCAN_STRICT, &s, &fault), 0);
+		const char *wrong = scan_tally_check(&s.tally, &s.ix.h);
+		if (wrong != NULL)
+			printf("# %s: %s\n", names[i], wrong);
+		CHECK(wrong == NULL);
+		scan_close(&s);
+	}
+	rig_pair_close(x);
+}
+
+TEST(a_golden_mailbox_is_replicated)
+{
+	struct rig_pair *x = rig_pair_open(17);
+
+	CHECK(golden(x, "v17"));
+	CHECK_EQ(make(x, false, false, NULL, NULL), 0);
+	CHECK_EQ(x->batch.flags, BATCH_CREATE);
+	CHECK(x->batch.sync_basic != 0 && x->batch.sync_annot != 0);
+	CHECK_EQ(put(x), 0);
+	RIG_SAME(x);
+	rig_pair_close(x);
+}
+
 /* ---- paths ---- */
 
 static struct change_path *
