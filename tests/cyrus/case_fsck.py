@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""`twinspool fsck` on the spool of a real Cyrus: after all that Cyrus can do to a mailbox it
+finds nothing, in each layout and index version; damage is found and named."""
+# limit: 240
+
+import json
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import case  # noqa: E402
+
+import cyrus  # noqa: E402
+import load  # noqa: E402
+import mail  # noqa: E402
+import pair  # noqa: E402
+
+LAYOUTS = ({"layout": "uuid"}, {"layout": "legacy"}, {"layout": "legacy", "hashed": False})
+
+
+def clean(server, when):
+    code, text = pair.program("fsck", server.spool)
+    case.check(code == 0, f"{when}: exit {code}\n{text}")
+
+
+def work(server):
+    """Every kind of change once, on two mailboxes; fsck after each."""
+    def step(name):
+        clean(server, name)
+    step("empty")
+    server.add_user("ann", "b.ob", folders=["Old"])
+    step("create")
+    with server.lmtp() as c:
+        for n in range(12):
+            c.deliver(["ann", "b.ob"], mail.message(n))
+    step("delivery")
+    with server.imap("ann") as c, server.imap("b.ob") as other:
+        for n in range(4):
+            c.append("INBOX", mail.message(100 + n))
+        c.select("INBOX")
+        c.store("1:3", "+FLAGS", r"\Seen \Flagged $Junk Later")
+        c.store("2", "-FLAGS", r"\Flagged Later")
+        c.annotate("1:2", "/comment", "seen by all")
+        c.annotate("2:3", "/comment", "mine", "value.priv")
+        c.annotate("3", "/altsubject", "another", "value.priv")
+        step("flags and annotations")
+        c.copy("1:5", "INBOX/Old")
+        c.move("4:5", "INBOX/Old")
+        step("copy and move")
+        c.store("6:8", "+FLAGS", r"\Deleted")
+        c.expunge()
+        step("expunge")
+        c.create("INBOX/Sub")
+        c.rename("INBOX/Sub", "INBOX/Sup")
+        c.setacl("INBOX/Sup", "b.ob", "lrs")
+        c.setmetadata("INBOX/Sup", "/private/comment", "a box")
+        c.delete("INBOX/Sup")
+        other.select("INBOX")
+        other.store("1", "+FLAGS", r"\Answered")
+        other.annotate("1", "/comment", "of b.ob", "value.priv")
+        step("mailboxes")
+    server.run("cyr_expire", "-E", "1", "-X", "0", "-D", "0")
+    step("cyr_expire")
+    server.run("reconstruct", "-r", "user/ann")
+    step("reconstruct")
+    for version in ("16", "15", "14", "13", "12", "17"):
+        server.run("reconstruct", "-r", "-V", version, "user/ann")
+        step(f"index version {version}")
+
+
+def test_healthy_spools():
+    for options in LAYOUTS:
+        base = case.folder()
+        server = cyrus.Cyrus(base + "/cyrus", base + "/spool", **options).start()
+        work(server)
+        server.stop()
+
+
+def test_after_a_load():
+    base = case.folder()
+    server = cyrus.Cyrus(base + "/cyrus", base + "/spool",
+                         expunge_mode="immediate").start()
+    users = [f"u{n}" for n in range(4)]
+    server.add_user(*users, folders=["Old"])
+    busy = load.Load(server, users, deliveries=150).start()
+    busy.finish()
+    server.stop()
+    clean(server, "load")
+
+
+def test_answers():
+    base = case.folder()
+    server = cyrus.Cyrus(base + "/cyrus", base + "/spool").start()
+    server.add_user("ann")
+    with server.lmtp() as c:
+        c.deliver(["ann"], mail.message(1))
+    box = server.mailbox_dir("user.ann")
+    server.stop()
+    os.truncate(box + "/1.", 10)
+    name = os.path.relpath(box, server.spool)
+    code, text = pair.program("fsck", server.spool)
+    case.equal(code, 1, "exit code")
+    case.check(f"{name}: UID 1: message-size (M): " in text and "cure: " in text, text)
+    case.check(text.splitlines()[-1].endswith(" 1 findings"), text)
+    code, text = pair.program("fsck", "--no-bodies", box)
+    case.equal(code, 1, "exit code for one mailbox")
+    code, text = pair.program("fsck", "--json", server.spool)
+    found = json.loads(text)
+    case.equal((code, [f["kind"] for f in found]), (1, ["finding", "summary"]), "json")
+    case.equal((found[0]["mailbox"], found[0]["uid"], found[0]["check"], found[0]["class"]),
+               (name, 1, "message-size", "M"), "finding")
+    code, _ = pair.program("fsck", base + "/none")
+    case.equal(code, 2, "exit code for a folder that is not there")
+    code, text = pair.program("dump", "--json", box + "/cyrus.index")
+    case.equal([(f["kind"], f.get("uid")) for f in json.loads(text)],
+               [("index", None), ("record", 1)], "dump")
+
+
+case.main()
