@@ -3,7 +3,8 @@
  *
  *   QUEUED   another job of its mailbox is before it
  *   BARRED   it removes, renames or is a path: waits until all before it are settled. Also one
- *            whose referenced body may still come from a row before it
+ *            whose referenced body may still come from a row before it; and all that are behind a
+ *            path or a rename, for they may speak of its names
  *   RUNNING  with a worker
  *   NEEDS    waits for a body from the peer
  *   STALLED  the disk is full, or the like: tried again every second
@@ -42,7 +43,7 @@ struct job {
 	char *dir;
 	struct buf bytes;
 	enum job_state state;
-	bool barrier, redo, asked;
+	bool barrier, fence, redo, asked;
 	/* outcome */
 	int rc;
 	struct mbox_need need;
@@ -68,7 +69,7 @@ struct worker {
 struct replay {
 	struct node *n;
 	struct job *first, **end; /* in order of pos */
-	size_t n_jobs, bytes;
+	size_t n_jobs, fences, bytes;
 	struct pos loaded; /* rows up to here are jobs or settled */
 	bool more, loading;
 	struct lane lanes[LANES];
@@ -279,10 +280,23 @@ run(struct replay *r, struct job *j)
 	pthread_mutex_unlock(&w->lock);
 }
 
+/* Is there a path or a rename before it that is not settled? */
+static bool
+is_fenced(const struct replay *r, const struct job *j)
+{
+	if (r->fences == 0)
+		return false;
+	for (const struct job *k = r->first; k != j; k = k->next)
+		if (k->fence)
+			return true;
+	return false;
+}
+
 static void
 start(struct replay *r, struct job *j)
 {
-	if (j->barrier && !inbox_settled_before(r->n->inbox, j->pos))
+	if ((j->barrier && !inbox_settled_before(r->n->inbox, j->pos)) ||
+		is_fenced(r, j))
 		j->state = JOB_BARRED;
 	else
 		run(r, j);
@@ -293,11 +307,11 @@ static void
 lift(struct replay *r)
 {
 	for (struct job *j = r->first; j != NULL; j = j->next) {
-		if (j->state != JOB_BARRED)
-			continue;
-		if (!inbox_settled_before(r->n->inbox, j->pos))
+		if (j->state == JOB_BARRED &&
+			(!j->barrier || inbox_settled_before(r->n->inbox, j->pos)))
+			run(r, j);
+		if (j->fence)
 			break;
-		run(r, j);
 	}
 }
 
@@ -321,14 +335,16 @@ load_row(void *arg, const struct inbox_item *item, enum inbox_state state)
 	}
 	j->pos = item->pos;
 	j->redo = r->redo && pos_cmp(j->pos, r->redo_upto) <= 0;
-	j->barrier = item->dir[0] == '\0';
+	j->barrier = j->fence = item->dir[0] == '\0';
 	if (batch_decode(item->bytes, item->n, &b) == 0) {
+		j->fence |= b.from_dir != NULL;
 		j->barrier |= batch_removes(&b) || b.from_dir != NULL;
 		batch_fini(&b);
 	}
 	*r->end = j;
 	r->end = &j->next;
 	r->n_jobs++;
+	r->fences += j->fence;
 	r->bytes += item->n;
 	r->loaded = item->pos;
 	return 0;
@@ -382,6 +398,7 @@ retire(struct replay *r, struct job *j)
 	if (r->end == &j->next)
 		r->end = at;
 	r->n_jobs--;
+	r->fences -= j->fence;
 	r->bytes -= j->bytes.len;
 	job_free(j);
 	if (l->first != NULL)

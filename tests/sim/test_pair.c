@@ -302,6 +302,8 @@ committed(struct rig *g, bool told)
 	if (told)
 		sync_commit(st.sync, &c);
 	st.commits++;
+	/* What the next commit finds is what this one left. */
+	g->state.header.num_records = g->h.num_records;
 	g->n_touched = 0;
 	g->annots_touched = false;
 	free(g->old_index);
