@@ -346,6 +346,9 @@ capture_fsync(struct inode *ino, int fd, bool datasync)
 	if (kind_of(ino) == PLACE_INDEX) {
 		if ((dir = inode_parent(ino)) != NULL && is_ours(dir))
 			pending_commit(dir);
+	} else if (kind_of(ino) == PLACE_ANNOT) {
+		if ((dir = inode_parent(ino)) != NULL && is_ours(dir))
+			pending_retry(dir);
 	} else if (kind_of(ino) == PLACE_FILE) {
 		if (path_of(ino, fd, path, sizeof(path)))
 			quiet_changed(path, true);

@@ -5,6 +5,10 @@
  *   committed the whole header was written at offset 0            mark COMMITTED
  *   in flight handed to replication, its done call outstanding    marks stay
  *
+ * Replication may find the files between two steps of their writer: a repack renames the index
+ * before it commits the annotations, and is itself waiting for our answer. Then what was handed
+ * on comes back and stays committed, for the sync that follows or for the tick.
+ *
  * The record images are those before the first write since the last commit, read from the
  * backing file just before that write: as long as the mailbox was in the journal then, they are
  * the journaled state. If anything is unsure (a strange write, no memory, a decode error), the
@@ -32,6 +36,7 @@
 #include <unistd.h>
 
 enum { BUCKETS = 1024, TOUCHED_MAX = 100000, OLD_INDEX_MAX = 1 << 30 };
+enum { PATIENCE_MS = 5000 }; /* then the mailbox is set aside */
 
 struct pending {
 	struct pending *next; /* in its bucket */
@@ -49,6 +54,8 @@ struct pending {
 	size_t old_size;
 	unsigned in_flight;
 	uint64_t since_ms; /* of the first touch, or of the header */
+	uint64_t
+		busy_ms; /* since when replication says that it is too early; 0: it does not */
 };
 
 static struct pending *buckets[BUCKETS];
@@ -287,6 +294,35 @@ on_done(void *arg)
 	put(p); /* the user that hand_on counted */
 }
 
+/* What c holds was not taken: it is pending again. Later touches make it unsure. */
+static void
+take_back(struct pending *p, const struct sync_commit *c, struct mbox_touched **touched,
+	void **old_index)
+{
+	pthread_mutex_lock(&p->lock);
+	if (p->n > 0) {
+		p->unsure = true;
+	} else {
+		free(p->touched);
+		p->touched = *touched;
+		p->n = p->cap = c->n_touched;
+		*touched = NULL;
+	}
+	if (*old_index != NULL) {
+		/* The older of two is what the journal knows. */
+		free(p->old_index);
+		p->old_index = *old_index;
+		p->old_size = c->old_size;
+		*old_index = NULL;
+	}
+	p->unsure |= c->derive;
+	p->annots |= c->annots;
+	p->dirty = p->committed = true;
+	if (p->busy_ms == 0)
+		p->busy_ms = clock_ms();
+	pthread_mutex_unlock(&p->lock);
+}
+
 /* Gives what is pending to replication. The caller holds a user of p; force derives even if
  * nothing was committed. */
 static void
@@ -317,6 +353,7 @@ hand_on(struct pending *p, bool force)
 	p->unsure = p->annots = p->dirty = p->committed = false;
 	p->old_index = NULL;
 	p->old_size = 0;
+	c.patient = p->busy_ms == 0 || clock_ms() - p->busy_ms < PATIENCE_MS;
 	pthread_mutex_unlock(&p->lock);
 
 	pthread_mutex_lock(&table_lock);
@@ -328,7 +365,14 @@ hand_on(struct pending *p, bool force)
 	FAULT("capture.before-journal");
 	if (inode_path(p->dir, path, sizeof(path)) == 0) {
 		c.dir = path;
-		sync_commit(to, &c);
+		if (sync_commit(to, &c) == ERR_BUSY) {
+			take_back(p, &c, &touched, &old_index);
+			on_done(p);
+		} else {
+			pthread_mutex_lock(&p->lock);
+			p->busy_ms = 0;
+			pthread_mutex_unlock(&p->lock);
+		}
 	} else {
 		/* The folder is gone: its removal was a commit of its own. */
 		on_done(p);
@@ -346,6 +390,21 @@ pending_commit(struct inode *dir)
 	if (p == NULL)
 		return;
 	hand_on(p, false);
+	put(p);
+}
+
+void
+pending_retry(struct inode *dir)
+{
+	struct pending *p = get(dir, false);
+
+	if (p == NULL)
+		return;
+	pthread_mutex_lock(&p->lock);
+	bool busy = p->busy_ms != 0;
+	pthread_mutex_unlock(&p->lock);
+	if (busy)
+		hand_on(p, false);
 	put(p);
 }
 
@@ -417,10 +476,12 @@ look_after(struct pending *p, uint64_t now, bool flush)
 {
 	pthread_mutex_lock(&p->lock);
 	uint64_t age = now - p->since_ms;
-	bool committed = p->committed, dirty = p->dirty;
+	bool committed = p->committed, dirty = p->dirty, busy = p->busy_ms != 0;
 	pthread_mutex_unlock(&p->lock);
 
-	if (committed && (flush || age >= PENDING_SYNC_MS)) {
+	if (committed && busy) {
+		hand_on(p, false);
+	} else if (committed && (flush || age >= PENDING_SYNC_MS)) {
 		sync_index(p);
 		hand_on(p, false);
 	} else if (!committed && dirty && age >= PENDING_ABORT_MS &&

@@ -45,6 +45,8 @@ void pending_replace(struct inode *dir, int fd);
 /* The index of dir was synced, or replaced: if its header was written, the commit is handed to
  * replication before this returns. */
 void pending_commit(struct inode *dir);
+/* A file of dir was synced: a commit that was too early when it was handed on goes again. */
+void pending_retry(struct inode *dir);
 /* Whether anything of dir is on its way. */
 bool pending_is(struct inode *dir);
 /* Derives the mailbox in dir, whatever is pending. */

@@ -48,8 +48,8 @@ skipped(const char *name, unsigned depth)
 bool
 spool_name_is_mbox(const char *name)
 {
-	static const char *const own[] = { "header", "index", "cache", "annotations",
-		"squat", "expunge", "seen", "dav" };
+	/* cyrus.squat and what old releases left travel as files. */
+	static const char *const own[] = { "header", "index", "cache", "annotations" };
 	size_t digits = strspn(name, "0123456789");
 
 	if (digits > 0 && name[0] != '0' && strcmp(name + digits, ".") == 0)

@@ -167,7 +167,7 @@ name_twin(struct node *n, struct mboxent *e, const struct mbox_state *after,
 		b->from_dir = twin->dir;
 }
 
-void
+int
 sync_commit(struct sync *s, const struct sync_commit *c)
 {
 	struct node *n = &s->node;
@@ -183,12 +183,19 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 		log_err("out of memory; a commit is derived at the next start: dir=%s",
 			c->dir);
 		enqueue_nothing(n, c->dir, c->done, c->done_arg);
-		return;
+		return 0;
 	}
 	pthread_mutex_lock(&e->lock);
 	for (unsigned tries = 0; tries < 20; tries++) {
 		memset(&fault, 0, sizeof(fault));
 		rc = delta_of(n, e, &again, &b, &after, &fault);
+		/* A rename in the layout by name copies the index before it links the messages. */
+		bool growing = !e->known && rc != 0 && rc != ERR_NOTFOUND;
+		if (c->patient && (rc == ERR_BUSY || growing)) {
+			pthread_mutex_unlock(&e->lock);
+			batch_fini(&b);
+			return ERR_BUSY;
+		}
 		if (!is_passing(rc))
 			break;
 		batch_fini(&b);
@@ -233,6 +240,7 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 	}
 	pthread_mutex_unlock(&e->lock);
 	batch_fini(&b);
+	return 0;
 }
 
 /* ---- paths outside mailboxes ---- */

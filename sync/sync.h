@@ -85,13 +85,16 @@ struct sync_commit {
 	bool annots; /* cyrus.annotations may have changed */
 	const void *old_index; /* a repack: the bytes of the index that was replaced */
 	size_t old_size;
+	bool patient; /* see below */
 	sync_done_fn *done;
 	void *done_arg;
 };
 
 /* The mailbox in dir was committed and its index synced: makes the batch and queues it for the
- * journal, in the order of the calls per mailbox. */
-void sync_commit(struct sync *s, const struct sync_commit *c);
+ * journal, in the order of the calls per mailbox. ERR_BUSY, only with patient: its files are
+ * between two steps of their writer, who may be waiting for this very call; nothing was queued,
+ * done is not called, the caller hands the same in again later. Else 0. */
+int sync_commit(struct sync *s, const struct sync_commit *c);
 /* A path that is no mailbox's file was created, changed or removed and is quiet now. */
 void sync_path(struct sync *s, const char *path, sync_done_fn *done, void *done_arg);
 /* A folder or file has another name now, with everything below it. */

@@ -12,6 +12,7 @@ fails. case.later ends everything, however it stands.
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -40,6 +41,16 @@ def ok(*args, **kw):
     code, text = program(*args, **kw)
     case.check(code == 0, f"twinspool {' '.join(map(str, args))}: exit {code}: {text}")
     return text
+
+
+def fsck(slot):
+    """No finding, but for what Cyrus itself leaves and tolerates."""
+    code, text = program("fsck", slot.spool, limit=300)
+    found = [line for line in text.splitlines()
+             if re.search(r": [\w-]+ \(\w\): ", line)
+             and not re.search(r": (odd-file|annot-virtual) \(S\): ", line)]
+    case.check(code == 0 or code == 1 and not found and "findings" in text,
+               f"fsck of {slot.name}: exit {code}\n{text}")
 
 
 class Slot:
@@ -240,8 +251,7 @@ class Pair:
             spools.assert_equal(self.a.spool, self.b.spool)
             for slot in self.slots:
                 spools.assert_sound(slot.spool)
-                code, text = program("fsck", slot.spool, limit=300)
-                case.check(code == 0, f"fsck of {slot.name}: exit {code}\n{text}")
+                fsck(slot)
         except case.Failed:
             self.tell()
             raise

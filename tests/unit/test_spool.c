@@ -248,6 +248,7 @@ TEST(names_of_a_mailbox)
 	CHECK(!spool_name_is_mbox("1.."));
 	CHECK(!spool_name_is_mbox("cyrus.indexes"));
 	CHECK(!spool_name_is_mbox("cyrus.note"));
+	CHECK(!spool_name_is_mbox("cyrus.squat"));
 }
 
 TEST(limit_stops_every_change)
