@@ -25,7 +25,7 @@ CASES = {
     "status": "echo ok 1 - a; exit 3",
     "hang": "echo ok 1 - a; sleep 1000",
     "leaver": "setsid sleep 1001 >/dev/null 2>&1 & echo ok 1 - a",
-    "mounter": "mkdir m; mount -t tmpfs none m; echo ok 1 - a",
+    "mounter": "mkdir $TMPDIR/m; mount -t tmpfs none $TMPDIR/m; echo ok 1 - a",
 }
 
 
@@ -89,7 +89,7 @@ def test_leftovers_are_failures_and_removed():
 def test_what_a_killed_run_left_is_cleaned_by_the_next():
     build, tmp = suite(), case.folder()
     with open(f"{build}/tests/unit/test_hang", "w") as f:
-        f.write("#!/bin/bash\nmkdir m; mount -t tmpfs none m\n"
+        f.write("#!/bin/bash\ncd $TMPDIR; mkdir m; mount -t tmpfs none m\n"
                 "(trap '' TERM; exec sleep 1002) & echo started >m/up; sleep 1003\n")
     env = os.environ | {"TMPDIR": tmp}
     runner = subprocess.Popen([RUN, "--build", build, "unit/hang"], env=env,

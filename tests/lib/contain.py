@@ -117,8 +117,8 @@ def kill_all(find, patience=10.0):
         time.sleep(0.02)
 
 
-def keep(folder, limit, out_path, command):
-    """Run command below folder with a time limit, output to out_path, then clean up.
+def keep(folder, cwd, limit, out_path, command):
+    """Run command in cwd with a time limit, output to out_path, then clean up below folder.
     The exit status of the keeper says how it went; notes are added to the output."""
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -134,7 +134,7 @@ def keep(folder, limit, out_path, command):
         start = time.monotonic()
         proc = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-            start_new_session=True, cwd=folder)
+            start_new_session=True, cwd=cwd)
         status = None
         while status is None and not stopped:
             if time.monotonic() - start > limit:
