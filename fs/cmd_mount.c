@@ -195,6 +195,7 @@ settle_main(void *arg)
 	(void)arg;
 	if (settle.first)
 		unmount_register(conf.path, conf.mountpoint);
+	gate_await_session();
 	if (strcmp(gate_word(), "refusing") == 0) {
 		if (!await_peers())
 			return NULL;

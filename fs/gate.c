@@ -30,6 +30,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/statfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -286,10 +287,20 @@ gate_promote(void)
 	return rc;
 }
 
+void
+gate_await_session(void)
+{
+	struct statfs st;
+
+	while (statfs(gate.mountpoint, &st) < 0 && errno == EINTR)
+		continue;
+}
+
 static void *
 open_again(void *arg)
 {
 	(void)arg;
+	gate_await_session();
 	log_warn("a drain ended with its server: the gate opens again");
 	(void)gate_open();
 	return NULL;

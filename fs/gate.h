@@ -37,6 +37,10 @@ size_t gate_shared_size(void);
 int gate_start(
 	struct gate_shared *sh, const char *mountpoint, bool read_only, bool takeover);
 
+/* Returns once requests are answered: before that the kernel would not hear that attributes are
+ * expired, and would go on showing a mailbox as shut. Not for a request's thread. */
+void gate_await_session(void);
+
 /* Attributes of ino as they may be shown now. */
 void gate_shape(const struct inode *ino, struct stat *st);
 /* Whether a file of that name may be made there now. */
