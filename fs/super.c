@@ -40,6 +40,7 @@
 #endif
 
 #define FAST_DEATH_MS 2000
+#define ASKED_MAX_MS 90000
 #define FREE_DEATHS 3
 #define PAUSE_MAX_MS 5000
 #define PAUSE_KILLED_MAX_MS 20
@@ -327,11 +328,22 @@ wait_for_server(struct super *su)
 		if (!(p[0].revents & POLLIN) ||
 			read(su->signal_fd, &si, sizeof(si)) != (ssize_t)sizeof(si))
 			continue;
-		if (si.ssi_signo != SIGCHLD)
-			kill(su->server, (int)si.ssi_signo);
-		else if (waitpid(su->server, &status, WNOHANG) == su->server)
+		if (si.ssi_signo != SIGCHLD) {
+			su->asked = (int)si.ssi_signo;
+			su->asked_at = clock_ms();
+			kill(su->server, su->asked);
+		} else if (waitpid(su->server, &status, WNOHANG) == su->server)
 			return status;
 	}
+}
+
+/* A stop that was asked for just before a death is not forgotten: the next server has the signal
+ * pending from its birth. An old one is, since that server said why it could not stop. */
+static void
+ask_again(struct super *su)
+{
+	if (su->asked != 0 && clock_ms() - su->asked_at < ASKED_MAX_MS)
+		kill(su->server, su->asked);
 }
 
 static void
@@ -373,6 +385,7 @@ keep_serving(struct super *su, const struct super_opts *o)
 			prctl(PR_SET_NAME, "twinspool-serve");
 			_exit(o->serve(su, o->arg));
 		}
+		ask_again(su);
 		int status = wait_for_server(su);
 		pin_take(su);
 		if (WIFEXITED(status) && WEXITSTATUS(status) == SUPER_END)

@@ -40,6 +40,8 @@ struct super {
 	/* the rest is the supervisor's own */
 	int pin_take_fd, signal_fd;
 	pid_t server;
+	int asked; /* the last signal passed on, and when */
+	uint64_t asked_at;
 	struct super_pin *pins;
 	uint32_t npins;
 };
