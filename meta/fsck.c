@@ -143,6 +143,48 @@ id_of_path(const char *dir)
 	return at + 4;
 }
 
+/* The folder that Cyrus hashes a name into, by its plain or its full rule (F1.2). */
+static char
+hash_plain(const char *part)
+{
+	char c = part[0] >= 'A' && part[0] <= 'Z' ? (char)(part[0] - 'A' + 'a')
+						  : part[0];
+
+	return c >= 'a' && c <= 'z' ? c : 'q';
+}
+
+static char
+hash_full(const char *part)
+{
+	uint32_t n = 0;
+
+	for (; *part != '\0' && *part != '/' && *part != '.'; part++)
+		n = ((n << 3) ^ (n >> 5)) ^ (uint8_t)*part;
+	return (char)('A' + n % 23);
+}
+
+/* In the layout by name the first folder may be a hash of the second part of the name. Other
+ * names than these two could as well be a mailbox of one letter. */
+static void
+check_hash(struct fsck *f)
+{
+	const char *part = f->dir + 2;
+
+	if (f->dir[0] == '\0' || f->dir[1] != '/')
+		return;
+	if (strncmp(part, "user/", 5) == 0)
+		part += 5;
+	else if (strncmp(part, "DELETED/", 8) == 0)
+		part += 8;
+	else
+		return;
+	if (f->dir[0] != hash_plain(part) && f->dir[0] != hash_full(part))
+		fsck_tell(f, FSCK_MUST, 0, "path-hash",
+			"move the folder, or run reconstruct for the right one",
+			"the folder belongs below %c/ or %c/", hash_plain(part),
+			hash_full(part));
+}
+
 static void
 check_flag_names(struct fsck *f)
 {
@@ -305,6 +347,7 @@ check_mailbox(int fd, const char *dir, const struct fsck_options *options,
 	if (rc != 0)
 		goto out;
 	find_owner(&f);
+	check_hash(&f);
 	rc = fsck_read(&f, "cyrus.index", MAX_INDEX, &f.index);
 	if (rc == ERR_NOTFOUND)
 		fsck_tell(&f, FSCK_MUST, 0, "index-missing", FSCK_RECONSTRUCT,

@@ -9,6 +9,7 @@
 #include "meta/layout.h"
 #include "meta/base/err.h"
 
+#include <endian.h>
 #include <string.h>
 
 #define NS_PER_SECOND 1000000000u
@@ -154,11 +155,18 @@ of_version(const struct layout_field *f, uint32_t minor)
 static uint64_t
 get(const uint8_t *p, size_t n)
 {
-	uint64_t v = 0;
+	uint64_t wide;
+	uint32_t word;
 
-	for (size_t i = 0; i < n; i++)
-		v = v << 8 | p[i];
-	return v;
+	if (n == 4) {
+		memcpy(&word, p, 4);
+		return be32toh(word);
+	}
+	if (n == 8) {
+		memcpy(&wide, p, 8);
+		return be64toh(wide);
+	}
+	return (uint64_t)p[0] << 8 | p[1];
 }
 
 static uint64_t

@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #define NS 1000000000ull
-#define BOX "q/user/golden"
+#define BOX "g/user/golden"
 
 static char root[300];
 static struct buf index_file;
@@ -90,8 +90,8 @@ setup(const char *golden)
 	struct index_record r;
 
 	snprintf(root, sizeof(root), "%s", t_tmpdir());
-	mkdir(path_of("q"), 0700);
-	mkdir(path_of("q/user"), 0700);
+	mkdir(path_of("g"), 0700);
+	mkdir(path_of("g/user"), 0700);
 	mkdir(path_of(BOX), 0700);
 	DIR *old = opendir(path_of(BOX));
 	for (struct dirent *e; old != NULL && (e = readdir(old)) != NULL;)
@@ -483,16 +483,40 @@ TEST(layout_by_id)
 	CHECK_EQ(rename(path_of("uuid/a/b/xbc"), path_of(BOX)), 0);
 }
 
+/* "user.golden" hashes to g or, by the full rule, worked out with Python, to G. */
+TEST(folder_by_name)
+{
+	static const struct {
+		const char *top, *user;
+		const char *finding;
+	} rows[] = { { "g", "golden", "" }, { "G", "golden", "" },
+		{ "h", "golden", "path-hash;" }, { "q", "9x", "sync-annot;" },
+		{ "n", "9x", "path-hash;sync-annot;" } };
+	char top[20], between[40], box[60];
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		setup("v17");
+		snprintf(top, sizeof(top), "%s", rows[i].top);
+		snprintf(between, sizeof(between), "%s/user", top);
+		snprintf(box, sizeof(box), "%s/%s", between, rows[i].user);
+		mkdir(path_of(top), 0700);
+		mkdir(path_of(between), 0700);
+		CHECK_EQ(rename(path_of(BOX), path_of(box)), 0);
+		CHECK_STR(check(), rows[i].finding);
+		CHECK_EQ(rename(path_of(box), path_of(BOX)), 0);
+	}
+}
+
 TEST(twice_and_stage)
 {
 	struct buf b = BUF_INIT;
 
 	setup("v17");
-	CHECK_EQ(mkdir(path_of("q/user/other"), 0700), 0);
+	CHECK_EQ(mkdir(path_of("g/user/gother"), 0700), 0);
 	slurp(in_box("cyrus.header"), &b);
-	spit(path_of("q/user/other/cyrus.header"), b.data, b.len);
+	spit(path_of("g/user/gother/cyrus.header"), b.data, b.len);
 	CHECK_STR(check(), "index-missing;uniqueid-twice;");
-	remove(path_of("q/user/other/cyrus.header"));
+	remove(path_of("g/user/gother/cyrus.header"));
 	CHECK_EQ(mkdir(path_of("stage."), 0700), 0);
 	spit(path_of("stage./1-2-3"), "x", 1);
 	CHECK_STR(check(), "");
@@ -598,11 +622,11 @@ TEST(annotations)
 TEST(owner)
 {
 	setup("v17");
-	CHECK_EQ(rename(path_of("q/user/golden"), path_of("q/user/other")), 0);
+	CHECK_EQ(rename(path_of("g/user/golden"), path_of("g/user/gother")), 0);
 	CHECK_STR(check(), "sync-annot;");
-	CHECK_EQ(rename(path_of("q/user/other"), path_of("q/golden")), 0);
+	CHECK_EQ(rename(path_of("g/user/gother"), path_of("golden")), 0);
 	CHECK_STR(check(), "");
-	CHECK_EQ(rename(path_of("q/golden"), path_of("q/user/golden")), 0);
+	CHECK_EQ(rename(path_of("golden"), path_of("g/user/golden")), 0);
 }
 
 TEST(single_mailbox)
