@@ -582,6 +582,19 @@ out:
 	return found;
 }
 
+static bool
+hash_body(struct node *n, const char *dir, const char *name, uint8_t guid[SHA1_LEN])
+{
+	uint64_t size;
+	int fd;
+
+	if (spool_file(n->spool, dir, name, O_RDONLY, 0, &fd) != 0)
+		return false;
+	bool done = hash_sha1_fd(fd, guid, &size) == 0;
+	close(fd);
+	return done;
+}
+
 void
 sync_keep_body(struct sync *s, const char *dir, uint32_t uid)
 {
@@ -597,10 +610,14 @@ sync_keep_body(struct sync *s, const char *dir, uint32_t uid)
 	/* Nothing is kept for a peer that lost its place: it compares what is there then. */
 	if (n->confirmed == UINT64_MAX || (n->confirmed >= last && queued == 0))
 		return;
-	/* Never counted: a failed append takes its file back. */
-	if (uid > e->state.header.last_uid || !guid_of(n, dir, uid, guid))
+	/* Never counted: a failed append takes its file back. Of a mailbox whose removal was
+	 * committed the state says nothing any more, and all its bodies go now. */
+	if (e->known && uid > e->state.header.last_uid)
 		return;
 	snprintf(name, sizeof(name), "%" PRIu32 ".", uid);
+	/* When Cyrus deletes a mailbox, its files go in any order, the index perhaps first. */
+	if (!guid_of(n, dir, uid, guid) && (e->known || !hash_body(n, dir, name, guid)))
+		return;
 	int rc = kept_add(n->kept, guid, dir, name, last + queued);
 	if (rc != 0 && rc != ERR_NOTFOUND)
 		log_warn("a body could not be kept for a peer: dir=%s uid=%" PRIu32

@@ -385,6 +385,9 @@ removal(struct rig *g, bool told)
 	rig_options(g, g->h.options | INDEX_OPT_DELETED);
 	rig_commit(g);
 	committed(g, told);
+	/* Cyrus unlinks what the folder lists, in that order. */
+	if (t_rand() % 2)
+		(void)spool_unlink(g->sp, g->dir, "cyrus.index");
 	for (uint32_t r = 0; r < g->h.num_records; r++)
 		if ((g->rec[r].flags & INDEX_FLAG_UNLINKED) == 0)
 			sync_keep_body(st.sync, g->dir, g->rec[r].uid);
@@ -427,6 +430,19 @@ plain_file(bool told)
 	st.commits++;
 }
 
+/* SIM_DEBUG: what is done beside the seq it gets. */
+static void
+debug_step(const struct rig *g, const char *what)
+{
+	struct sync_facts f;
+
+	if (getenv("SIM_DEBUG") == NULL)
+		return;
+	sync_facts(st.sync, &f);
+	fprintf(stderr, "# %s: dir=%s last=%llu\n", what, g->dir,
+		(unsigned long long)f.position.seq);
+}
+
 static void
 write_some(bool told)
 {
@@ -434,19 +450,26 @@ write_some(bool told)
 	uint64_t what = t_rand() % 40;
 
 	if (what < 3 && with('f')) {
+		debug_step(g, "file");
 		plain_file(told);
 	} else if (!g->exists) {
+		debug_step(g, "create");
 		create(g, told);
 	} else if (what < 5 && with('m')) {
+		debug_step(g, "move");
 		move(g, told);
 	} else if (what < 6 && with('d')) {
+		debug_step(g, "removal");
 		removal(g, told);
 	} else if (what < 9) {
+		debug_step(g, "repack");
 		repack(g, told);
 	} else if (what < 16) {
+		debug_step(g, "copy");
 		copy_some(g);
 		committed(g, told);
 	} else {
+		debug_step(g, "random");
 		rig_random(g);
 		committed(g, told);
 	}
