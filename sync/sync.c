@@ -569,8 +569,9 @@ wait_a_little(struct node *n, const struct patience *pa)
 		return ERR_CLOSED;
 	if (clock_ms() >= pa->until_ms)
 		return ERR_TIMEOUT;
-	if (pthread_cond_timedwait(&n->changed, &n->lock, &until) == ETIMEDOUT &&
-		pa->on != NULL) {
+	/* Asked after every turn: news come often enough to keep a wait from timing out. */
+	pthread_cond_timedwait(&n->changed, &n->lock, &until);
+	if (pa->on != NULL) {
 		pthread_mutex_unlock(&n->lock);
 		bool on = pa->on(pa->on_arg);
 		pthread_mutex_lock(&n->lock);
