@@ -98,7 +98,7 @@ scan_annots_of(const struct scan_annots *a, uint32_t uid, size_t *n_out)
 	for (end = lo; end < a->n && a->list[end].uid == uid; end++)
 		;
 	*n_out = end - lo;
-	return a->list + lo;
+	return *n_out > 0 ? a->list + lo : NULL;
 }
 
 struct sum
