@@ -154,9 +154,10 @@ mbox_apply(struct spool *sp, const struct batch *b, enum mbox_apply_mode mode,
 		return ERR_USAGE;
 	if (b->flags & BATCH_REMOVE)
 		return apply_remove(sp, b, mode, env, state, fault);
-	/* Done already, unless it is about what no sum has (NEEDS_*). */
+	/* Done already, unless it is about what no sum has: NEEDS_*, or messages that are
+	 * stated again because they are missing here. */
 	if (mode == MBOX_CHECK && state->header.minor_version != 0 &&
-		(b->flags & BATCH_PARTIAL) == 0 &&
+		(b->flags & (BATCH_PARTIAL | BATCH_DERIVED | BATCH_WHOLE)) == 0 &&
 		sum_eq(mbox_sum_total(&state->sum), b->after) &&
 		!sum_eq(b->before, b->after))
 		return 0;

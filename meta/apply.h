@@ -1,6 +1,5 @@
 /*
- * apply.h - one batch on its way onto the disk: what apply.c, apply_plan.c and apply_write.c
- * share. For these three only.
+ * apply.h - one batch on its way onto the disk: what the files apply*.c share. For these only.
  */
 #ifndef META_APPLY_H
 #define META_APPLY_H
@@ -67,6 +66,13 @@ typedef int
 apply_result_fn(void *arg, const struct index_record *r, struct apply_item *item);
 int apply_results(struct apply *a, apply_result_fn *fn, void *arg);
 
+/* Does the batch state records whatever is there (derived, whole)? */
+bool apply_overrides(const struct batch *b);
+const struct scan_annots *apply_annots_before(const struct apply *a);
+/* Counters and sums of the new header (apply_total.c). ERR_CHECKSUM. */
+int apply_totals_in_step(struct apply *a);
+int apply_totals_in_full(struct apply *a);
+
 /* Bodies in place: ERR_NEED. Nothing visible changes. */
 int apply_bodies(struct apply *a);
 /* Cache, annotations, names, records, header, in this order. */
@@ -76,6 +82,26 @@ int apply_verify(struct apply *a);
 /* Unlinks what is to go. */
 int apply_unlinks(struct apply *a);
 
+/* A file that is changed in place, or through a copy that gets its name at the end. */
+struct apply_edit {
+	const char *name;
+	int fd;
+	uint64_t size; /* of what it had */
+	bool open, in_place;
+	char temp[SPOOL_TEMP_NAME];
+};
+int
+apply_edit_begin(struct apply *a, const char *name, bool anew, struct apply_edit *e);
+/* Gives it its name if rc is 0, else forgets it. Returns rc, or why it failed. */
+int apply_edit_end(struct apply *a, struct apply_edit *e, uint32_t mode, int rc);
+
+/* ---- apply_anew.c ---- */
+
+int apply_write_anew(struct apply *a);
+/* Did a crash come between the two renames of a rewrite? */
+bool apply_cache_is_foreign(struct apply *a);
+
+void apply_no_cache(struct index_record *r);
 void apply_changed(struct apply *a, const char *dir, const char *name);
 bool apply_keeps(const struct mbox_env *env, const uint8_t guid[SHA1_LEN]);
 

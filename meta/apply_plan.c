@@ -31,8 +31,8 @@ guid_zero(const uint8_t guid[SHA1_LEN])
 }
 
 /* A batch that does not build on what is there record by record. */
-static bool
-overrides(const struct batch *b)
+bool
+apply_overrides(const struct batch *b)
 {
 	return (b->flags & (BATCH_WHOLE | BATCH_DERIVED)) != 0;
 }
@@ -79,7 +79,7 @@ stand_in_step(struct apply *a)
 static int
 stand_in_full(struct apply *a)
 {
-	bool restates = overrides(a->b) || (a->b->flags & BATCH_CREATE) != 0;
+	bool restates = apply_overrides(a->b) || (a->b->flags & BATCH_CREATE) != 0;
 	int rc = scan_open(a->sp, a->b->dir, SCAN_LENIENT, &a->scan, a->fault);
 
 	if (rc == ERR_NOMEM || rc == ERR_IO || rc == ERR_ACCESS)
@@ -208,7 +208,7 @@ plan_purge(struct apply *a, struct apply_item *item)
 static bool
 purged_since(const struct apply *a, const struct index_record *r)
 {
-	return a->mode == MBOX_REDO && !overrides(a->b) && a->exists &&
+	return a->mode == MBOX_REDO && !apply_overrides(a->b) && a->exists &&
 	       a->scan.holes == 0 && r->uid <= a->ix->h.last_uid &&
 	       r->modseq <= a->ix->h.deletedmodseq;
 }
@@ -243,11 +243,11 @@ plan_append(struct apply *a, struct apply_item *item)
 		return 0;
 	}
 	bool same = memcmp(item->old.guid, c->r.guid, SHA1_LEN) == 0;
-	if (!same && !overrides(a->b))
+	if (!same && !apply_overrides(a->b))
 		return diverged(a, item->uid, "that UID is another message here");
 	if (same && !a->full)
 		return diverged(a, item->uid, "that message is there already");
-	if (same && a->mode == MBOX_REDO && !overrides(a->b) &&
+	if (same && a->mode == MBOX_REDO && !apply_overrides(a->b) &&
 		(item->old.modseq > c->r.modseq ||
 			(item->old.flags & ~c->r.flags & GONE) != 0)) {
 		item->skip = true;
@@ -269,7 +269,7 @@ plan_update(struct apply *a, struct apply_item *item)
 	const struct change_record *c = item->c;
 
 	if (!item->had) {
-		if (a->mode != MBOX_REDO || overrides(a->b))
+		if (a->mode != MBOX_REDO || apply_overrides(a->b))
 			return diverged(a, item->uid, "that message is not here");
 		item->skip = true;
 		return 0;
@@ -280,7 +280,7 @@ plan_update(struct apply *a, struct apply_item *item)
 	item->now = item->old;
 	change_record_merge(
 		&item->now, &c->r, c->mask & ~(uint64_t)CHANGE_RECORD_CACHE);
-	if (a->mode == MBOX_REDO && !overrides(a->b)) {
+	if (a->mode == MBOX_REDO && !apply_overrides(a->b)) {
 		if ((c->mask & CHANGE_RECORD_MODSEQ) != 0 &&
 			item->old.modseq > c->r.modseq) {
 			item->skip = true;
@@ -312,6 +312,7 @@ settle(struct apply *a, struct apply_item *item)
 		item->unlink = true;
 	else
 		item->body = !item->had || a->mode == MBOX_REDO ||
+			     apply_overrides(a->b) ||
 			     (item->old.flags & INDEX_FLAG_UNLINKED) != 0 ||
 			     memcmp(item->old.guid, item->now.guid, SHA1_LEN) != 0;
 	/* A message that gives way to another under its UID is kept aside. */
@@ -453,8 +454,8 @@ plan_names(struct apply *a)
 	return 0;
 }
 
-static const struct scan_annots *
-annots_before(const struct apply *a)
+const struct scan_annots *
+apply_annots_before(const struct apply *a)
 {
 	return a->full ? &a->scan.annots : &a->annots_now;
 }
@@ -539,7 +540,7 @@ plan_annots(struct apply *a)
 	a->annots_loaded = true;
 	if (!states_annots(a->b, &all))
 		return 0;
-	const struct scan_annots *now = annots_before(a);
+	const struct scan_annots *now = apply_annots_before(a);
 	for (size_t i = 0; rc == 0 && !all && i < now->n; i++)
 		if (!restated(a->b, now->list[i].uid))
 			rc = scan_annots_add(&a->annots_new, &now->list[i]);
@@ -563,173 +564,12 @@ plan_annots(struct apply *a)
 	return 0;
 }
 
-/* ---- Cyrus's own sums and the counters ---- */
-
-static int
-tally_one(void *arg, const struct index_record *r, struct apply_item *item)
-{
-	struct apply *a = arg;
-
-	(void)item;
-	scan_tally_add(&a->scan.tally, a->h.minor_version, r, a->names,
-		a->annots_changed ? &a->annots_new : annots_before(a));
-	return 0;
-}
-
-static int
-wrong_total(struct apply *a, const char *check)
-{
-	return scan_fault(a->fault, ERR_CHECKSUM, 0, check,
-		"what the batch says of it does not follow from its records");
-}
-
-/* The header of a mailbox that is half repaired says what is there. */
-static void
-totals_of_piece(struct apply *a, const struct scan_tally *t)
-{
-	struct index_header *h = &a->h;
-
-	h->exists = t->exists;
-	h->deleted = t->deleted;
-	h->answered = t->answered;
-	h->flagged = t->flagged;
-	h->unseen = h->minor_version >= 14 ? t->unseen : h->unseen;
-	h->quota_mailbox_used = t->quota_used;
-	h->sync_basic = t->basic;
-	h->sync_annot = t->annot_unknown ? 0 : t->annot;
-	if (h->last_uid < t->last_uid)
-		h->last_uid = t->last_uid;
-	if (h->highestmodseq < t->highestmodseq)
-		h->highestmodseq = t->highestmodseq;
-	a->sum.header = sum_of_header(h);
-}
-
-static int
-totals_in_full(struct apply *a)
-{
-	struct scan_tally *t = &a->scan.tally;
-	bool restates = overrides(a->b) || (a->b->flags & BATCH_CREATE) != 0;
-
-	memset(t, 0, sizeof(*t));
-	t->annot = INDEX_CRC_ANNOT_START;
-	int rc = apply_results(a, tally_one, a);
-	if (rc != 0)
-		return rc;
-	a->h.first_expunged = t->first_expunged;
-	if (a->b->flags & BATCH_PARTIAL) {
-		totals_of_piece(a, t);
-		return 0;
-	}
-	if (restates) {
-		a->h.sync_basic = a->b->sync_basic;
-		a->h.sync_annot = a->b->sync_annot;
-		/* Unknown from a sender means that its counters do not add up. */
-		bool vouched = a->b->sync_basic != 0 || t->exists == 0;
-		const char *wrong =
-			vouched && a->sum_ok ? scan_tally_check(t, &a->h) : NULL;
-		return wrong != NULL ? wrong_total(a, wrong) : 0;
-	}
-	a->h.sync_basic = t->basic;
-	if (!t->annot_unknown)
-		a->h.sync_annot = t->annot;
-	if (a->sum_ok && a->b->sync_basic != 0)
-		a->h.sync_basic = a->b->sync_basic;
-	if (a->sum_ok && a->b->sync_annot != 0)
-		a->h.sync_annot = a->b->sync_annot;
-	return 0;
-}
-
-static bool
-has_item(const struct apply *a, uint32_t uid)
-{
-	struct apply_item key = { .uid = uid };
-
-	return a->n > 0 && bsearch(&key, a->items, a->n, sizeof(key), by_uid) != NULL;
-}
-
-/* Do annotations change of a message whose record does not? */
-static bool
-silent_annots(const struct apply *a)
-{
-	const struct scan_annots *sides[] = { &a->annots_now, &a->annots_new };
-
-	if (!a->annots_changed)
-		return false;
-	for (int side = 0; side < 2; side++) {
-		const struct scan_annots *x = sides[side], *y = sides[1 - side];
-		for (size_t i = 0, n, m; i < x->n; i += n) {
-			const struct db_annot *of =
-				scan_annots_of(x, x->list[i].uid, &n);
-			const struct db_annot *other = scan_annots_of(y, of->uid, &m);
-			if (!has_item(a, of->uid) && !sum_eq(scan_annots_sum(of, n),
-							     scan_annots_sum(other, m)))
-				return true;
-		}
-	}
-	return false;
-}
-
-static int
-totals_in_step(struct apply *a)
-{
-	const struct index_header *was = &a->ix->h;
-	const struct scan_annots *annots = &a->annots_now;
-	const struct scan_annots *annots_after =
-		a->annots_changed ? &a->annots_new : annots;
-	uint32_t basic = was->sync_basic, annot = was->sync_annot, crc;
-	bool basic_known = basic != 0 || was->exists == 0, annot_known = annot != 0;
-
-	for (size_t i = 0; i < a->n; i++) {
-		const struct apply_item *item = &a->items[i];
-		if (item->skip)
-			continue;
-		if (item->had) {
-			basic ^= index_crc_basic(
-				&item->old, (const char *const *)a->names_now.h.flags);
-			if (!scan_crc_annot(was->minor_version, &item->old,
-				    &a->names_now, annots, &crc))
-				annot_known = false;
-			annot ^= crc;
-		}
-		if (!item->drop) {
-			basic ^= index_crc_basic(
-				&item->now, (const char *const *)a->names->h.flags);
-			if (!scan_crc_annot(a->h.minor_version, &item->now, a->names,
-				    annots_after, &crc))
-				annot_known = false;
-			annot ^= crc;
-			if ((item->now.flags & GONE) == INDEX_FLAG_EXPUNGED &&
-				(a->h.first_expunged == 0 ||
-					item->now.last_updated < a->h.first_expunged))
-				a->h.first_expunged = item->now.last_updated;
-		}
-	}
-	/* Another version counts other virtual annotations, of every record. */
-	if (was->minor_version != a->h.minor_version || silent_annots(a))
-		annot_known = false;
-	if (a->b->sync_basic != 0 && basic_known && basic != a->b->sync_basic)
-		return wrong_total(a, "sync-basic");
-	if (a->b->sync_annot != 0 && annot_known && annot != a->b->sync_annot)
-		return wrong_total(a, "sync-annot");
-	a->h.sync_basic = a->b->sync_basic != 0 ? a->b->sync_basic
-			  : basic_known         ? basic
-						: 0;
-	/* Not stated: as before, unless the records take another form. */
-	if (a->b->sync_annot != 0)
-		a->h.sync_annot = a->b->sync_annot;
-	else if (annot_known)
-		a->h.sync_annot = annot;
-	else if (was->minor_version != a->h.minor_version)
-		a->h.sync_annot = 0;
-	return 0;
-}
-
 /* ---- the plan ---- */
 
 int
 apply_plan(struct apply *a)
 {
-	bool in_step = a->mode == MBOX_CHECK && !overrides(a->b) &&
+	bool in_step = a->mode == MBOX_CHECK && !apply_overrides(a->b) &&
 		       (a->b->flags & BATCH_CREATE) == 0;
 	int rc = in_step ? stand_in_step(a) : stand_in_full(a);
 
@@ -748,10 +588,10 @@ apply_plan(struct apply *a)
 	a->sum_ok = (a->b->flags & BATCH_PARTIAL) != 0 ||
 		    sum_eq(mbox_sum_total(&a->sum), a->b->after);
 	/* In a redo a batch may be older than the disk; the last one must fit. */
-	if (!a->sum_ok && (a->mode != MBOX_REDO || overrides(a->b)))
+	if (!a->sum_ok && (a->mode != MBOX_REDO || apply_overrides(a->b)))
 		return scan_fault(a->fault, ERR_SUM, 0, "sum",
 			"the batch does not lead to the sum that it states");
-	return in_step ? totals_in_step(a) : totals_in_full(a);
+	return in_step ? apply_totals_in_step(a) : apply_totals_in_full(a);
 }
 
 void

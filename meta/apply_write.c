@@ -9,10 +9,7 @@
  * differences, so the redo arrives where the first run would have.
  *
  * cyrus.index and cyrus.cache are written in place while the kernel does not know their inodes;
- * else a copy is changed and renamed over. When records are dropped or inserted, or the index
- * changes its version, both are made anew, the cache first: between the two renames the old
- * index points into the new cache, and whoever reads a record there sees a wrong CRC. The redo
- * finds the cache records of such a file by walking it, since it is compact.
+ * else a copy is changed and renamed over. Where that is not enough see apply_anew.c.
  */
 #include "meta/apply.h"
 
@@ -26,7 +23,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define CACHE_MAX_FILE ((size_t)1 << 30)
 #define FLUSH_AT ((size_t)1 << 20)
 
 void
@@ -42,145 +38,10 @@ apply_keeps(const struct mbox_env *env, const uint8_t guid[SHA1_LEN])
 	return env->keep_body != NULL && env->keep_body(env->arg, guid);
 }
 
-/* ---- bodies ---- */
-
-static bool
-file_is(struct apply *a, const char *dir, const char *name, const uint8_t *guid,
-	uint64_t size)
-{
-	uint8_t sha1[SHA1_LEN];
-	uint64_t has;
-	struct stat st;
-	int fd;
-
-	if (spool_file(a->sp, dir, name, O_RDONLY | O_NONBLOCK, 0, &fd) != 0)
-		return false;
-	bool same = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
-		    (uint64_t)st.st_size == size && hash_sha1_fd(fd, sha1, &has) == 0 &&
-		    has == size && memcmp(sha1, guid, SHA1_LEN) == 0;
-	close(fd);
-	return same;
-}
-
-static void
-cache_from(struct apply *a, const char *dir, const struct index_record *r,
-	struct apply_item *item)
-{
-	int fd;
-
-	if (item->cache != NULL || item->now.cache_offset != 0 ||
-		item->now.cache_crc == 0 || r->cache_crc != item->now.cache_crc ||
-		item->cache_own != NULL)
-		return;
-	if (spool_file(a->sp, dir, "cyrus.cache", O_RDONLY, 0, &fd) != 0)
-		return;
-	if (cache_record_read(fd, r->cache_offset, r->cache_crc, &item->cache_own,
-		    &item->cache_len) == 0)
-		item->cache = item->cache_own;
-	close(fd);
-}
-
-/* A link of a message elsewhere: its record there names the GUID, or its bytes prove it. */
-static int
-link_from(struct apply *a, const char *dir, uint32_t uid, struct apply_item *item)
-{
-	char from[SCAN_BODY_NAME], name[SCAN_BODY_NAME];
-	struct index_record r = { .uid = 0 };
-	struct ixfile ix;
-	struct stat st;
-	bool proven = false;
-	uint32_t at;
-
-	scan_body_name(uid, from);
-	scan_body_name(item->uid, name);
-	if (ixfile_open(a->sp, dir, false, &ix) == 0) {
-		proven = ixfile_find(&ix, uid, &at) == 0 &&
-			 ixfile_record(&ix, at, &r) == 0 &&
-			 memcmp(r.guid, item->now.guid, SHA1_LEN) == 0;
-		ixfile_close(&ix);
-	}
-	if (proven)
-		proven = spool_stat(a->sp, dir, from, &st) == 0 &&
-			 S_ISREG(st.st_mode) && (uint64_t)st.st_size == item->now.size;
-	if (!proven && !file_is(a, dir, from, item->now.guid, item->now.size))
-		return ERR_NOTFOUND;
-	if (r.uid != 0)
-		cache_from(a, dir, &r, item);
-	return spool_link(a->sp, dir, from, a->b->dir, name);
-}
-
-static int
-place_body(struct apply *a, struct apply_item *item)
-{
-	const char *dir = a->b->dir;
-	const struct change_record *c = item->c;
-	char name[SCAN_BODY_NAME];
-	int rc = ERR_NOTFOUND;
-
-	scan_body_name(item->uid, name);
-	if (item->keep && file_is(a, dir, name, item->old.guid, item->old.size)) {
-		rc = spool_keep(a->sp, item->old.guid, dir, name);
-		if (rc != 0)
-			return rc;
-		rc = ERR_NOTFOUND;
-	}
-	/* What is there already proves itself by its bytes: it may be debris (F17). */
-	if (file_is(a, dir, name, item->now.guid, item->now.size))
-		rc = 0;
-	else if (a->env->take_body != NULL)
-		rc = a->env->take_body(a->env->arg, item->now.guid, dir, name);
-	if (rc == ERR_NOTFOUND && c != NULL && c->ref_dir != NULL)
-		rc = link_from(a, c->ref_dir, c->ref_uid, item);
-	if (rc == ERR_NOTFOUND && a->b->from_dir != NULL)
-		rc = link_from(a, a->b->from_dir, item->uid, item);
-	if (rc == ERR_NOTFOUND)
-		rc = spool_kept_link(a->sp, item->now.guid, dir, name);
-	if (rc != 0)
-		return rc == ERR_NOTFOUND ? ERR_NEED : rc;
-	FAULT("apply.body");
-	return spool_attrs(a->sp, dir, name, a->owner.uid, a->owner.gid,
-		a->owner.message_mode, item->now.internaldate);
-}
-
-int
-apply_bodies(struct apply *a)
-{
-	int missing = 0, rc;
-
-	rc = spool_mkdirs(
-		a->sp, a->b->dir, a->owner.dir_mode, a->owner.uid, a->owner.gid);
-	/* All that can be had are placed, so that the next call asks for the next one. */
-	for (size_t i = 0; rc == 0 && i < a->n; i++) {
-		struct apply_item *item = &a->items[i];
-		if (item->skip || !item->body)
-			continue;
-		rc = place_body(a, item);
-		if (rc != ERR_NEED)
-			continue;
-		rc = 0;
-		if (missing == 0 && a->need != NULL) {
-			a->need->path[0] = '\0';
-			memcpy(a->need->guid, item->now.guid, SHA1_LEN);
-			a->need->size = item->now.size;
-			a->need->uid = item->uid;
-		}
-		missing = ERR_NEED;
-	}
-	return rc != 0 ? rc : missing;
-}
-
 /* ---- a file that is changed in place or through a copy ---- */
 
-struct edit {
-	const char *name;
-	int fd;
-	uint64_t size; /* of what it had */
-	bool open, in_place;
-	char temp[SPOOL_TEMP_NAME];
-};
-
-static int
-edit_begin(struct apply *a, const char *name, bool anew, struct edit *e)
+int
+apply_edit_begin(struct apply *a, const char *name, bool anew, struct apply_edit *e)
 {
 	const struct mbox_env *env = a->env;
 	const char *dir = a->b->dir;
@@ -220,8 +81,8 @@ edit_begin(struct apply *a, const char *name, bool anew, struct edit *e)
 
 /* Gives it its name if rc is 0, else forgets it. A copy is synced first, or a power cut could
  * leave its name on an empty file. */
-static int
-edit_end(struct apply *a, struct edit *e, uint32_t mode, int rc)
+int
+apply_edit_end(struct apply *a, struct apply_edit *e, uint32_t mode, int rc)
 {
 	if (!e->open)
 		return rc;
@@ -248,18 +109,18 @@ edit_end(struct apply *a, struct edit *e, uint32_t mode, int rc)
 static int
 put_file(struct apply *a, const char *name, const void *p, size_t n, uint32_t mode)
 {
-	struct edit e;
-	int rc = edit_begin(a, name, true, &e);
+	struct apply_edit e;
+	int rc = apply_edit_begin(a, name, true, &e);
 
 	if (rc == 0)
 		rc = spool_write(a->sp, e.fd, p, n, 0);
-	return edit_end(a, &e, mode, rc);
+	return apply_edit_end(a, &e, mode, rc);
 }
 
 /* ---- cache, appended ---- */
 
-static void
-no_cache(struct index_record *r)
+void
+apply_no_cache(struct index_record *r)
 {
 	r->cache_offset = 0;
 	r->cache_crc = r->cache_version = 0;
@@ -269,7 +130,7 @@ static int
 append_cache(struct apply *a)
 {
 	struct buf out = BUF_INIT;
-	struct edit e = { .open = false };
+	struct apply_edit e = { .open = false };
 	int rc = 0;
 	bool any = false;
 
@@ -278,11 +139,11 @@ append_cache(struct apply *a)
 		any = any || (!item->skip && item->cache != NULL);
 		if (!item->skip && item->cache == NULL && !item->drop &&
 			item->now.cache_offset == 0)
-			no_cache(&item->now);
+			apply_no_cache(&item->now);
 	}
 	if (!any)
 		return 0;
-	rc = edit_begin(a, "cyrus.cache", !a->exists, &e);
+	rc = apply_edit_begin(a, "cyrus.cache", !a->exists, &e);
 	uint64_t at = rc == 0 ? e.size : 0;
 	if (rc == 0 && at < 4) {
 		wr_be32(&out, a->h.generation_no);
@@ -313,7 +174,7 @@ append_cache(struct apply *a)
 		rc = spool_write(a->sp, e.fd, out.data, out.len, start);
 	FAULT("apply.cache");
 	buf_fini(&out);
-	return edit_end(a, &e, a->owner.cache_mode, rc);
+	return apply_edit_end(a, &e, a->owner.cache_mode, rc);
 }
 
 /* ---- annotations, names, owner ---- */
@@ -387,11 +248,11 @@ write_records(struct apply *a)
 	uint8_t p[INDEX_MAX_HEADER > INDEX_MAX_RECORD ? INDEX_MAX_HEADER
 						      : INDEX_MAX_RECORD];
 	const struct index_header *h = &a->h;
-	struct edit e;
+	struct apply_edit e;
 	uint32_t at, next;
 	int rc;
 
-	rc = edit_begin(a, "cyrus.index", !a->exists, &e);
+	rc = apply_edit_begin(a, "cyrus.index", !a->exists, &e);
 	next = a->exists ? a->ix->h.num_records : 0;
 	for (size_t i = 0; rc == 0 && i < a->n; i++) {
 		struct apply_item *item = &a->items[i];
@@ -411,196 +272,7 @@ write_records(struct apply *a)
 	if (rc == 0)
 		rc = spool_write(a->sp, e.fd, p, h->start_offset, 0);
 	FAULT("apply.header");
-	return edit_end(a, &e, a->owner.index_mode, rc);
-}
-
-/* ---- index and cache anew ---- */
-
-struct placed {
-	uint32_t crc;
-	uint64_t offset;
-};
-
-struct rewrite {
-	struct apply *a;
-	int old_cache; /* -1: none */
-	struct placed *map; /* by CRC, when offsets turned out wrong */
-	size_t n_map;
-	bool mapped;
-	struct edit cache;
-	uint64_t cache_at;
-	struct buf pending; /* cache bytes not yet written */
-	struct buf index; /* records */
-	uint32_t count;
-};
-
-static int
-by_crc(const void *a, const void *b)
-{
-	const struct placed *x = a, *y = b;
-
-	return x->crc < y->crc ? -1 : x->crc > y->crc;
-}
-
-static void
-map_cache(struct rewrite *w)
-{
-	struct buf file = BUF_INIT;
-	size_t at = 4, len, cap = 0;
-
-	w->mapped = true;
-	if (spool_read(w->a->sp, w->a->b->dir, "cyrus.cache", CACHE_MAX_FILE, &file,
-		    NULL) != 0)
-		goto out;
-	while (at < file.len &&
-		cache_record_length(file.data + at, file.len - at, &len) == 0) {
-		if (w->n_map == cap) {
-			cap = cap == 0 ? 64 : cap * 2;
-			struct placed *more = realloc(w->map, cap * sizeof(*more));
-			if (more == NULL)
-				break;
-			w->map = more;
-		}
-		w->map[w->n_map++] =
-			(struct placed){ hash_crc32(0, file.data + at, len), at };
-		at += len;
-	}
-	if (w->n_map > 1)
-		qsort(w->map, w->n_map, sizeof(*w->map), by_crc);
-out:
-	buf_fini(&file);
-}
-
-static int
-old_cache_record(
-	struct rewrite *w, const struct index_record *r, uint8_t **p_out, size_t *n_out)
-{
-	if (w->old_cache < 0 || r->cache_crc == 0)
-		return ERR_NOTFOUND;
-	int rc = cache_record_read(
-		w->old_cache, r->cache_offset, r->cache_crc, p_out, n_out);
-	if (rc == 0 || rc == ERR_NOMEM)
-		return rc;
-	if (!w->mapped)
-		map_cache(w);
-	struct placed key = { r->cache_crc, 0 };
-	const struct placed *found =
-		w->n_map > 0 ? bsearch(&key, w->map, w->n_map, sizeof(key), by_crc)
-			     : NULL;
-	if (found == NULL)
-		return ERR_NOTFOUND;
-	return cache_record_read(
-		w->old_cache, found->offset, r->cache_crc, p_out, n_out);
-}
-
-static int
-flush_cache(struct rewrite *w)
-{
-	int rc = buf_ok(&w->pending);
-
-	if (rc == 0 && w->pending.len > 0)
-		rc = spool_write(w->a->sp, w->cache.fd, w->pending.data, w->pending.len,
-			w->cache_at);
-	w->cache_at += w->pending.len;
-	buf_clear(&w->pending);
-	return rc;
-}
-
-static int
-rewrite_one(void *arg, const struct index_record *r, struct apply_item *item)
-{
-	struct rewrite *w = arg;
-	struct index_record now = *r;
-	uint8_t p[INDEX_MAX_RECORD], *own = NULL;
-	const uint8_t *cache = item != NULL ? item->cache : NULL;
-	size_t n = item != NULL ? item->cache_len : 0;
-	int rc = 0;
-
-	if (cache == NULL) {
-		rc = old_cache_record(w, r, &own, &n);
-		if (rc == ERR_NOMEM)
-			return rc;
-		cache = rc == 0 ? own : NULL;
-	}
-	if (cache != NULL) {
-		now.cache_offset = w->cache_at + w->pending.len;
-		buf_put(&w->pending, cache, n);
-	} else {
-		no_cache(&now);
-	}
-	free(own);
-	rc = w->pending.len >= FLUSH_AT ? flush_cache(w) : 0;
-	if (rc == 0)
-		rc = index_record_encode(w->a->h.minor_version, &now, p);
-	if (rc != 0)
-		return rc;
-	buf_put(&w->index, p, w->a->h.record_size);
-	w->count++;
-	if (item != NULL)
-		item->now = now;
-	return 0;
-}
-
-static int
-write_anew(struct apply *a)
-{
-	struct rewrite w = { .a = a, .old_cache = -1 };
-	struct edit index = { .open = false };
-	uint8_t head[INDEX_MAX_HEADER];
-	int rc;
-
-	a->h.generation_no++;
-	if (spool_file(a->sp, a->b->dir, "cyrus.cache", O_RDONLY, 0, &w.old_cache) != 0)
-		w.old_cache = -1;
-	rc = edit_begin(a, "cyrus.cache", true, &w.cache);
-	if (rc == 0)
-		rc = edit_begin(a, "cyrus.index", true, &index);
-	wr_be32(&w.pending, a->h.generation_no);
-	if (rc == 0)
-		rc = apply_results(a, rewrite_one, &w);
-	if (rc == 0)
-		rc = flush_cache(&w);
-	a->h.num_records = w.count;
-	a->h.leaked_cache_records = 0;
-	if (rc == 0)
-		rc = buf_ok(&w.index);
-	if (rc == 0)
-		rc = index_header_encode(&a->h, head);
-	if (rc == 0)
-		rc = spool_write(a->sp, index.fd, head, a->h.start_offset, 0);
-	if (rc == 0)
-		rc = spool_write(
-			a->sp, index.fd, w.index.data, w.index.len, a->h.start_offset);
-	FAULT("apply.before-cache-rename");
-	rc = edit_end(a, &w.cache, a->owner.cache_mode, rc);
-	FAULT("apply.before-index-rename");
-	rc = edit_end(a, &index, a->owner.index_mode, rc);
-	FAULT("apply.index-rename");
-	if (w.old_cache >= 0)
-		close(w.old_cache);
-	free(w.map);
-	buf_fini(&w.pending);
-	buf_fini(&w.index);
-	return rc;
-}
-
-/* Did a crash come between the two renames of a rewrite? */
-static bool
-cache_is_foreign(struct apply *a)
-{
-	uint8_t p[4];
-	bool foreign = false;
-	int fd;
-
-	if (!a->exists || !a->full || a->mode != MBOX_REDO ||
-		spool_file(a->sp, a->b->dir, "cyrus.cache", O_RDONLY, 0, &fd) != 0)
-		return false;
-	if (pread(fd, p, sizeof(p), 0) == (ssize_t)sizeof(p)) {
-		struct rd rd = rd_over(p, sizeof(p));
-		foreign = rd_be32(&rd) != a->ix->h.generation_no;
-	}
-	close(fd);
-	return foreign;
+	return apply_edit_end(a, &e, a->owner.index_mode, rc);
 }
 
 int
@@ -608,7 +280,7 @@ apply_write(struct apply *a)
 {
 	int rc = write_owner(a);
 
-	if (rc == 0 && cache_is_foreign(a))
+	if (rc == 0 && apply_cache_is_foreign(a))
 		a->rewrite = true;
 	if (rc == 0 && !a->rewrite)
 		rc = append_cache(a);
@@ -617,7 +289,7 @@ apply_write(struct apply *a)
 	if (rc == 0)
 		rc = write_names(a);
 	if (rc == 0)
-		rc = a->rewrite ? write_anew(a) : write_records(a);
+		rc = a->rewrite ? apply_write_anew(a) : write_records(a);
 	return rc;
 }
 
@@ -690,29 +362,4 @@ apply_verify(struct apply *a)
 	scan_stamp(&ix.st, s);
 	ixfile_close(&ix);
 	return 0;
-}
-
-int
-apply_unlinks(struct apply *a)
-{
-	char name[SCAN_BODY_NAME];
-	int rc = 0;
-
-	for (size_t i = 0; rc == 0 && i < a->n; i++) {
-		const struct apply_item *item = &a->items[i];
-		const uint8_t *guid = item->drop ? item->old.guid : item->now.guid;
-		if (item->skip || !item->unlink)
-			continue;
-		scan_body_name(item->uid, name);
-		if (item->keep || apply_keeps(a->env, guid))
-			rc = spool_keep(a->sp, guid, a->b->dir, name);
-		FAULT("apply.unlink");
-		if (rc == 0 || rc == ERR_NOTFOUND)
-			rc = spool_unlink(a->sp, a->b->dir, name);
-		if (rc == 0)
-			apply_changed(a, a->b->dir, name);
-		else if (rc == ERR_NOTFOUND)
-			rc = 0;
-	}
-	return rc;
 }

@@ -20,7 +20,6 @@
 #include "meta/cache.h"
 #include "meta/header.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
 
 #define VERSION 1
@@ -135,23 +134,23 @@ batch_keep(struct batch *b, const void *p, size_t n)
 /* ---- what kinds there are ---- */
 
 static const struct {
-	const char *name;
+	bool known;
 	bool of_path; /* may stand in a batch about paths, else in one about a mailbox */
 	bool once;
 	uint8_t extra; /* high bits that its first byte may have */
 } kinds[] = {
-	[CHANGE_RECORD] = { "record", false, false, REC_APPEND | REC_CACHE | REC_REF },
-	[CHANGE_PURGE] = { "purge", false, false, 0 },
-	[CHANGE_HEADER] = { "header", false, true, 0 },
-	[CHANGE_NAMES] = { "names", false, true, 0 },
-	[CHANGE_ANNOTS] = { "annots", false, false, 0 },
-	[CHANGE_OWNER] = { "owner", false, true, 0 },
-	[CHANGE_FILE] = { "file", true, false, 0 },
-	[CHANGE_DIR] = { "dir", true, false, 0 },
-	[CHANGE_SYMLINK] = { "symlink", true, false, 0 },
-	[CHANGE_NODE] = { "node", true, false, 0 },
-	[CHANGE_DELETE] = { "delete", true, false, 0 },
-	[CHANGE_MOVE] = { "move", true, false, 0 },
+	[CHANGE_RECORD] = { true, false, false, REC_APPEND | REC_CACHE | REC_REF },
+	[CHANGE_PURGE] = { true, false, false, 0 },
+	[CHANGE_HEADER] = { true, false, true, 0 },
+	[CHANGE_NAMES] = { true, false, true, 0 },
+	[CHANGE_ANNOTS] = { true, false, false, 0 },
+	[CHANGE_OWNER] = { true, false, true, 0 },
+	[CHANGE_FILE] = { true, true, false, 0 },
+	[CHANGE_DIR] = { true, true, false, 0 },
+	[CHANGE_SYMLINK] = { true, true, false, 0 },
+	[CHANGE_NODE] = { true, true, false, 0 },
+	[CHANGE_DELETE] = { true, true, false, 0 },
+	[CHANGE_MOVE] = { true, true, false, 0 },
 };
 #define N_KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
@@ -192,18 +191,6 @@ put_sum(struct buf *out, struct sum s)
 	buf_put(out, p, SUM_LEN);
 }
 
-/* An append states what is not zero: the decoder begins with a zeroed record. */
-static uint64_t
-append_mask(const struct index_record *r)
-{
-	static const struct index_record zero;
-	uint64_t mask = change_record_diff(&zero, r) | CHANGE_RECORD_GUID;
-
-	if (r->cache_version != 0 || r->cache_crc != 0)
-		mask |= CHANGE_RECORD_CACHE;
-	return mask;
-}
-
 static void
 put_record(struct buf *out, struct change_base *base, const struct change_record *c)
 {
@@ -215,7 +202,7 @@ put_record(struct buf *out, struct change_base *base, const struct change_record
 		extra |= REC_REF;
 	wr_u8(out, (uint8_t)(CHANGE_RECORD | extra));
 	change_record_put(out, base, &c->r,
-		c->append ? append_mask(&c->r)
+		c->append ? change_append_mask(&c->r)
 			  : c->mask & ~(uint64_t)CHANGE_RECORD_CACHE);
 	if (extra & REC_CACHE)
 		wr_blob(out, c->cache, c->cache_len);
@@ -515,7 +502,7 @@ get_change(struct in *in, uint64_t *seen)
 
 	if (!rd_ok(&in->rd))
 		return;
-	if (kind >= N_KINDS || kinds[kind].name == NULL ||
+	if (kind >= N_KINDS || !kinds[kind].known ||
 		(extra & ~(unsigned)kinds[kind].extra) != 0) {
 		bad(in, ERR_VERSION);
 		return;
@@ -648,6 +635,18 @@ batch_decode(const void *p, size_t n, struct batch *out)
 /* ---- questions ---- */
 
 bool
+batch_has_before(const struct batch *b)
+{
+	return has_before(b->flags, b->dir[0] == '\0');
+}
+
+bool
+batch_has_after(const struct batch *b)
+{
+	return has_after(b->flags, b->dir[0] == '\0');
+}
+
+bool
 batch_removes(const struct batch *b)
 {
 	if (b->flags & (BATCH_REMOVE | BATCH_WHOLE))
@@ -663,93 +662,4 @@ batch_removes(const struct batch *b)
 			return true;
 	}
 	return false;
-}
-
-static void
-print_sum(const char *name, struct sum s, struct buf *out)
-{
-	buf_printf(out, " %s=%016" PRIx64 "%016" PRIx64, name, s.hi, s.lo);
-}
-
-static void
-print_change(const struct change *c, struct buf *out)
-{
-	char hex[2 * SHA1_LEN + 1];
-
-	buf_printf(out, "%s", kinds[c->kind].name);
-	switch (c->kind) {
-	case CHANGE_RECORD: {
-		const struct change_record *r = &c->u.record;
-		buf_printf(out, " uid=%" PRIu32 "%s", r->r.uid,
-			r->append ? " append" : "");
-		change_record_print(
-			&r->r, r->append ? append_mask(&r->r) : r->mask, out);
-		if (r->cache != NULL)
-			buf_printf(out, " cache=%zu", r->cache_len);
-		if (r->ref_dir != NULL)
-			buf_printf(out, " body-as=%s/%" PRIu32 ".", r->ref_dir,
-				r->ref_uid);
-		break;
-	}
-	case CHANGE_PURGE:
-		hash_hex(c->u.purge.guid, SHA1_LEN, hex);
-		buf_printf(out, " uid=%" PRIu32 " guid=%s", c->u.purge.uid, hex);
-		break;
-	case CHANGE_HEADER:
-		change_header_print(&c->u.header.h, c->u.header.mask, out);
-		break;
-	case CHANGE_NAMES:
-		buf_printf(out, " size=%zu", c->u.names.n);
-		break;
-	case CHANGE_ANNOTS:
-		buf_printf(
-			out, " uid=%" PRIu32 " n=%zu", c->u.annots.uid, c->u.annots.n);
-		break;
-	case CHANGE_OWNER:
-		buf_printf(out, " uid=%" PRIu32 " gid=%" PRIu32 " dir=%04o index=%04o",
-			c->u.owner.uid, c->u.owner.gid, c->u.owner.dir_mode,
-			c->u.owner.index_mode);
-		break;
-	case CHANGE_FILE:
-		hash_hex(c->u.path.sha1, SHA1_LEN, hex);
-		buf_printf(out, " path=%s mode=%o size=%" PRIu64 " sha1=%s",
-			c->u.path.path, c->u.path.mode, c->u.path.size, hex);
-		break;
-	case CHANGE_DIR:
-	case CHANGE_NODE:
-		buf_printf(out, " path=%s mode=%o", c->u.path.path, c->u.path.mode);
-		break;
-	case CHANGE_DELETE:
-		buf_printf(out, " path=%s", c->u.path.path);
-		break;
-	case CHANGE_SYMLINK:
-	case CHANGE_MOVE:
-		buf_printf(out, " path=%s to=%s", c->u.path.path, c->u.path.target);
-		break;
-	}
-	buf_printf(out, "\n");
-}
-
-void
-batch_print(const struct batch *b, struct buf *out)
-{
-	static const char *const flag_names[] = { "whole", "derived", "create",
-		"remove", "partial" };
-	bool path = b->dir[0] == '\0';
-
-	buf_printf(out, "batch");
-	if (!path)
-		buf_printf(out, " dir=%s uniqueid=%s", b->dir, b->uniqueid);
-	for (size_t i = 0; i < sizeof(flag_names) / sizeof(flag_names[0]); i++)
-		if (b->flags >> i & 1)
-			buf_printf(out, " %s", flag_names[i]);
-	if (b->from_dir != NULL)
-		buf_printf(out, " from=%s", b->from_dir);
-	if (has_before(b->flags, path))
-		print_sum("before", b->before, out);
-	if (has_after(b->flags, path))
-		print_sum("after", b->after, out);
-	buf_printf(out, "\n");
-	for (size_t i = 0; i < b->n; i++)
-		print_change(&b->changes[i], out);
 }

@@ -175,6 +175,8 @@ const void *batch_keep(struct batch *b, const void *p, size_t n);
  * records are not compared: they are local (F7.6). */
 uint64_t change_header_diff(const struct index_header *a, const struct index_header *b);
 uint64_t change_record_diff(const struct index_record *a, const struct index_record *b);
+/* What an append states: the GUID and all that is not zero; the decoder begins with zeros. */
+uint64_t change_append_mask(const struct index_record *r);
 /* Copies the stated fields of one onto the other. */
 void change_header_merge(
 	struct index_header *to, const struct index_header *from, uint64_t mask);
@@ -211,6 +213,9 @@ int batch_encode(const struct batch *b, struct buf *out);
 int batch_decode(const void *p, size_t n, struct batch *out);
 /* Only dir, uniqueid and flags, without the changes. */
 int batch_peek(const void *p, size_t n, struct batch *out);
+/* Does it state a sum before, a sum after? */
+bool batch_has_before(const struct batch *b);
+bool batch_has_after(const struct batch *b);
 /* True if it expunges, unlinks or purges a record, or removes a mailbox or path (design 7). */
 bool batch_removes(const struct batch *b);
 /* One line of text per change, for dump and for the log. */

@@ -365,6 +365,17 @@ change_header_merge(
 	merge(header_fields, N_HEADER, to, from, mask);
 }
 
+uint64_t
+change_append_mask(const struct index_record *r)
+{
+	static const struct index_record zero;
+	uint64_t mask = change_record_diff(&zero, r) | CHANGE_RECORD_GUID;
+
+	if (r->cache_version != 0 || r->cache_crc != 0)
+		mask |= CHANGE_RECORD_CACHE;
+	return mask;
+}
+
 void
 change_record_put(struct buf *out, struct change_base *base,
 	const struct index_record *r, uint64_t mask)

@@ -141,7 +141,8 @@ int mbox_apply_path(struct spool *sp, const struct batch *b, const struct mbox_e
 	struct mbox_need *need_out, struct mbox_fault *fault);
 
 /* For the comparison of one mailbox with the peer's: uid and the first 8 bytes of the record's
- * encoded digest, for every record in order. */
+ * encoded digest, for every record in order. A damaged record is left out, and so is one whose
+ * message is missing or of the wrong size (one stat each): the peer then states it again. */
 typedef int mbox_digest_fn(void *arg, uint32_t uid, uint64_t digest);
 int mbox_digests(struct spool *sp, const char *dir, mbox_digest_fn *fn, void *arg);
 

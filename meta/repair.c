@@ -26,10 +26,14 @@ mbox_digests(struct spool *sp, const char *dir, mbox_digest_fn *fn, void *arg)
 	if (rc != 0)
 		return rc;
 	for (uint32_t i = 0, before = 0; rc == 0 && i < ix.h.num_records; i++) {
-		/* One that cannot be read counts as missing: the other side states it. */
+		/* One that cannot be read, or whose message is not there, counts as missing:
+		 * the other side states it, message included. */
 		if (ixfile_record(&ix, i, &r) != 0 || r.uid <= before)
 			continue;
 		before = r.uid;
+		if ((r.flags & INDEX_FLAG_UNLINKED) == 0 &&
+			scan_body_check(sp, dir, &r, NULL) == ERR_BODY)
+			continue;
 		rc = fn(arg, r.uid, sum_of_record(&r).hi);
 	}
 	ixfile_close(&ix);

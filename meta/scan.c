@@ -164,9 +164,10 @@ scan_tally_add(struct scan_tally *t, uint32_t minor, const struct index_record *
 const char *
 scan_tally_check(const struct scan_tally *t, const struct index_header *h)
 {
-	if (t->exists != h->exists || t->deleted != h->deleted ||
-		t->answered != h->answered || t->flagged != h->flagged ||
-		t->quota_used != h->quota_mailbox_used ||
+	/* Before 12 the header has no exists: its record count stands for it. */
+	if ((h->minor_version >= 12 && t->exists != h->exists) ||
+		t->deleted != h->deleted || t->answered != h->answered ||
+		t->flagged != h->flagged || t->quota_used != h->quota_mailbox_used ||
 		(h->minor_version >= 14 && t->unseen != h->unseen))
 		return "counts";
 	if (h->sync_basic != 0 && t->basic != h->sync_basic)

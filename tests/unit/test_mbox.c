@@ -1,5 +1,5 @@
 /*
- * test_mbox.c - the ways a batch is made other than by touch (derived, whole, repair, renamed,
+ * test_mbox.c - the ways a batch is made other than by touch (derived, whole, renamed,
  * removed), references instead of bodies, the state's bytes, and what must not leave.
  */
 #include "meta/mbox.h"
@@ -177,169 +177,6 @@ TEST(whole_onto_nothing_and_onto_anything)
 	}
 }
 
-/* ---- repair ---- */
-
-struct digests {
-	struct mbox_digest list[RIG_MAX];
-	size_t n;
-};
-
-static int
-add_digest(void *arg, uint32_t uid, uint64_t digest)
-{
-	struct digests *d = arg;
-
-	d->list[d->n].uid = uid;
-	d->list[d->n++].digest = digest;
-	return 0;
-}
-
-static int
-repair(struct rig_pair *x, size_t limit, unsigned *pieces)
-{
-	struct digests *d = calloc(1, sizeof(*d));
-	struct mbox_fault fault = { .uid = 0 };
-	uint32_t from = 0;
-	int rc = mbox_digests(x->b, x->g.dir, add_digest, d);
-
-	if (rc == ERR_NOTFOUND || rc == ERR_MANGLED || rc == ERR_CHECKSUM)
-		rc = 0;
-	*pieces = 0;
-	do {
-		struct batch b;
-		if (rc == 0)
-			rc = mbox_repair(x->a, x->g.dir, d->list, d->n, from, limit,
-				NULL, NULL, &b, &x->g.state, &from, &fault);
-		if (rc != 0)
-			break;
-		buf_clear(&x->raw);
-		batch_fini(&x->batch);
-		rc = batch_encode(&b, &x->raw);
-		batch_fini(&b);
-		if (rc == 0)
-			rc = batch_decode(x->raw.data, x->raw.len, &x->batch);
-		if (rc == 0)
-			rc = put(x);
-		++*pieces;
-		/* Half repaired it can be opened, and adds up. */
-		struct scan s;
-		if (rc == 0 &&
-			scan_open(x->b, x->g.dir, SCAN_STRICT, &s, &fault) == 0) {
-			const char *wrong = scan_tally_check(&s.tally, &s.ix.h);
-			if (wrong != NULL) {
-				printf("# after piece %u: %s\n", *pieces, wrong);
-				rc = ERR_SUM;
-			}
-			scan_close(&s);
-		} else if (rc == 0) {
-			rc = ERR_MANGLED;
-		}
-	} while (rc == 0 && from != 0);
-	free(d);
-	return rc;
-}
-
-static void
-rewrite_byte(struct spool *sp, const char *dir, const char *name, off_t at)
-{
-	uint8_t c = 0;
-	int fd;
-
-	if (spool_file(sp, dir, name, O_RDWR, 0, &fd) != 0 || pread(fd, &c, 1, at) != 1)
-		abort();
-	c ^= 0x40;
-	if (pwrite(fd, &c, 1, at) != 1)
-		abort();
-	close(fd);
-}
-
-TEST(repair_makes_any_mailbox_ours)
-{
-	for (int round = 0; round < 24; round++) {
-		struct rig_pair *x = story(round % 5 == 4 ? 16 : 17, 10);
-		unsigned pieces;
-		CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
-		/* Ours goes on without the peer... */
-		for (int i = 0; i < 5; i++)
-			rig_random(&x->g);
-		if (round % 3 == 0)
-			rig_repack(&x->g, 0);
-		/* ...and the peer is damaged. */
-		uint32_t n = x->p.state.header.num_records;
-		switch (n > 0 ? round % 4 : 0) {
-		case 1:
-			rewrite_byte(x->b, x->g.dir, "cyrus.index",
-				160 + 112 * (off_t)(t_rand() % n) + 3);
-			break;
-		case 2:
-			rewrite_byte(x->b, x->g.dir, "cyrus.index", 20);
-			break;
-		case 3:
-			CHECK_EQ(spool_unlink(x->b, x->g.dir, "cyrus.header"), 0);
-			break;
-		}
-		CHECK_EQ(repair(x, round % 2 ? 1000 : 3, &pieces), 0);
-		RIG_SAME(x);
-		rig_pair_close(x);
-	}
-}
-
-TEST(repair_keeps_what_only_the_peer_had)
-{
-	struct rig_pair *x = story(17, 3);
-	uint8_t guid[SHA1_LEN];
-	unsigned pieces;
-	int fd;
-
-	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
-	/* The same UID becomes another message on either side. */
-	struct rig other = x->g;
-	other.sp = x->b;
-	other.old_index = NULL;
-	uint32_t uid = rig_append(&other, 33);
-	rig_append(&other, 34);
-	memcpy(guid, other.rec[other.h.num_records - 2].guid, SHA1_LEN);
-	rig_commit(&other);
-	CHECK_EQ(rig_append(&x->g, 44), uid);
-	rig_commit(&x->g);
-	CHECK_EQ(repair(x, 1000, &pieces), 0);
-	RIG_SAME(x);
-	CHECK_EQ(spool_kept_open(x->b, guid, &fd), 0);
-	close(fd);
-	memcpy(guid, other.rec[other.h.num_records - 1].guid, SHA1_LEN);
-	CHECK_EQ(spool_kept_open(x->b, guid, &fd), 0);
-	close(fd);
-	rig_pair_close(x);
-}
-
-TEST(equal_mailboxes_cost_one_small_piece)
-{
-	struct rig_pair *x = story(17, 10);
-	unsigned pieces;
-
-	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
-	CHECK_EQ(repair(x, 10, &pieces), 0);
-	CHECK_EQ(pieces, 1);
-	for (size_t i = 0; i < x->batch.n; i++)
-		CHECK(x->batch.changes[i].kind != CHANGE_RECORD);
-	RIG_SAME(x);
-	rig_pair_close(x);
-}
-
-TEST(digests_out_of_order_are_refused)
-{
-	struct rig_pair *x = story(17, 1);
-	struct mbox_digest d[2] = { { 2, 0 }, { 2, 0 } };
-	struct mbox_state s;
-	struct batch b;
-	uint32_t next;
-
-	CHECK_EQ(mbox_repair(
-			 x->a, x->g.dir, d, 2, 0, 10, NULL, NULL, &b, &s, &next, NULL),
-		ERR_PROTO);
-	rig_pair_close(x);
-}
-
 /* ---- references, renames, removal ---- */
 
 static const char *ref_dir_is;
@@ -511,6 +348,20 @@ TEST(removal_stops_at_other_mailboxes)
 }
 
 /* ---- what must not leave ---- */
+
+static void
+rewrite_byte(struct spool *sp, const char *dir, const char *name, off_t at)
+{
+	uint8_t c = 0;
+	int fd;
+
+	if (spool_file(sp, dir, name, O_RDWR, 0, &fd) != 0 || pread(fd, &c, 1, at) != 1)
+		abort();
+	c ^= 0x40;
+	if (pwrite(fd, &c, 1, at) != 1)
+		abort();
+	close(fd);
+}
 
 static int
 leaves(struct rig_pair *x, const char *check)
@@ -730,99 +581,6 @@ TEST(a_golden_mailbox_is_replicated)
 	CHECK_EQ(x->batch.flags, BATCH_CREATE);
 	CHECK(x->batch.sync_basic != 0 && x->batch.sync_annot != 0);
 	CHECK_EQ(put(x), 0);
-	RIG_SAME(x);
-	rig_pair_close(x);
-}
-
-/* ---- paths ---- */
-
-static struct change_path *
-add_path(struct batch *b, enum change_kind kind, const char *path)
-{
-	struct change *c = batch_add(b, kind);
-
-	c->u.path.path = path;
-	c->u.path.mode = 0100640;
-	c->u.path.uid = 3;
-	c->u.path.gid = 4;
-	c->u.path.mtime = 1700000000123456789u;
-	return &c->u.path;
-}
-
-TEST(paths_are_replayed)
-{
-	struct rig_pair *x = rig_pair_open(17);
-	struct stat st;
-	struct batch b;
-
-	CHECK_EQ(spool_replace(x->a, "", "note", "hello", 5, 0600, 0, 0), 0);
-	batch_init(&b);
-	add_path(&b, CHANGE_DIR, "d")->mode = 040750;
-	add_path(&b, CHANGE_DIR, "d/e")->mode = 040700;
-	struct change_path *f = add_path(&b, CHANGE_FILE, "note");
-	f->size = 5;
-	hash_sha1("hello", 5, f->sha1);
-	f = add_path(&b, CHANGE_FILE, "d/empty");
-	hash_sha1("", 0, f->sha1);
-	f = add_path(&b, CHANGE_SYMLINK, "d/link");
-	f->target = "../note";
-	f->mode = 0120777;
-	add_path(&b, CHANGE_NODE, "d/fifo")->mode = 010600;
-	add_path(&b, CHANGE_MOVE, "d/e")->target = "f";
-	for (int i = 0; i < 2; i++) {
-		CHECK_EQ(rig_apply(&x->p, &b, MBOX_CHECK), 0);
-		CHECK_EQ(x->p.fetched, 1);
-		CHECK_EQ(spool_stat(x->b, "", "note", &st), 0);
-		CHECK_EQ(st.st_mode, 0100640);
-		CHECK_EQ(st.st_size, 5);
-		CHECK_EQ(st.st_uid, 3);
-		CHECK_EQ(st.st_mtim.tv_nsec, 123456789);
-		CHECK_EQ(spool_stat(x->b, "d", "link", &st), 0);
-		CHECK(S_ISLNK(st.st_mode));
-		CHECK_EQ(spool_stat(x->b, "d", "fifo", &st), 0);
-		CHECK(S_ISFIFO(st.st_mode));
-		CHECK_EQ(spool_stat(x->b, "f", NULL, &st), 0);
-		/* The second time d/e is made and moved over f: both empty folders. */
-	}
-	batch_fini(&b);
-	batch_init(&b);
-	add_path(&b, CHANGE_DELETE, "d");
-	CHECK_EQ(rig_apply(&x->p, &b, MBOX_CHECK), ERR_DIVERGED);
-	b.n = 0;
-	add_path(&b, CHANGE_DELETE, "d/empty");
-	add_path(&b, CHANGE_DELETE, "d/link");
-	add_path(&b, CHANGE_DELETE, "d/fifo");
-	add_path(&b, CHANGE_DELETE, "d");
-	CHECK_EQ(rig_apply(&x->p, &b, MBOX_CHECK), 0);
-	CHECK_EQ(rig_apply(&x->p, &b, MBOX_CHECK), 0);
-	CHECK_EQ(spool_stat(x->b, "d", NULL, &st), ERR_NOTFOUND);
-	CHECK_EQ(spool_stat(x->b, "", "note", &st), 0);
-	batch_fini(&b);
-	rig_pair_close(x);
-}
-
-TEST(paths_do_not_touch_mailboxes_or_our_own)
-{
-	static const char *const wrong[] = { "user/rig/box/1.",
-		"user/rig/box/cyrus.index", "user/rig/box/cyrus.header",
-		"user/rig/box/cyrus.cache.NEW", ".twinspool/id", ".twinspool",
-		"stage./x", "sync./1/x", "../x", "/x", "" };
-	struct rig_pair *x = story(17, 3);
-	struct batch b;
-
-	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
-	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
-		batch_init(&b);
-		add_path(&b, CHANGE_DELETE, wrong[i]);
-		CHECK(rig_apply(&x->p, &b, MBOX_CHECK) != 0);
-		b.n = 0;
-		add_path(&b, CHANGE_FILE, wrong[i]);
-		CHECK(rig_apply(&x->p, &b, MBOX_CHECK) != 0);
-		b.n = 0;
-		add_path(&b, CHANGE_MOVE, "ok")->target = wrong[i];
-		CHECK(rig_apply(&x->p, &b, MBOX_CHECK) != 0);
-		batch_fini(&b);
-	}
 	RIG_SAME(x);
 	rig_pair_close(x);
 }

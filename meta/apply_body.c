@@ -1,0 +1,164 @@
+/*
+ * apply_body.c - messages put in place before anything names them, and taken away after nothing
+ * does. A message is there whole and verified, or not at all: what comes from staging was hashed
+ * there, what is linked is proven by the record that names it or by its own bytes.
+ */
+#include "meta/apply.h"
+
+#include "meta/base/err.h"
+#include "meta/base/fault.h"
+#include "meta/cache.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool
+file_is(struct apply *a, const char *dir, const char *name, const uint8_t *guid,
+	uint64_t size)
+{
+	uint8_t sha1[SHA1_LEN];
+	uint64_t has;
+	struct stat st;
+	int fd;
+
+	if (spool_file(a->sp, dir, name, O_RDONLY | O_NONBLOCK, 0, &fd) != 0)
+		return false;
+	bool same = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+		    (uint64_t)st.st_size == size && hash_sha1_fd(fd, sha1, &has) == 0 &&
+		    has == size && memcmp(sha1, guid, SHA1_LEN) == 0;
+	close(fd);
+	return same;
+}
+
+static void
+cache_from(struct apply *a, const char *dir, const struct index_record *r,
+	struct apply_item *item)
+{
+	int fd;
+
+	if (item->cache != NULL || item->now.cache_offset != 0 ||
+		item->now.cache_crc == 0 || r->cache_crc != item->now.cache_crc ||
+		item->cache_own != NULL)
+		return;
+	if (spool_file(a->sp, dir, "cyrus.cache", O_RDONLY, 0, &fd) != 0)
+		return;
+	if (cache_record_read(fd, r->cache_offset, r->cache_crc, &item->cache_own,
+		    &item->cache_len) == 0)
+		item->cache = item->cache_own;
+	close(fd);
+}
+
+/* A link of a message elsewhere: its record there names the GUID, or its bytes prove it. */
+static int
+link_from(struct apply *a, const char *dir, uint32_t uid, struct apply_item *item)
+{
+	char from[SCAN_BODY_NAME], name[SCAN_BODY_NAME];
+	struct index_record r = { .uid = 0 };
+	struct ixfile ix;
+	struct stat st;
+	bool proven = false;
+	uint32_t at;
+
+	scan_body_name(uid, from);
+	scan_body_name(item->uid, name);
+	if (ixfile_open(a->sp, dir, false, &ix) == 0) {
+		proven = ixfile_find(&ix, uid, &at) == 0 &&
+			 ixfile_record(&ix, at, &r) == 0 &&
+			 memcmp(r.guid, item->now.guid, SHA1_LEN) == 0;
+		ixfile_close(&ix);
+	}
+	if (proven)
+		proven = spool_stat(a->sp, dir, from, &st) == 0 &&
+			 S_ISREG(st.st_mode) && (uint64_t)st.st_size == item->now.size;
+	if (!proven && !file_is(a, dir, from, item->now.guid, item->now.size))
+		return ERR_NOTFOUND;
+	if (r.uid != 0)
+		cache_from(a, dir, &r, item);
+	return spool_link(a->sp, dir, from, a->b->dir, name);
+}
+
+static int
+place_body(struct apply *a, struct apply_item *item)
+{
+	const char *dir = a->b->dir;
+	const struct change_record *c = item->c;
+	char name[SCAN_BODY_NAME];
+	int rc = ERR_NOTFOUND;
+
+	scan_body_name(item->uid, name);
+	if (item->keep && file_is(a, dir, name, item->old.guid, item->old.size)) {
+		rc = spool_keep(a->sp, item->old.guid, dir, name);
+		if (rc != 0)
+			return rc;
+		rc = ERR_NOTFOUND;
+	}
+	/* What is there already proves itself by its bytes: it may be debris (F17). */
+	if (file_is(a, dir, name, item->now.guid, item->now.size))
+		rc = 0;
+	else if (a->env->take_body != NULL)
+		rc = a->env->take_body(a->env->arg, item->now.guid, dir, name);
+	if (rc == ERR_NOTFOUND && c != NULL && c->ref_dir != NULL)
+		rc = link_from(a, c->ref_dir, c->ref_uid, item);
+	if (rc == ERR_NOTFOUND && a->b->from_dir != NULL)
+		rc = link_from(a, a->b->from_dir, item->uid, item);
+	if (rc == ERR_NOTFOUND)
+		rc = spool_kept_link(a->sp, item->now.guid, dir, name);
+	if (rc != 0)
+		return rc == ERR_NOTFOUND ? ERR_NEED : rc;
+	FAULT("apply.body");
+	return spool_attrs(a->sp, dir, name, a->owner.uid, a->owner.gid,
+		a->owner.message_mode, item->now.internaldate);
+}
+
+int
+apply_bodies(struct apply *a)
+{
+	int missing = 0, rc;
+
+	rc = spool_mkdirs(
+		a->sp, a->b->dir, a->owner.dir_mode, a->owner.uid, a->owner.gid);
+	/* All that can be had are placed, so that the next call asks for the next one. */
+	for (size_t i = 0; rc == 0 && i < a->n; i++) {
+		struct apply_item *item = &a->items[i];
+		if (item->skip || !item->body)
+			continue;
+		rc = place_body(a, item);
+		if (rc != ERR_NEED)
+			continue;
+		rc = 0;
+		if (missing == 0 && a->need != NULL) {
+			a->need->path[0] = '\0';
+			memcpy(a->need->guid, item->now.guid, SHA1_LEN);
+			a->need->size = item->now.size;
+			a->need->uid = item->uid;
+		}
+		missing = ERR_NEED;
+	}
+	return rc != 0 ? rc : missing;
+}
+
+int
+apply_unlinks(struct apply *a)
+{
+	char name[SCAN_BODY_NAME];
+	int rc = 0;
+
+	for (size_t i = 0; rc == 0 && i < a->n; i++) {
+		const struct apply_item *item = &a->items[i];
+		const uint8_t *guid = item->drop ? item->old.guid : item->now.guid;
+		if (item->skip || !item->unlink)
+			continue;
+		scan_body_name(item->uid, name);
+		if (item->keep || apply_keeps(a->env, guid))
+			rc = spool_keep(a->sp, guid, a->b->dir, name);
+		FAULT("apply.unlink");
+		if (rc == 0 || rc == ERR_NOTFOUND)
+			rc = spool_unlink(a->sp, a->b->dir, name);
+		if (rc == 0)
+			apply_changed(a, a->b->dir, name);
+		else if (rc == ERR_NOTFOUND)
+			rc = 0;
+	}
+	return rc;
+}

@@ -1,0 +1,210 @@
+/*
+ * test_repair.c - a mailbox compared by digests and cured, in one piece or many, whatever became
+ * of the peer's.
+ */
+#include "meta/mbox.h"
+
+#include "meta/base/err.h"
+#include "meta/scan.h"
+#include "tests/lib/rig.h"
+#include "tests/lib/t.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static struct rig_pair *
+story(uint32_t minor, int steps)
+{
+	struct rig_pair *x = rig_pair_open(minor);
+
+	rig_create(&x->g);
+	for (int i = 0; i < steps; i++)
+		rig_random(&x->g);
+	return x;
+}
+
+struct digests {
+	struct mbox_digest list[RIG_MAX];
+	size_t n;
+};
+
+static int
+add_digest(void *arg, uint32_t uid, uint64_t digest)
+{
+	struct digests *d = arg;
+
+	d->list[d->n].uid = uid;
+	d->list[d->n++].digest = digest;
+	return 0;
+}
+
+static int
+repair(struct rig_pair *x, size_t limit, unsigned *pieces)
+{
+	struct digests *d = calloc(1, sizeof(*d));
+	struct mbox_fault fault = { .uid = 0 };
+	uint32_t from = 0;
+	int rc = mbox_digests(x->b, x->g.dir, add_digest, d);
+
+	if (rc == ERR_NOTFOUND || rc == ERR_MANGLED || rc == ERR_CHECKSUM)
+		rc = 0;
+	*pieces = 0;
+	do {
+		struct batch b;
+		if (rc == 0)
+			rc = mbox_repair(x->a, x->g.dir, d->list, d->n, from, limit,
+				NULL, NULL, &b, &x->g.state, &from, &fault);
+		if (rc != 0)
+			break;
+		buf_clear(&x->raw);
+		batch_fini(&x->batch);
+		rc = batch_encode(&b, &x->raw);
+		batch_fini(&b);
+		if (rc == 0)
+			rc = batch_decode(x->raw.data, x->raw.len, &x->batch);
+		if (rc == 0)
+			rc = rig_apply(&x->p, &x->batch, MBOX_CHECK);
+		++*pieces;
+		/* Half repaired it can be opened, and adds up. */
+		struct scan s;
+		if (rc == 0 &&
+			scan_open(x->b, x->g.dir, SCAN_STRICT, &s, &fault) == 0) {
+			const char *wrong = scan_tally_check(&s.tally, &s.ix.h);
+			if (wrong != NULL) {
+				printf("# after piece %u: %s\n", *pieces, wrong);
+				rc = ERR_SUM;
+			}
+			scan_close(&s);
+		} else if (rc == 0) {
+			rc = ERR_MANGLED;
+		}
+	} while (rc == 0 && from != 0);
+	free(d);
+	return rc;
+}
+
+static void
+rewrite_byte(struct spool *sp, const char *dir, const char *name, off_t at)
+{
+	uint8_t c = 0;
+	int fd;
+
+	if (spool_file(sp, dir, name, O_RDWR, 0, &fd) != 0 || pread(fd, &c, 1, at) != 1)
+		abort();
+	c ^= 0x40;
+	if (pwrite(fd, &c, 1, at) != 1)
+		abort();
+	close(fd);
+}
+
+TEST(repair_makes_any_mailbox_ours)
+{
+	for (int round = 0; round < 24; round++) {
+		struct rig_pair *x = story(round % 5 == 4 ? 16 : 17, 10);
+		unsigned pieces;
+		CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+		/* Ours goes on without the peer... */
+		for (int i = 0; i < 5; i++)
+			rig_random(&x->g);
+		if (round % 3 == 0)
+			rig_repack(&x->g, 0);
+		/* ...and the peer is damaged. */
+		uint32_t n = x->p.state.header.num_records;
+		switch (n > 0 ? round % 4 : 0) {
+		case 1:
+			rewrite_byte(x->b, x->g.dir, "cyrus.index",
+				160 + 112 * (off_t)(t_rand() % n) + 3);
+			break;
+		case 2:
+			rewrite_byte(x->b, x->g.dir, "cyrus.index", 20);
+			break;
+		case 3:
+			CHECK_EQ(spool_unlink(x->b, x->g.dir, "cyrus.header"), 0);
+			break;
+		}
+		CHECK_EQ(repair(x, round % 2 ? 1000 : 3, &pieces), 0);
+		RIG_SAME(x);
+		rig_pair_close(x);
+	}
+}
+
+TEST(repair_keeps_what_only_the_peer_had)
+{
+	struct rig_pair *x = story(17, 3);
+	uint8_t guid[SHA1_LEN];
+	unsigned pieces;
+	int fd;
+
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	/* The same UID becomes another message on either side. */
+	struct rig other = x->g;
+	other.sp = x->b;
+	other.old_index = NULL;
+	uint32_t uid = rig_append(&other, 33);
+	rig_append(&other, 34);
+	memcpy(guid, other.rec[other.h.num_records - 2].guid, SHA1_LEN);
+	rig_commit(&other);
+	CHECK_EQ(rig_append(&x->g, 44), uid);
+	rig_commit(&x->g);
+	CHECK_EQ(repair(x, 1000, &pieces), 0);
+	RIG_SAME(x);
+	CHECK_EQ(spool_kept_open(x->b, guid, &fd), 0);
+	close(fd);
+	memcpy(guid, other.rec[other.h.num_records - 1].guid, SHA1_LEN);
+	CHECK_EQ(spool_kept_open(x->b, guid, &fd), 0);
+	close(fd);
+	rig_pair_close(x);
+}
+
+TEST(repair_brings_back_a_message_that_is_missing)
+{
+	struct rig_pair *x = story(17, 1);
+	unsigned pieces;
+
+	for (int i = 0; i < 4; i++)
+		rig_append(&x->g, 100);
+	rig_commit(&x->g);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	char name[SCAN_BODY_NAME];
+	scan_body_name(x->g.h.last_uid, name);
+	CHECK_EQ(spool_unlink(x->b, x->g.dir, name), 0);
+	scan_body_name(x->g.h.last_uid - 1, name);
+	CHECK_EQ(spool_replace(x->b, x->g.dir, name, "cut", 3, 0600, 0, 0), 0);
+	unsigned fetched = x->p.fetched;
+	CHECK_EQ(repair(x, 1000, &pieces), 0);
+	CHECK_EQ(x->p.fetched, fetched + 2);
+	RIG_SAME(x);
+	rig_pair_close(x);
+}
+
+TEST(equal_mailboxes_cost_one_small_piece)
+{
+	struct rig_pair *x = story(17, 10);
+	unsigned pieces;
+
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	CHECK_EQ(repair(x, 10, &pieces), 0);
+	CHECK_EQ(pieces, 1);
+	for (size_t i = 0; i < x->batch.n; i++)
+		CHECK(x->batch.changes[i].kind != CHANGE_RECORD);
+	RIG_SAME(x);
+	rig_pair_close(x);
+}
+
+TEST(digests_out_of_order_are_refused)
+{
+	struct rig_pair *x = story(17, 1);
+	struct mbox_digest d[2] = { { 2, 0 }, { 2, 0 } };
+	struct mbox_state s;
+	struct batch b;
+	uint32_t next;
+
+	CHECK_EQ(mbox_repair(
+			 x->a, x->g.dir, d, 2, 0, 10, NULL, NULL, &b, &s, &next, NULL),
+		ERR_PROTO);
+	rig_pair_close(x);
+}
+
+T_MAIN
