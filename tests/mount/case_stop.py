@@ -323,6 +323,16 @@ def test_the_service_manager_is_told():
     s.ended()
 
 
+def test_the_manual_knows_every_command():
+    names = re.findall(r"^  ([a-z]+) ", program("help")[1], re.M)
+    case.check({"mount", "umount", "status", "wait", "keygen"} <= set(names), names)
+    with open(f"{case.ROOT}/docs/man/twinspool.8") as f:
+        manual = f.read()
+    for name in names:
+        case.check(f".It Cm {name}\n" in manual or f".It Cm {name} " in manual,
+                   f"twinspool(8) has nothing about {name}")
+
+
 def test_wrong_use():
     for args in ((), ("nonsense",), ("status",), ("wait", "--timeout", "x", "/"), ("umount",),
                  ("keygen",), ("mount", "-x", "/")):
