@@ -24,6 +24,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -88,12 +89,13 @@ static int
 check_mountpoint(const char *path, bool *dead_out)
 {
 	char type[64] = "";
-	struct stat st;
+	struct statvfs st;
 
 	*dead_out = false;
 	if (mounted_there(path, type, sizeof(type)) &&
 		strcmp(type, "fuse.twinspool") == 0) {
-		if (stat(path, &st) != 0 && errno == ENOTCONN) {
+		/* Not stat, which the kernel may answer from what it remembers. */
+		if (statvfs(path, &st) != 0 && errno == ENOTCONN) {
 			*dead_out = true;
 			return 0;
 		}
