@@ -24,7 +24,6 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -89,13 +88,12 @@ static int
 check_mountpoint(const char *path, bool *dead_out)
 {
 	char type[64] = "";
-	struct statvfs st;
+	struct stat st;
 
 	*dead_out = false;
 	if (mounted_there(path, type, sizeof(type)) &&
 		strcmp(type, "fuse.twinspool") == 0) {
-		/* Not stat, which the kernel may answer from what it remembers. */
-		if (statvfs(path, &st) != 0 && errno == ENOTCONN) {
+		if (stat(path, &st) != 0 && errno == ENOTCONN) {
 			*dead_out = true;
 			return 0;
 		}

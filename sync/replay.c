@@ -737,11 +737,14 @@ replay_open(struct node *n, unsigned workers, bool redo, struct replay **out)
 	return 0;
 }
 
-void
+bool
 replay_close(struct replay *r)
 {
+	struct inbox_facts f;
+	bool redone;
+
 	if (r == NULL)
-		return;
+		return true;
 	for (unsigned i = 0; i < r->n_workers; i++) {
 		struct worker *w = &r->workers[i];
 		pthread_mutex_lock(&w->lock);
@@ -766,8 +769,11 @@ replay_close(struct replay *r)
 		next = j->next;
 		job_free(j);
 	}
+	inbox_facts(r->n->inbox, &f);
+	redone = !r->redo || pos_cmp(f.applied, r->redo_upto) >= 0;
 	pthread_mutex_destroy(&r->ended_lock);
 	free(r);
+	return redone;
 }
 
 void

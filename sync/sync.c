@@ -443,7 +443,7 @@ sync_stop(struct sync *s, bool clean)
 	pthread_mutex_unlock(&n->lock);
 	if (n->hub != NULL)
 		hub_close(n->hub, n->thread_runs ? BYE_MS : 0);
-	replay_close(n->replay);
+	clean &= replay_close(n->replay);
 	for (unsigned i = 0; i < n->n_peers; i++) {
 		struct peer *p = &n->peers[i];
 		send_stop(p);
