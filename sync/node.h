@@ -11,6 +11,7 @@
 #include "meta/base/buf.h"
 #include "meta/mbox.h"
 #include "sync/epoch.h"
+#include "sync/held.h"
 #include "sync/hub.h"
 #include "sync/inbox.h"
 #include "sync/journal.h"
@@ -147,7 +148,8 @@ struct node {
 	struct spool_stage *stage;
 	uint8_t stage_guid[SHA1_LEN];
 	uint64_t stage_at, stage_total;
-	bool stage_skip;
+	uint8_t *stage_small; /* instead of a file */
+	struct held *held;
 	/* waiters of sync_wait, and facts for other threads */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;

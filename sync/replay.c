@@ -99,7 +99,7 @@ take_body(void *arg, const uint8_t guid[SHA1_LEN], const char *dir, const char *
 {
 	struct node *n = arg;
 
-	return spool_stage_take(n->spool, guid, dir, name);
+	return held_place(n->held, guid, dir, name);
 }
 
 /* While any mailbox is set aside its held rows may name the body. */
@@ -196,7 +196,6 @@ apply_mbox(struct node *n, struct job *j, const struct batch *b,
 		e->known = (b->flags & BATCH_REMOVE) == 0;
 		e->redo = false;
 		e->dirty = true;
-		e->repairs = 0;
 		mboxes_identify(n->mboxes, e);
 	}
 	pthread_mutex_unlock(&e->lock);
@@ -509,9 +508,11 @@ need(struct replay *r, struct job *j)
 		j->barrier = true;
 		return;
 	}
-	if (++j->needs > 100000) {
-		j->rc = ERR_BODY;
-		set_aside(r, j);
+	if (++j->needs > 2) {
+		/* It came and could not be kept, or did not come: not again at once. */
+		j->needs = 0;
+		j->rc = ERR_NEED;
+		stall(r, j);
 		return;
 	}
 	j->state = JOB_NEEDS;

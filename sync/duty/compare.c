@@ -256,8 +256,10 @@ compare_pump(struct peer *p)
 		if (!p->sums_sent && p->sums_at == before)
 			break;
 	}
+	/* Not far ahead of what was sent: the journal is no place for a whole spool. */
 	for (unsigned i = 0;
 		i < REPAIR_AHEAD && p->repairs != NULL &&
+		n->journal_last - p->sent < REPAIR_AHEAD &&
 		outq_last(n->outq) - outq_settled_upto(n->outq) < REPAIR_AHEAD;
 		i++)
 		repair_next(p);
@@ -480,7 +482,7 @@ compare_repaired(struct node *n, const char *dir)
 	if (e == NULL)
 		return;
 	pthread_mutex_lock(&e->lock);
-	bool was = e->repairing;
+	bool was = e->repairs > 0;
 	e->repairing = false;
 	e->repairs = 0;
 	pthread_mutex_unlock(&e->lock);

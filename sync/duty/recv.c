@@ -192,8 +192,24 @@ stage_drop(struct node *n)
 	if (n->stage != NULL)
 		spool_stage_abort(n->stage);
 	n->stage = NULL;
+	free(n->stage_small);
+	n->stage_small = NULL;
 	n->stage_total = n->stage_at = 0;
-	n->stage_skip = false;
+}
+
+/* A small one is all in memory. */
+static int
+small_end(struct node *n)
+{
+	uint8_t *bytes = n->stage_small, found[SHA1_LEN];
+
+	n->stage_small = NULL;
+	hash_sha1(bytes, n->stage_total, found);
+	if (memcmp(found, n->stage_guid, SHA1_LEN) != 0) {
+		free(bytes);
+		return ERR_BODY;
+	}
+	return held_put(n->held, n->stage_guid, bytes, n->stage_total);
 }
 
 /* The last part is here: whole and verified, or not at all. */
@@ -202,7 +218,9 @@ stage_end(struct node *n, struct session *s)
 {
 	int rc = 0;
 
-	if (n->stage != NULL) {
+	if (n->stage_small != NULL) {
+		rc = small_end(n);
+	} else if (n->stage != NULL) {
 		rc = spool_stage_done(n->stage, false);
 		n->stage = NULL;
 	}
@@ -213,9 +231,28 @@ stage_end(struct node *n, struct session *s)
 	if (rc != 0)
 		log_err("a body cannot be staged, it is asked for again: %s",
 			err_text(rc));
-	else
-		replay_body(n->replay, n->stage_guid, true);
+	replay_body(n->replay, n->stage_guid, true);
 	return 0;
+}
+
+/* The first part: where the body goes until it is whole. Without room it goes nowhere, and replay
+ * asks for it again when it may. */
+static void
+stage_begin(struct node *n, const struct wire_body *m)
+{
+	int rc = 0;
+
+	stage_drop(n);
+	memcpy(n->stage_guid, m->guid, SHA1_LEN);
+	n->stage_total = m->total;
+	if (spool_staged(n->spool, m->guid))
+		return;
+	if (m->total <= HELD_MAX_BODY)
+		rc = (n->stage_small = malloc(m->total + 1)) != NULL ? 0 : ERR_NOMEM;
+	else
+		rc = spool_stage_open(n->spool, m->guid, m->total, &n->stage);
+	if (rc != 0)
+		log_err("a body cannot be staged: %s", err_text(rc));
 }
 
 int
@@ -229,16 +266,7 @@ recv_on_body(void *node, struct session *s, const void *msg)
 		return session_reject(
 			s, ERR_PROTO, WIRE_BYE_PROTO, "BODY at the active side");
 	if (m->offset == 0) {
-		stage_drop(n);
-		memcpy(n->stage_guid, m->guid, SHA1_LEN);
-		n->stage_total = m->total;
-		n->stage_skip = spool_staged(n->spool, m->guid);
-		if (!n->stage_skip && (rc = spool_stage_open(n->spool, m->guid,
-					       m->total, &n->stage)) != 0) {
-			/* Full, or the like: replay asks for it again when it may. */
-			log_err("a body cannot be staged: %s", err_text(rc));
-			n->stage_skip = true;
-		}
+		stage_begin(n, m);
 	} else if (memcmp(m->guid, n->stage_guid, SHA1_LEN) != 0 ||
 		   m->offset != n->stage_at || m->total != n->stage_total) {
 		return session_reject(
@@ -248,6 +276,8 @@ recv_on_body(void *node, struct session *s, const void *msg)
 		return session_reject(
 			s, ERR_PROTO, WIRE_BYE_PROTO, "BODY longer than it says");
 	n->stage_at = m->offset + m->data.n;
+	if (n->stage_small != NULL && m->data.n > 0)
+		memcpy(n->stage_small + m->offset, m->data.p, m->data.n);
 	if (n->stage != NULL &&
 		(rc = spool_stage_write(n->stage, m->data.p, m->data.n)) != 0) {
 		log_err("a body cannot be staged: %s", err_text(rc));
