@@ -2,7 +2,7 @@
 
 #include "fs/capture.h"
 #include "fs/inode.h"
-#include "fs/vdir.h"
+#include "fs/shown_mbox.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
 #include "meta/spool.h"
@@ -116,8 +116,9 @@ repl_start(const struct conf *conf, bool takeover)
 			(rc = capture_start(sync_of)) != 0)) {
 		log_err("replication cannot start: %s", err_text(rc));
 		repl_stop(false);
+		return rc;
 	}
-	return rc;
+	return shown_mbox_start(sync_of, conf->spool);
 }
 
 int

@@ -3,6 +3,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -135,6 +136,46 @@ def test_after_the_death_of_the_server():
         case.equal(counted(s, "CREATE"), count, "counters begin again")
     with open(f"{s.own}/metrics") as f:
         case.check("twinspool_server_starts_total 6\n" in f.read(), "starts")
+    os.close(here)
+
+
+def golden_mailbox(s, path):
+    """A mailbox that a real Cyrus wrote, put into the backing tree before the start."""
+    source = os.path.join(case.ROOT, "tests/golden/v17")
+    case.check(os.path.isdir(source), "no golden mailbox")
+    shutil.copytree(source, os.path.join(s.spool, path))
+    header = subprocess.run([case.PROGRAM, "dump", os.path.join(source, "cyrus.header")],
+                            stdout=subprocess.PIPE, text=True, check=True).stdout
+    return (re.search('uniqueid: "(.*)"', header)[1], re.search('name: "(.*)"', header)[1])
+
+
+def test_a_mailbox_by_its_id():
+    s = slot.Slot(case.folder())
+    ident, name = golden_mailbox(s, "user/golden")
+    case.later(s.stop)
+    s.start()
+    boxes = f"{s.mnt}/.twinspool/mailboxes"
+    case.wait_for(lambda: os.listdir(boxes), "a mailbox")
+    case.equal(os.listdir(boxes), [ident], "mailboxes")
+    case.equal(sorted(os.listdir(f"{boxes}/{ident}")), ["index", "name", "state"], "files")
+    with open(f"{boxes}/{ident}/name") as f:
+        case.equal(f.read(), name + "\n", "name")
+    with open(f"{boxes}/{ident}/state") as f:
+        text = f.read()
+    for word in ('dir: "user/golden"', "sum: ", "uidvalidity: "):
+        case.check(word in text, text)
+    index = f"{s.spool}/user/golden/cyrus.index"
+    with open(f"{boxes}/{ident}/index") as f:
+        case.equal(f.read(), sh(f"{case.PROGRAM} dump {index}").stdout, "index")
+    case.check(not os.path.exists(f"{boxes}/none"), "an id that is not there")
+    case.check(not os.path.exists(f"{boxes}/{ident}/none"), "a file that is not there")
+    # a shell that stands in it stays there, also over a death of the server
+    here = os.open(f"{boxes}/{ident}", os.O_RDONLY)
+    case.check("state" in os.listdir(here), "by descriptor")
+    s.kill_server()
+    case.wait_for(lambda: os.listdir(boxes) == [ident], "the mailbox after a death")
+    with open(f"{boxes}/{ident}/name") as f:
+        case.equal(f.read(), name + "\n", "name after a death")
     os.close(here)
 
 
