@@ -115,8 +115,10 @@ ops_data_fsync(
 	int fd, err = file_open(nodeid, INODE_ANY, &ino, &fd);
 
 	(void)fi;
+	slot_wait_begin();
 	if (err == 0)
 		err = capture_fsync(ino, fd, datasync != 0);
+	slot_wait_end();
 	file_close(ino, fd);
 	fuse_reply_err(req, err);
 }

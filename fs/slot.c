@@ -60,9 +60,11 @@ static struct {
 	struct super *su;
 	struct fuse_session *se;
 	struct own *own;
-	pthread_mutex_t lock; /* the lists and running */
+	pthread_mutex_t lock; /* the lists and the threads */
 	pthread_cond_t freed;
 	int free, again;
+	pthread_t threads[THREADS_MAX];
+	unsigned nthreads, wanted, waiting;
 	atomic_bool stop;
 	int result;
 	bool feeding; /* the saved INIT is being given to a new session */
@@ -475,23 +477,54 @@ serve(void *arg)
 	return NULL;
 }
 
+/* One more thread, unless there are enough. Lock held. */
+static void
+start_thread(void)
+{
+	if (st.nthreads < THREADS_MAX && !st.stop &&
+		pthread_create(&st.threads[st.nthreads], NULL, serve, NULL) == 0)
+		st.nthreads++;
+}
+
+void
+slot_wait_begin(void)
+{
+	pthread_mutex_lock(&st.lock);
+	/* a slot for each thread, and some for requests that are kept */
+	if (st.nthreads - ++st.waiting < st.wanted && st.nthreads + 4 < st.sh->nslots)
+		start_thread();
+	pthread_mutex_unlock(&st.lock);
+}
+
+void
+slot_wait_end(void)
+{
+	pthread_mutex_lock(&st.lock);
+	st.waiting--;
+	pthread_mutex_unlock(&st.lock);
+}
+
 int
 slot_run(unsigned threads)
 {
-	pthread_t ids[THREADS_MAX];
-	unsigned n = 0;
-
-	if (threads > THREADS_MAX)
-		threads = THREADS_MAX;
-	while (n < threads && pthread_create(&ids[n], NULL, serve, NULL) == 0)
-		n++;
-	if (n == 0) {
+	pthread_mutex_lock(&st.lock);
+	st.wanted = threads < THREADS_MAX ? threads : THREADS_MAX;
+	for (unsigned i = 0; i < st.wanted; i++)
+		start_thread();
+	pthread_mutex_unlock(&st.lock);
+	if (st.nthreads == 0) {
 		log_err("cannot start a thread");
 		return ERR_NOMEM;
 	}
-	while (n > 0)
-		pthread_join(ids[--n], NULL);
-	return st.result;
+	/* a thread may start others, but only before it ends itself */
+	for (unsigned i = 0;; i++) {
+		pthread_mutex_lock(&st.lock);
+		bool more = i < st.nthreads;
+		pthread_mutex_unlock(&st.lock);
+		if (!more)
+			return st.result;
+		pthread_join(st.threads[i], NULL);
+	}
 }
 
 /* ---- after a death ---- */

@@ -85,6 +85,9 @@ ssize_t slot_read(int fd, void *buf, size_t len, void *userdata);
 struct slot *slot_current(void);
 /* True if an earlier server may have done part of this already; then the note, if taken, holds. */
 bool slot_again(void);
+/* Around what may take long (a disk, a peer): another thread stands in meanwhile. */
+void slot_wait_begin(void);
+void slot_wait_end(void);
 /* Writes the note; keeps the one of the first try. */
 void slot_note_take(const struct slot_handle *name, const struct slot_handle *newname,
 	uint32_t word);

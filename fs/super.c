@@ -390,7 +390,8 @@ keep_serving(struct super *su, const struct super_opts *o)
 		pin_take(su);
 		if (WIFEXITED(status) && WEXITSTATUS(status) == SUPER_END)
 			return 0;
-		if (WIFEXITED(status) && WEXITSTATUS(status) == SUPER_FAIL)
+		if (WIFEXITED(status) && WEXITSTATUS(status) == SUPER_FAIL &&
+			su->births == 1)
 			return ERR_IO;
 		su->death_signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 		log_warn("the server died, starting it again pid=%d signal=%d exit=%d",

@@ -7,7 +7,7 @@
  * descriptors. The mount ends when a server exits with SUPER_END.
  *
  *   server exits SUPER_END    unmounted: the supervisor ends too, with success
- *   server exits SUPER_FAIL   it cannot serve and trying again is no use: unmount, end, failure
+ *   the first exits SUPER_FAIL  it cannot serve: unmount, end, failure
  *   anything else             a death: take in the pins it had sent, fork the next one
  *
  * Pins     A file without a name lives as long as a descriptor of it is open somewhere. The server
