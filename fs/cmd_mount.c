@@ -63,10 +63,12 @@ log_to_both(enum log_level level, const char *line)
 			MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-/* Stays until the word comes; a socket that ends without it is a failure. */
+/* Stays until the word comes; a socket that ends without it is a failure, and then the lines are
+ * shown: what is only worth a warning does not matter to one who sees the slot serve. */
 static int
 await_ready(int fd)
 {
+	struct buf lines = BUF_INIT;
 	char packet[2100];
 	ssize_t n;
 
@@ -75,8 +77,11 @@ await_ready(int fd)
 			continue;
 		if (n < 0 || packet[0] == 'y')
 			break;
-		fwrite(packet + 1, 1, (size_t)n - 1, stderr);
+		buf_put(&lines, packet + 1, (size_t)n - 1);
 	}
+	if (n <= 0 && lines.len > 0)
+		fwrite(lines.data, 1, lines.len, stderr);
+	buf_fini(&lines);
 	return n > 0 ? CMD_OK : CMD_FAIL;
 }
 

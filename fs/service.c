@@ -168,6 +168,14 @@ service_facts(struct status_facts *out, struct sync_facts *room)
 	room->role = sv.c.conf->role == CONF_ACTIVE ? SYNC_ACTIVE : SYNC_STANDBY;
 	if (ops->facts != NULL)
 		ops->facts(ops->arg, room);
+	/* Positions are newer than what was reckoned from them. */
+	for (unsigned i = 0; i < room->n_peers; i++) {
+		struct sync_peer_facts *p = &room->peers[i];
+		if (p->lag_seqs == 0)
+			p->lag_ms = 0;
+		if (p->flushed < p->applied)
+			p->flushed = p->applied;
+	}
 	pthread_mutex_lock(&sv.lock);
 	enum state state = sv.state;
 	pthread_mutex_unlock(&sv.lock);
