@@ -170,6 +170,8 @@ mbox_apply(struct spool *sp, const struct batch *b, enum mbox_apply_mode mode,
 		rc = apply_verify(&a);
 	if (rc == 0)
 		rc = apply_unlinks(&a);
+	if (rc == 0 && a.damaged)
+		rc = apply_strays(&a);
 	if (rc == 0 && !a.sum_ok)
 		rc = scan_fault(fault, ERR_SUM, 0, "sum",
 			"the sum after does not match; compare it");

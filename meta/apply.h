@@ -53,6 +53,7 @@ struct apply {
 	bool annots_loaded, annots_changed;
 	struct scan_annots annots_now; /* if loaded: as they are */
 	struct scan_annots annots_new; /* if changed: as they will be */
+	bool damaged; /* the index that was there could not be read as a whole */
 	bool rewrite; /* index and cache are made anew */
 	bool sum_ok; /* the sum after is the batch's */
 };
@@ -102,6 +103,10 @@ int apply_write_anew(struct apply *a);
 bool apply_cache_is_foreign(struct apply *a);
 
 void apply_no_cache(struct index_record *r);
+/* After an index that could not be read as a whole was replaced: messages that the new one does
+ * not name are moved aside, or a later reconstruct would take them for new mail. */
+int apply_strays(struct apply *a);
+
 void apply_changed(struct apply *a, const char *dir, const char *name);
 bool apply_keeps(const struct mbox_env *env, const uint8_t guid[SHA1_LEN]);
 

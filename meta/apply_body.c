@@ -9,7 +9,9 @@
 #include "meta/base/fault.h"
 #include "meta/cache.h"
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -160,5 +162,60 @@ apply_unlinks(struct apply *a)
 		else if (rc == ERR_NOTFOUND)
 			rc = 0;
 	}
+	return rc;
+}
+
+static int
+move_aside(struct apply *a, const char *name)
+{
+	uint8_t guid[SHA1_LEN];
+	uint64_t size;
+	int fd, rc;
+
+	rc = spool_file(a->sp, a->b->dir, name, O_RDONLY | O_NONBLOCK, 0, &fd);
+	if (rc != 0)
+		return rc == ERR_NOTFOUND ? 0 : rc;
+	rc = hash_sha1_fd(fd, guid, &size);
+	close(fd);
+	if (rc == 0)
+		rc = spool_keep(a->sp, guid, a->b->dir, name);
+	if (rc == 0)
+		rc = spool_unlink(a->sp, a->b->dir, name);
+	if (rc == 0)
+		apply_changed(a, a->b->dir, name);
+	return rc;
+}
+
+int
+apply_strays(struct apply *a)
+{
+	struct index_record r;
+	struct dirent *e;
+	struct ixfile ix;
+	uint32_t at;
+	int fd, rc;
+
+	rc = ixfile_open(a->sp, a->b->dir, true, &ix);
+	if (rc != 0)
+		return rc;
+	rc = spool_file(a->sp, a->b->dir, NULL, O_RDONLY | O_DIRECTORY, 0, &fd);
+	DIR *d = rc == 0 ? fdopendir(fd) : NULL;
+	if (d == NULL) {
+		if (rc == 0)
+			close(fd);
+		ixfile_close(&ix);
+		return rc != 0 ? rc : ERR_NOMEM;
+	}
+	while (rc == 0 && (e = readdir(d)) != NULL) {
+		unsigned long uid = strtoul(e->d_name, NULL, 10);
+		if (!spool_name_is_mbox(e->d_name) || uid == 0 || uid > UINT32_MAX)
+			continue;
+		if (ixfile_find(&ix, (uint32_t)uid, &at) != 0 ||
+			(ixfile_record(&ix, at, &r) == 0 &&
+				(r.flags & INDEX_FLAG_UNLINKED) != 0))
+			rc = move_aside(a, e->d_name);
+	}
+	closedir(d);
+	ixfile_close(&ix);
 	return rc;
 }

@@ -89,6 +89,7 @@ stand_in_full(struct apply *a)
 			       ? diverged(a, 0, "there is no such mailbox")
 			       : rc;
 	if (rc != 0) {
+		a->damaged = rc != ERR_NOTFOUND && rc != ERR_BUSY;
 		memset(&a->owner, 0, sizeof(a->owner));
 		return 0;
 	}
@@ -99,7 +100,7 @@ stand_in_full(struct apply *a)
 	a->sum_before = a->scan.sum;
 	a->owner = a->scan.owner;
 	if (a->scan.holes > 0)
-		a->rewrite = true;
+		a->rewrite = a->damaged = true;
 	return 0;
 }
 
@@ -291,6 +292,20 @@ plan_update(struct apply *a, struct apply_item *item)
 	return 0;
 }
 
+static bool
+needs_body(const struct apply *a, const struct apply_item *item)
+{
+	if (item->c->append && item->c->elsewhere)
+		return false;
+	if (!item->had || (item->old.flags & INDEX_FLAG_UNLINKED) != 0 ||
+		memcmp(item->old.guid, item->now.guid, SHA1_LEN) != 0)
+		return true;
+	/* It should be there; where that is not certain it is looked at. An archived one may
+	 * lie on another partition. */
+	return (a->mode == MBOX_REDO || apply_overrides(a->b)) &&
+	       (item->now.flags & INDEX_FLAG_ARCHIVED) == 0;
+}
+
 /* As the file will have it: what the version lacks is 0, and the sum must say so. */
 static int
 settle(struct apply *a, struct apply_item *item)
@@ -311,10 +326,7 @@ settle(struct apply *a, struct apply_item *item)
 	if (item->now.flags & INDEX_FLAG_UNLINKED)
 		item->unlink = true;
 	else
-		item->body = !item->had || a->mode == MBOX_REDO ||
-			     apply_overrides(a->b) ||
-			     (item->old.flags & INDEX_FLAG_UNLINKED) != 0 ||
-			     memcmp(item->old.guid, item->now.guid, SHA1_LEN) != 0;
+		item->body = needs_body(a, item);
 	/* A message that gives way to another under its UID is kept aside. */
 	if (item->had && (item->old.flags & INDEX_FLAG_UNLINKED) == 0 &&
 		memcmp(item->old.guid, item->now.guid, SHA1_LEN) != 0)

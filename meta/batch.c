@@ -36,6 +36,7 @@
 #define REC_APPEND 0x10u
 #define REC_CACHE 0x20u
 #define REC_REF 0x40u
+#define REC_ELSEWHERE 0x80u
 
 #define MAX_UNIQUEID 63
 #define MAX_ENTRY 4096
@@ -139,7 +140,8 @@ static const struct {
 	bool once;
 	uint8_t extra; /* high bits that its first byte may have */
 } kinds[] = {
-	[CHANGE_RECORD] = { true, false, false, REC_APPEND | REC_CACHE | REC_REF },
+	[CHANGE_RECORD] = { true, false, false,
+		REC_APPEND | REC_CACHE | REC_REF | REC_ELSEWHERE },
 	[CHANGE_PURGE] = { true, false, false, 0 },
 	[CHANGE_HEADER] = { true, false, true, 0 },
 	[CHANGE_NAMES] = { true, false, true, 0 },
@@ -200,6 +202,8 @@ put_record(struct buf *out, struct change_base *base, const struct change_record
 		extra |= REC_CACHE;
 	if (c->append && c->ref_dir != NULL)
 		extra |= REC_REF;
+	if (c->append && c->elsewhere)
+		extra |= REC_ELSEWHERE;
 	wr_u8(out, (uint8_t)(CHANGE_RECORD | extra));
 	change_record_put(out, base, &c->r,
 		c->append ? change_append_mask(&c->r)
@@ -428,6 +432,9 @@ get_record(struct in *in, unsigned extra, struct change_record *c)
 		c->ref_dir = get_path(in);
 		c->ref_uid = (uint32_t)rd_varint_max(&in->rd, UINT32_MAX);
 	}
+	c->elsewhere = (extra & REC_ELSEWHERE) != 0;
+	if (c->elsewhere && (c->r.flags & INDEX_FLAG_ARCHIVED) == 0)
+		bad(in, ERR_MANGLED);
 	if (c->append)
 		c->mask = CHANGE_ALL;
 }

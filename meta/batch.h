@@ -81,6 +81,8 @@ struct change_record {
 	const uint8_t
 		*cache; /* append: the cache record, or NULL if it could not be read */
 	size_t cache_len;
+	bool elsewhere; /* append of an ARCHIVED record whose message is on another partition:
+			 * none travels */
 	/* append: where a link of the same body was already committed, or dir NULL */
 	const char *ref_dir;
 	uint32_t ref_uid;

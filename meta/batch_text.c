@@ -39,6 +39,8 @@ print_change(const struct change *c, struct buf *out)
 			r->append ? " append" : "");
 		change_record_print(
 			&r->r, r->append ? change_append_mask(&r->r) : r->mask, out);
+		if (r->elsewhere)
+			buf_printf(out, " elsewhere");
 		if (r->cache != NULL)
 			buf_printf(out, " cache=%zu", r->cache_len);
 		if (r->ref_dir != NULL)

@@ -41,9 +41,14 @@ int
 maker_append(struct maker *m, const struct index_record *r)
 {
 	char ref_dir[BATCH_MAX_PATH];
+	char name[SCAN_BODY_NAME];
+	struct stat st;
 	int rc;
 
-	if ((r->flags & INDEX_FLAG_UNLINKED) == 0) {
+	bool elsewhere = (r->flags & INDEX_FLAG_ARCHIVED) != 0 &&
+			 spool_stat(m->sp, m->dir, scan_body_name(r->uid, name), &st) ==
+				 ERR_NOTFOUND;
+	if ((r->flags & INDEX_FLAG_UNLINKED) == 0 && !elsewhere) {
 		rc = scan_body_check(m->sp, m->dir, r, m->fault);
 		if (rc != 0)
 			return rc;
@@ -53,6 +58,7 @@ maker_append(struct maker *m, const struct index_record *r)
 		return ERR_NOMEM;
 	struct change_record *cr = &c->u.record;
 	cr->append = true;
+	cr->elsewhere = elsewhere;
 	cr->mask = CHANGE_ALL;
 	cr->r = *r;
 	cr->r.cache_offset = 0;

@@ -31,7 +31,7 @@ mbox_digests(struct spool *sp, const char *dir, mbox_digest_fn *fn, void *arg)
 		if (ixfile_record(&ix, i, &r) != 0 || r.uid <= before)
 			continue;
 		before = r.uid;
-		if ((r.flags & INDEX_FLAG_UNLINKED) == 0 &&
+		if ((r.flags & (INDEX_FLAG_UNLINKED | INDEX_FLAG_ARCHIVED)) == 0 &&
 			scan_body_check(sp, dir, &r, NULL) == ERR_BODY)
 			continue;
 		rc = fn(arg, r.uid, sum_of_record(&r).hi);

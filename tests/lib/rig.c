@@ -2,6 +2,7 @@
 
 #include "meta/base/cur.h"
 #include "meta/base/err.h"
+#include "meta/cache.h"
 #include "meta/header.h"
 #include "meta/scan.h"
 #include "tests/lib/t.h"
@@ -169,14 +170,20 @@ count(struct rig *g)
 
 	h->exists = h->deleted = h->answered = h->flagged = h->unseen = 0;
 	h->quota_mailbox_used = h->quota_annot_used = 0;
+	h->quota_deleted_used = h->quota_expunged_used = 0;
 	h->sync_basic = 0;
 	h->sync_annot = INDEX_CRC_ANNOT_START;
 	for (size_t i = 0; i < g->n_keywords; i++)
 		flags[i] = g->keywords[i];
 	for (uint32_t i = 0; i < h->num_records; i++) {
 		const struct index_record *r = &g->rec[i];
-		if (r->flags & INDEX_FLAG_EXPUNGED)
+		if (r->flags & INDEX_FLAG_EXPUNGED) {
+			if ((r->flags & INDEX_FLAG_UNLINKED) == 0)
+				h->quota_expunged_used += r->size;
 			continue;
+		}
+		if (r->flags & INDEX_FLAG_DELETED)
+			h->quota_deleted_used += r->size;
 		h->exists++;
 		h->deleted += (r->flags & INDEX_FLAG_DELETED) != 0;
 		h->answered += (r->flags & INDEX_FLAG_ANSWERED) != 0;
@@ -301,10 +308,11 @@ rig_append(struct rig *g, size_t size)
 	int n = snprintf(text, size + 100, "From: rig\r\nX: %llu\r\n\r\n",
 		(unsigned long long)t_rand());
 
+	int head = n;
 	for (size_t i = 0; i < size; i++)
 		text[n++] = (char)('a' + i % 26);
 	r->size = (uint64_t)n;
-	r->header_size = 20;
+	r->header_size = (uint32_t)head;
 	hash_sha1(text, (size_t)n, r->guid);
 	r->internaldate = now_ns();
 	r->sentdate = r->internaldate - below(100000) * NS;
@@ -424,10 +432,38 @@ rig_options(struct rig *g, uint32_t options)
 	g->h.options = options;
 }
 
+/* The cache records of what is left, one after the other. */
+static void
+pack_cache(struct rig *g)
+{
+	struct buf out = BUF_INIT;
+	uint8_t *p;
+	size_t len;
+	int fd;
+
+	if (spool_file(g->sp, g->dir, "cyrus.cache", O_RDONLY, 0, &fd) != 0)
+		return;
+	wr_be32(&out, g->h.generation_no);
+	for (uint32_t i = 0; i < g->h.num_records; i++) {
+		struct index_record *r = &g->rec[i];
+		must(cache_record_read(fd, r->cache_offset, r->cache_crc, &p, &len),
+			"cyrus.cache");
+		r->cache_offset = out.len;
+		buf_put(&out, p, len);
+		free(p);
+	}
+	close(fd);
+	must(spool_replace(g->sp, g->dir, "cyrus.cache", out.data, out.len, MODE & 0644,
+		     8, 8),
+		"cyrus.cache");
+	buf_fini(&out);
+}
+
 void
 rig_repack(struct rig *g, uint32_t minor)
 {
 	struct buf old = BUF_INIT, out = BUF_INIT;
+	size_t n_annots = g->n_annots;
 	uint32_t n = 0;
 
 	must(spool_read(g->sp, g->dir, "cyrus.index", 1u << 30, &old, NULL), "index");
@@ -453,10 +489,11 @@ rig_repack(struct rig *g, uint32_t minor)
 			if (g->annots[k].uid == g->rec[i].uid)
 				g->annots[k--] = g->annots[--g->n_annots];
 	}
-	if (n != g->h.num_records && g->n_annots > 0)
+	if (n_annots != g->n_annots)
 		write_annots(g);
 	g->h.num_records = n;
 	g->h.generation_no++;
+	pack_cache(g);
 	g->h.last_repack_time = now_ns();
 	g->h.options &= ~(INDEX_OPT_NEEDS_REPACK | INDEX_OPT_NEEDS_UNLINK);
 	if (minor != 0) {

@@ -98,6 +98,10 @@ any_mbox_change(struct batch *b)
 			r->cache = below(2) ? p : NULL;
 			if (r->cache == NULL)
 				r->cache_len = 0;
+			if (below(4) == 0) {
+				r->r.flags |= INDEX_FLAG_ARCHIVED;
+				r->elsewhere = true;
+			}
 			if (below(2)) {
 				r->ref_dir = any_text(b);
 				r->ref_uid = (uint32_t)any64();

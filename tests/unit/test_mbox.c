@@ -347,6 +347,29 @@ TEST(removal_stops_at_other_mailboxes)
 	rig_pair_close(x);
 }
 
+/* The archive partition has a mount of its own, or none. */
+TEST(an_archived_message_may_lie_elsewhere)
+{
+	struct rig_pair *x = rig_pair_open(17);
+	struct stat st;
+
+	rig_create(&x->g);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	rig_append(&x->g, 10);
+	rig_append(&x->g, 10);
+	x->g.rec[0].flags |= INDEX_FLAG_ARCHIVED;
+	x->g.rec[1].flags |= INDEX_FLAG_ARCHIVED;
+	rig_commit(&x->g);
+	CHECK_EQ(spool_unlink(x->a, x->g.dir, "1."), 0);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	CHECK(sum_eq(mbox_sum_total(&x->g.state.sum), mbox_sum_total(&x->p.state.sum)));
+	CHECK_EQ(x->p.fetched, 1);
+	CHECK_EQ(spool_stat(x->b, x->g.dir, "2.", &st), 0);
+	CHECK_EQ(rig_apply(&x->p, &x->batch, MBOX_REDO), 0);
+	CHECK_EQ(x->p.fetched, 1);
+	rig_pair_close(x);
+}
+
 /* ---- what must not leave ---- */
 
 static void
