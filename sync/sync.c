@@ -507,7 +507,7 @@ sync_stored_role(const char *state, enum sync_role *role_out)
 static bool
 lacks(struct node *n, uint64_t ticket, uint64_t *seq, struct buf *text)
 {
-	bool any = false;
+	bool any = false, comparing = false;
 
 	if (text != NULL)
 		buf_clear(text);
@@ -524,6 +524,7 @@ lacks(struct node *n, uint64_t ticket, uint64_t *seq, struct buf *text)
 		if (whole && pf->applied >= *seq)
 			continue;
 		any = true;
+		comparing |= !whole;
 		if (text == NULL)
 			continue;
 		if (!pf->connected)
@@ -537,6 +538,9 @@ lacks(struct node *n, uint64_t ticket, uint64_t *seq, struct buf *text)
 				"peer %s (%s) has applied %" PRIu64 " of %" PRIu64 "\n",
 				n->conf.peers[i].name, pf->state, pf->applied, *seq);
 	}
+	/* What a comparison finds is journaled behind what was there: that counts too. */
+	if (comparing)
+		*seq = 0;
 	return any;
 }
 
