@@ -10,6 +10,7 @@ class Error(Exception):
 class Lmtp:
     def __init__(self, port, timeout=60):
         self.s = socket.create_connection(("127.0.0.1", port), timeout)
+        self.s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.f = self.s.makefile("rb")
         self._expect(220)
         self._say("LHLO test", 250)
