@@ -160,7 +160,7 @@ repair_extra(struct peer *p, const struct repair *r)
 			c->u.path.path = e->dir + 1;
 		rc = c != NULL ? node_enqueue(n, e, &b, NULL, NULL) : ERR_NOMEM;
 	} else if (!e->known) {
-		b.flags = BATCH_REMOVE;
+		b.flags = BATCH_REMOVE | BATCH_DERIVED;
 		b.dir = e->dir;
 		b.uniqueid = r->uniqueid;
 		rc = node_enqueue(n, e, &b, NULL, NULL);

@@ -549,6 +549,20 @@ compare(void)
 	CHECK_EQ(system(cmd), 0);
 }
 
+/* What each side has, when they do not agree. */
+static void
+list_both(void)
+{
+	char cmd[900];
+
+	snprintf(cmd, sizeof(cmd),
+		"cd %s && diff -rq --no-dereference -x .twinspool a b >&2;"
+		"for d in a/user/* b/user/*; do cksum $d/cyrus.index >&2; done",
+		st.dir);
+	if (system(cmd) != 0)
+		fprintf(stderr, "# cannot list\n");
+}
+
 static void
 story(unsigned n, unsigned steps)
 {
@@ -570,6 +584,8 @@ story(unsigned n, unsigned steps)
 	       "after %llu ms\n",
 		n, st.commits, st.kills, st.crashes, st.restarts,
 		badline_count(st.line), (unsigned long long)(clock_ms() - t0));
+	if (rc != 0)
+		list_both();
 	if (rc != 0)
 		t_fail(__FILE__, __LINE__, "story %u: not equal: %s: %s", n,
 			err_text(rc), buf_str(&lack));
