@@ -328,6 +328,13 @@ mount_run(const struct mount_opts *opts)
 	m.root_fd = found.root_fd;
 	so.over_dead = found.over_dead;
 	rc = super_run(&so);
+	/* Never taken off by itself: the bare folder below must not be mistaken for the mail. */
+	if (rc == 0 && refuse_is_dead(opts->mountpoint)) {
+		log_err("the kernel's connection was aborted, the dead mount stays "
+			"until the next start path=%s",
+			opts->mountpoint);
+		rc = ERR_CLOSED;
+	}
 	close(m.root_fd);
 	return rc;
 }

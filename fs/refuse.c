@@ -24,6 +24,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -84,16 +85,24 @@ check_empty(const char *path)
 	return rc;
 }
 
+bool
+refuse_is_dead(const char *path)
+{
+	struct statfs fs;
+
+	/* stat would be answered from what the kernel remembers */
+	return statfs(path, &fs) != 0 && errno == ENOTCONN;
+}
+
 static int
 check_mountpoint(const char *path, bool *dead_out)
 {
 	char type[64] = "";
-	struct stat st;
 
 	*dead_out = false;
 	if (mounted_there(path, type, sizeof(type)) &&
 		strcmp(type, "fuse.twinspool") == 0) {
-		if (stat(path, &st) != 0 && errno == ENOTCONN) {
+		if (refuse_is_dead(path)) {
 			*dead_out = true;
 			return 0;
 		}

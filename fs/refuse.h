@@ -22,4 +22,7 @@ struct refuse_found {
 int refuse_check(const char *mountpoint, const char *spool, const char *state,
 	bool xattr, struct refuse_found *out);
 
+/* Whether what is mounted on path has lost its server for good. */
+bool refuse_is_dead(const char *path);
+
 #endif

@@ -11,6 +11,7 @@ SIGTERM if we die first. Its output is in FOLDER/log.
 """
 
 import ctypes
+import errno
 import os
 import signal
 import subprocess
@@ -74,7 +75,12 @@ class Slot:
                               f"{self.process.returncode}:\n{self.tail()}")
         if not mounts(self.mnt):
             return False
-        os.statvfs(self.mnt)
+        try:
+            os.statvfs(self.mnt)
+        except OSError as why:  # a dead mount is still to be covered
+            if why.errno == errno.ENOTCONN:
+                return False
+            raise
         return True
 
     def tail(self, n=30):
