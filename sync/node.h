@@ -40,6 +40,7 @@ struct repair {
 	struct mbox_digest *digests;
 	size_t n, cap;
 	uint32_t from_uid; /* where the next piece begins */
+	uint64_t highestmodseq; /* at the peer */
 };
 
 /* A body on its way out. */
@@ -139,6 +140,7 @@ struct node {
 	_Atomic uint64_t journal_last; /* last seq in the journal */
 	_Atomic uint64_t
 		confirmed; /* smallest applied seq of the peers that hold something */
+	_Atomic uint64_t asides; /* mailboxes in quarantine */
 	_Atomic bool stopping;
 	/* what arrived in this turn and goes to the inbox at its end */
 	struct inbox_item *arrived;
@@ -218,18 +220,22 @@ void compare_stop(struct peer *p);
 void compare_pump(struct peer *p);
 /* One mailbox, because something may differ: tells the peer our sum. */
 void compare_one(struct node *n, const char *dir);
-int compare_on_sums(void *node, struct session *s, const void *msg);
 int compare_on_diff(void *node, struct session *s, const void *msg);
-int compare_on_list(void *node, struct session *s, const void *msg);
 int compare_on_records(void *node, struct session *s, const void *msg);
 int compare_on_quarantine(void *node, struct session *s, const void *msg);
+
+/* duty/ask.c */
+int ask_on_sums(void *node, struct session *s, const void *msg);
+int ask_on_list(void *node, struct session *s, const void *msg);
 /* A standby's mailbox does not match: asks the active side for it. */
-void compare_ask(struct node *n, const char *dir);
+void ask_mailbox(struct node *n, const char *dir);
 /* After a start or a new session: asks again for what was not finished. */
-void compare_resume(struct node *n, struct peer *p);
-void compare_repaired(struct node *n, const char *dir);
+void ask_resume(struct node *n, struct peer *p);
+void ask_repaired(struct node *n, const char *dir);
+/* What was asked for because a batch did not fit outlives the process. */
+void ask_load(struct node *n);
 /* Asks as far as the session takes it. */
-void compare_ask_pump(struct node *n);
+void ask_pump(struct node *n);
 
 /* duty/prove.c */
 void prove_tick(struct node *n);
@@ -237,6 +243,8 @@ int prove_on_verify(void *node, struct session *s, const void *msg);
 int prove_on_verified(void *node, struct session *s, const void *msg);
 
 /* sync.c */
+/* After every change of the quarantine: who removes a body looks at the count. */
+void node_count_asides(struct node *n);
 void node_publish(struct node *n); /* facts for status, and waiters look again */
 void node_note_error(struct peer *p, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));

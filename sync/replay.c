@@ -109,10 +109,7 @@ keep_body(void *arg, const uint8_t guid[SHA1_LEN])
 	struct node *n = arg;
 
 	(void)guid;
-	pthread_mutex_lock(&n->lock);
-	bool keep = n->facts.n_quarantined > 0;
-	pthread_mutex_unlock(&n->lock);
-	return keep;
+	return n->asides > 0;
 }
 
 static bool
@@ -449,7 +446,9 @@ set_aside(struct replay *r, struct job *j)
 		e->redo = true;
 		pthread_mutex_unlock(&e->lock);
 	}
-	if (inbox_quarantine_put(n->inbox, &q) != 0) {
+	int rc = inbox_quarantine_put(n->inbox, &q);
+	node_count_asides(n);
+	if (rc != 0) {
 		stall(r, j);
 		return;
 	}
@@ -494,7 +493,7 @@ ask_repair(struct replay *r, struct job *j)
 	if (first) {
 		log_warn("mailbox differs, asking for it: dir=%s seq=%" PRIu64 ": %s",
 			j->dir, j->pos.seq, err_text(j->rc));
-		compare_ask(n, j->dir);
+		ask_mailbox(n, j->dir);
 	}
 	settle(r, j);
 }
@@ -547,7 +546,7 @@ ended(struct replay *r, struct job *j)
 			batch_peek(j->bytes.data, j->bytes.len, &b) == 0) {
 			if ((b.flags & BATCH_DERIVED) != 0 &&
 				(b.flags & BATCH_PARTIAL) == 0)
-				compare_repaired(r->n, j->dir);
+				ask_repaired(r->n, j->dir);
 			batch_fini(&b);
 		}
 		r->stalled[0] = '\0';

@@ -40,6 +40,12 @@ node_note_error(struct peer *p, const char *fmt, ...)
 	va_end(ap);
 }
 
+void
+node_count_asides(struct node *n)
+{
+	n->asides = inbox_quarantine_count(n->inbox);
+}
+
 /* ---- facts ---- */
 
 static const char *
@@ -208,7 +214,7 @@ static void
 on_turn(void *arg)
 {
 	recv_flush(arg);
-	compare_ask_pump(arg);
+	ask_pump(arg);
 }
 
 /* A mailbox that the active side set aside is looked at now and then: healed by hand, it needs
@@ -239,7 +245,9 @@ look_aside(struct node *n)
 			e->known = true;
 			e->aside = false;
 			mboxes_identify(n->mboxes, e);
-			if (inbox_quarantine_release(n->inbox, e->dir, false) == 0)
+			int rc = inbox_quarantine_release(n->inbox, e->dir, false);
+			node_count_asides(n);
+			if (rc == 0)
 				log_info("mailbox is sound again: dir=%s", e->dir);
 		}
 		pthread_mutex_unlock(&e->lock);
@@ -339,6 +347,8 @@ open_store(struct node *n)
 	bool clean = store_was_clean(n->store);
 	if ((rc = gap_load(n)) != 0)
 		return rc;
+	node_count_asides(n);
+	ask_load(n);
 	if (n->role == SYNC_ACTIVE)
 		rc = journal_resume(n->journal, epoch_current(&n->epoch.line), 0);
 	else

@@ -152,8 +152,7 @@ struct wire_records {
 	const char *dir;
 	const char *uniqueid;
 	bool present; /* false: there is no such mailbox here */
-	uint8_t header_sum[WIRE_SUM_LEN];
-	uint8_t annot_sum[WIRE_SUM_LEN];
+	uint64_t highestmodseq; /* of the mailbox there */
 	struct rec_list list; /* struct wire_record, by rising uid */
 	bool last;
 };

@@ -24,13 +24,10 @@
 
 enum {
 	SUMS_PAGE = 200,
-	RECORDS_PAGE = 10000,
 	REPAIR_RECORDS = 500, /* named in one batch */
 	REPAIR_AHEAD = 16, /* rows journaled and not yet sent, at most */
 	DIGESTS_MAX = 50000000
 };
-
-/* ---- the active side ---- */
 
 void
 compare_start(struct peer *p)
@@ -173,6 +170,36 @@ repair_extra(struct peer *p, const struct repair *r)
 			err_text(rc));
 }
 
+/* Does the peer hold what we never had? It is not ours to delete (design 7). Entry lock held. */
+static const char *
+has_more(struct node *n, const struct repair *r, const struct mboxent *e)
+{
+	const struct index_header *h = &e->state.header;
+
+	if (!r->present || r->from_uid > 0)
+		return NULL;
+	if (strcmp(r->uniqueid, e->state.uniqueid) != 0)
+		return r->uniqueid[0] == '\0' || store_tomb_get(n->store, r->dir,
+							 r->uniqueid, NULL) == 0
+			       ? NULL
+			       : "the standby has another mailbox in this folder, and "
+				 "the active side never "
+				 "removed that one; save its messages, then remove it "
+				 "from the standby's "
+				 "spool";
+	if (r->n > 0 && r->digests[r->n - 1].uid > h->last_uid)
+		return "the standby holds messages that the active side never had; "
+		       "nothing is "
+		       "deleted: save them from the standby's spool, then remove the "
+		       "mailbox there";
+	if (r->highestmodseq > h->highestmodseq)
+		return "the standby holds changes that the active side lost; nothing "
+		       "is undone: "
+		       "compare the two by hand, then remove the mailbox on the "
+		       "standby";
+	return NULL;
+}
+
 /* One piece of a mailbox. True when it is through. */
 static bool
 repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
@@ -187,12 +214,10 @@ repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
 
 	batch_init(&b);
 	pthread_mutex_lock(&e->lock);
-	if (r->n > 0 && r->digests[r->n - 1].uid > e->state.header.last_uid) {
+	const char *why = has_more(n, r, e);
+	if (why != NULL) {
 		pthread_mutex_unlock(&e->lock);
-		refuse(p, r->dir, "has-more",
-			"the standby holds messages that the active side never had; "
-			"nothing is "
-			"deleted: save them from the standby's spool, then release it");
+		refuse(p, r->dir, "has-more", why);
 		goto out;
 	}
 	rc = mbox_repair(n->spool, r->dir, r->digests, r->n, r->from_uid,
@@ -300,6 +325,7 @@ compare_on_records(void *node, struct session *s, const void *msg)
 		}
 		snprintf(r->uniqueid, sizeof(r->uniqueid), "%s", m->uniqueid);
 		r->present = m->present;
+		r->highestmodseq = m->highestmodseq;
 		p->filling = r;
 	}
 	if (r->n + m->list.n > r->cap) {
@@ -343,242 +369,6 @@ compare_on_diff(void *node, struct session *s, const void *msg)
 	return 0;
 }
 
-/* ---- the standby ---- */
-
-struct page {
-	struct node *n;
-	struct session *s;
-	struct wire_records m;
-	struct wire_record items[RECORDS_PAGE];
-};
-
-static int
-page_add(void *arg, uint32_t uid, uint64_t digest)
-{
-	struct page *pg = arg;
-	struct wire_record *r = &pg->items[pg->m.list.n++];
-
-	r->uid = uid;
-	for (unsigned i = 0; i < 8; i++)
-		r->hash[i] = (uint8_t)(digest >> (56 - 8 * i));
-	if (pg->m.list.n < RECORDS_PAGE)
-		return 0;
-	int rc = session_send(pg->s, WIRE_RECORDS, &pg->m);
-	pg->m.list.n = 0;
-	return rc;
-}
-
-static struct session *
-feeder(struct node *n)
-{
-	for (unsigned i = 0; i < n->n_peers; i++)
-		if (n->peers[i].feeding && n->peers[i].session != NULL)
-			return n->peers[i].session;
-	return NULL;
-}
-
-/* Sends the digests of a mailbox as it is. Remembered in the store until it is repaired, so that
- * a restart asks again. */
-static int
-send_records(struct node *n, struct session *s, const char *dir)
-{
-	struct mboxent *e = mboxes_get(n->mboxes, dir);
-	struct page *pg = calloc(1, sizeof(*pg));
-	char id[64] = "";
-	int rc = 0;
-
-	if (e == NULL || pg == NULL) {
-		free(pg);
-		return ERR_NOMEM;
-	}
-	pg->n = n;
-	pg->s = s;
-	pg->m.list.items = pg->items;
-	pg->m.dir = dir;
-	pg->m.uniqueid = id;
-	pthread_mutex_lock(&e->lock);
-	pg->m.present = e->known;
-	memcpy(id, e->state.uniqueid, sizeof(id));
-	if (e->known && !mboxes_is_path(dir))
-		rc = mbox_digests(n->spool, dir, page_add, pg);
-	if (rc == ERR_NOTFOUND || rc == ERR_MANGLED || rc == ERR_CHECKSUM ||
-		rc == ERR_VERSION) {
-		/* What is here cannot be read: everything is stated anew. */
-		if (e->known)
-			log_warn("mailbox unreadable here, asking for all of it: "
-				 "dir=%s: %s",
-				dir, err_text(rc));
-		e->redo = true;
-		rc = 0;
-	}
-	pthread_mutex_unlock(&e->lock);
-	pg->m.last = true;
-	if (rc == 0)
-		rc = session_send(s, WIRE_RECORDS, &pg->m);
-	free(pg);
-	return rc;
-}
-
-static void
-ask_later(struct node *n, struct mboxent *e)
-{
-	if (e->asking)
-		return;
-	if (n->n_asks == n->cap_asks) {
-		size_t cap = n->cap_asks ? n->cap_asks * 2 : 64;
-		struct mboxent **more = realloc(n->asks, cap * sizeof(*more));
-		if (more == NULL)
-			return; /* it stays `repairing`: asked for with the next session */
-		n->asks = more;
-		n->cap_asks = cap;
-	}
-	e->asking = true;
-	n->asks[n->n_asks++] = e;
-}
-
-void
-compare_ask_pump(struct node *n)
-{
-	struct session *s = feeder(n);
-
-	while (s != NULL && n->asks_at < n->n_asks && !session_full(s)) {
-		struct mboxent *e = n->asks[n->asks_at++];
-		e->asking = false;
-		int rc = send_records(n, s, e->dir);
-		if (rc != 0 && rc != ERR_CLOSED)
-			log_err("a mailbox cannot be compared yet: dir=%s: %s", e->dir,
-				err_text(rc));
-	}
-	if (n->asks_at < n->n_asks)
-		return;
-	n->n_asks = n->asks_at = 0;
-	if (n->diff_due && s != NULL) {
-		struct wire_diff d = { { NULL, 0 }, true };
-		if (session_send(s, WIRE_DIFF, &d) == 0)
-			n->diff_due = false;
-	}
-}
-
-void
-compare_ask(struct node *n, const char *dir)
-{
-	struct mboxent *e = mboxes_get(n->mboxes, dir);
-
-	if (e == NULL)
-		return;
-	pthread_mutex_lock(&e->lock);
-	e->repairing = true;
-	pthread_mutex_unlock(&e->lock);
-	n->repairing = true;
-	ask_later(n, e);
-	compare_ask_pump(n);
-}
-
-void
-compare_repaired(struct node *n, const char *dir)
-{
-	struct mboxent *e = mboxes_find(n->mboxes, dir);
-
-	if (e == NULL)
-		return;
-	pthread_mutex_lock(&e->lock);
-	bool was = e->repairs > 0;
-	e->repairing = false;
-	e->repairs = 0;
-	pthread_mutex_unlock(&e->lock);
-	if (was)
-		log_info("mailbox repaired: dir=%s", dir);
-}
-
-/* After a new session: what was asked for and not answered. */
-void
-compare_resume(struct node *n, struct peer *p)
-{
-	size_t count;
-	struct mboxent **list;
-
-	(void)p;
-	if (!n->repairing || (list = mboxes_list(n->mboxes, &count)) == NULL)
-		return;
-	for (size_t i = 0; i < count; i++)
-		if (list[i]->repairing)
-			compare_ask(n, list[i]->dir);
-	free(list);
-}
-
-static bool
-differs(struct node *n, const struct wire_sum *w, uint32_t round)
-{
-	struct mboxent *e = mboxes_get(n->mboxes, w->dir);
-	bool differ = true;
-
-	if (e == NULL)
-		return false;
-	pthread_mutex_lock(&e->lock);
-	if (round != 0)
-		e->round = round;
-	bool aside = e->aside;
-	if (e->known && !e->redo && strcmp(e->state.uniqueid, w->uniqueid) == 0)
-		differ = !sum_eq(mbox_sum_total(&e->state.sum), sum_get(w->sum));
-	if (aside)
-		e->aside = false;
-	pthread_mutex_unlock(&e->lock);
-	if (aside) {
-		log_info("mailbox was set aside, it is tried again: dir=%s", w->dir);
-		inbox_quarantine_release(n->inbox, w->dir, false);
-		differ = true;
-	}
-	return differ;
-}
-
-/* What we have and the active side did not list. */
-static void
-name_extras(struct node *n, struct peer *p)
-{
-	size_t count;
-	struct mboxent **list = mboxes_list(n->mboxes, &count);
-
-	for (size_t i = 0; list != NULL && i < count; i++)
-		if (list[i]->known && !list[i]->aside && list[i]->round != p->round)
-			ask_later(n, list[i]);
-	free(list);
-}
-
-int
-compare_on_sums(void *node, struct session *s, const void *msg)
-{
-	struct node *n = node;
-	struct peer *p = duty_peer(n, s);
-	const struct wire_sums *m = msg;
-	const struct wire_sum *w = m->list.items;
-
-	if (n->role == SYNC_ACTIVE)
-		return session_reject(
-			s, ERR_PROTO, WIRE_BYE_ROLE, "SUMS at the active side");
-	for (size_t i = 0; i < m->list.n; i++)
-		if (differs(n, &w[i], p->round))
-			compare_ask(n, w[i].dir);
-	if (m->last) {
-		name_extras(n, p);
-		n->diff_due = true;
-		compare_ask_pump(n);
-	}
-	return 0;
-}
-
-int
-compare_on_list(void *node, struct session *s, const void *msg)
-{
-	struct node *n = node;
-	const struct wire_list *m = msg;
-
-	if (n->role == SYNC_ACTIVE)
-		return session_reject(
-			s, ERR_PROTO, WIRE_BYE_ROLE, "LIST at the active side");
-	compare_ask(n, m->dir);
-	return 0;
-}
-
 int
 compare_on_quarantine(void *node, struct session *s, const void *msg)
 {
@@ -602,5 +392,7 @@ compare_on_quarantine(void *node, struct session *s, const void *msg)
 		e->repairing = false;
 		pthread_mutex_unlock(&e->lock);
 	}
-	return inbox_quarantine_put(n->inbox, &q);
+	int rc = inbox_quarantine_put(n->inbox, &q);
+	node_count_asides(n);
+	return rc;
 }

@@ -122,7 +122,7 @@ drained(void *arg, struct session *s)
 
 	if (p->session == s && p->sending)
 		send_pump(p);
-	compare_ask_pump(p->node);
+	ask_pump(p->node);
 }
 
 static uint64_t
@@ -150,9 +150,9 @@ duty_hello_ops(struct session_ops *ops)
 			[WIRE_GONE] = recv_on_gone,
 			[WIRE_NEED] = send_on_need,
 			[WIRE_ACK] = send_on_ack,
-			[WIRE_SUMS] = compare_on_sums,
+			[WIRE_SUMS] = ask_on_sums,
 			[WIRE_DIFF] = compare_on_diff,
-			[WIRE_LIST] = compare_on_list,
+			[WIRE_LIST] = ask_on_list,
 			[WIRE_RECORDS] = compare_on_records,
 			[WIRE_QUARANTINE] = compare_on_quarantine,
 			[WIRE_VERIFY] = prove_on_verify,

@@ -65,7 +65,7 @@ recv_on_start(void *node, struct session *s, const void *msg)
 		if (rc != 0)
 			return rc;
 		replay_ask_again(n->replay);
-		compare_resume(n, p);
+		ask_resume(n, p);
 	}
 	return 0;
 }

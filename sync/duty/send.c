@@ -33,6 +33,7 @@ note_aside(struct node *n, struct outq_item *it)
 		it->fault.text, 0, { 0, 0, 0 } };
 	int rc = inbox_quarantine_put(n->inbox, &q);
 
+	node_count_asides(n);
 	if (rc != 0)
 		log_err("a quarantine cannot be stored: %s", err_text(rc));
 }

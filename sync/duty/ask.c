@@ -1,0 +1,302 @@
+/*
+ * ask.c - a standby asks for what is not equal, and answers the list of sums.
+ *
+ * RECORDS says what a mailbox here is like: the digest of each record. It is sent for each one
+ * whose sum differs from the active side's, for each that the list did not name, and for one that
+ * a batch did not fit. The cure comes as a batch (compare.c). What a batch did not fit is on disk
+ * until it is cured, so that neither a restart nor a lost connection forgets it.
+ */
+#include "meta/base/err.h"
+#include "meta/base/log.h"
+#include "sync/node.h"
+#include "sync/replay.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { RECORDS_PAGE = 10000 };
+
+struct page {
+	struct node *n;
+	struct session *s;
+	struct wire_records m;
+	struct wire_record items[RECORDS_PAGE];
+};
+
+static int
+page_add(void *arg, uint32_t uid, uint64_t digest)
+{
+	struct page *pg = arg;
+	struct wire_record *r = &pg->items[pg->m.list.n++];
+
+	r->uid = uid;
+	for (unsigned i = 0; i < 8; i++)
+		r->hash[i] = (uint8_t)(digest >> (56 - 8 * i));
+	if (pg->m.list.n < RECORDS_PAGE)
+		return 0;
+	int rc = session_send(pg->s, WIRE_RECORDS, &pg->m);
+	pg->m.list.n = 0;
+	return rc;
+}
+
+static struct session *
+feeder(struct node *n)
+{
+	for (unsigned i = 0; i < n->n_peers; i++)
+		if (n->peers[i].feeding && n->peers[i].session != NULL)
+			return n->peers[i].session;
+	return NULL;
+}
+
+/* Sends the digests of a mailbox as it is. Remembered in the store until it is repaired, so that
+ * a restart asks again. */
+static int
+send_records(struct node *n, struct session *s, const char *dir)
+{
+	struct mboxent *e = mboxes_get(n->mboxes, dir);
+	struct page *pg = calloc(1, sizeof(*pg));
+	char id[64] = "";
+	int rc = 0;
+
+	if (e == NULL || pg == NULL) {
+		free(pg);
+		return ERR_NOMEM;
+	}
+	pg->n = n;
+	pg->s = s;
+	pg->m.list.items = pg->items;
+	pg->m.dir = dir;
+	pg->m.uniqueid = id;
+	pthread_mutex_lock(&e->lock);
+	pg->m.present = e->known;
+	pg->m.highestmodseq = e->known ? e->state.header.highestmodseq : 0;
+	memcpy(id, e->state.uniqueid, sizeof(id));
+	if (e->known && !mboxes_is_path(dir))
+		rc = mbox_digests(n->spool, dir, page_add, pg);
+	if (rc == ERR_NOTFOUND || rc == ERR_MANGLED || rc == ERR_CHECKSUM ||
+		rc == ERR_VERSION) {
+		/* What is here cannot be read: everything is stated anew. */
+		if (e->known)
+			log_warn("mailbox unreadable here, asking for all of it: "
+				 "dir=%s: %s",
+				dir, err_text(rc));
+		e->redo = true;
+		pg->m.present = false;
+		pg->m.list.n = 0;
+		rc = 0;
+	}
+	pthread_mutex_unlock(&e->lock);
+	pg->m.last = true;
+	if (rc == 0)
+		rc = session_send(s, WIRE_RECORDS, &pg->m);
+	free(pg);
+	return rc;
+}
+
+/* The list of what a batch did not fit, one name after the other. Asked for in a full comparison
+ * is not on it: that begins again by itself. */
+static void
+save_repairs(struct node *n)
+{
+	struct buf list = BUF_INIT;
+	size_t count;
+	struct mboxent **all = mboxes_list(n->mboxes, &count);
+
+	for (size_t i = 0; all != NULL && i < count; i++)
+		if (all[i]->repairing && all[i]->repairs > 0)
+			buf_put(&list, all[i]->dir, strlen(all[i]->dir) + 1);
+	int rc = buf_ok(&list);
+	if (rc == 0)
+		rc = store_put_blob(n->store, "repairs", list.data, list.len);
+	if (rc != 0)
+		log_err("what is to be compared cannot be stored: %s", err_text(rc));
+	buf_fini(&list);
+	free(all);
+}
+
+static void
+ask_later(struct node *n, struct mboxent *e)
+{
+	if (e->asking)
+		return;
+	if (n->n_asks == n->cap_asks) {
+		size_t cap = n->cap_asks ? n->cap_asks * 2 : 64;
+		struct mboxent **more = realloc(n->asks, cap * sizeof(*more));
+		if (more == NULL)
+			return; /* it stays `repairing`: asked for with the next session */
+		n->asks = more;
+		n->cap_asks = cap;
+	}
+	e->asking = true;
+	n->asks[n->n_asks++] = e;
+}
+
+void
+ask_pump(struct node *n)
+{
+	struct session *s = feeder(n);
+
+	while (s != NULL && n->asks_at < n->n_asks && !session_full(s)) {
+		struct mboxent *e = n->asks[n->asks_at++];
+		e->asking = false;
+		int rc = send_records(n, s, e->dir);
+		if (rc != 0 && rc != ERR_CLOSED)
+			log_err("a mailbox cannot be compared yet: dir=%s: %s", e->dir,
+				err_text(rc));
+	}
+	if (n->asks_at < n->n_asks)
+		return;
+	n->n_asks = n->asks_at = 0;
+	if (n->diff_due && s != NULL) {
+		struct wire_diff d = { { NULL, 0 }, true };
+		if (session_send(s, WIRE_DIFF, &d) == 0)
+			n->diff_due = false;
+	}
+}
+
+void
+ask_mailbox(struct node *n, const char *dir)
+{
+	struct mboxent *e = mboxes_get(n->mboxes, dir);
+
+	if (e == NULL)
+		return;
+	pthread_mutex_lock(&e->lock);
+	e->repairing = true;
+	pthread_mutex_unlock(&e->lock);
+	n->repairing = true;
+	if (e->repairs > 0)
+		save_repairs(n);
+	ask_later(n, e);
+	ask_pump(n);
+}
+
+void
+ask_load(struct node *n)
+{
+	struct buf list = BUF_INIT;
+
+	if (store_get_blob(n->store, "repairs", &list) == 0 && list.len > 0 &&
+		list.data[list.len - 1] == '\0') {
+		for (size_t at = 0; at < list.len;
+			at += strlen((const char *)list.data + at) + 1) {
+			struct mboxent *e =
+				mboxes_get(n->mboxes, (const char *)list.data + at);
+			if (e == NULL)
+				continue;
+			e->repairing = n->repairing = true;
+			e->redo = true;
+			e->repairs = 1;
+		}
+	}
+	buf_fini(&list);
+}
+
+void
+ask_repaired(struct node *n, const char *dir)
+{
+	struct mboxent *e = mboxes_find(n->mboxes, dir);
+
+	if (e == NULL)
+		return;
+	pthread_mutex_lock(&e->lock);
+	bool was = e->repairs > 0;
+	e->repairing = false;
+	e->repairs = 0;
+	pthread_mutex_unlock(&e->lock);
+	if (was) {
+		log_info("mailbox repaired: dir=%s", dir);
+		save_repairs(n);
+	}
+}
+
+/* After a new session: what was asked for and not answered. */
+void
+ask_resume(struct node *n, struct peer *p)
+{
+	size_t count;
+	struct mboxent **list;
+
+	(void)p;
+	if (!n->repairing || (list = mboxes_list(n->mboxes, &count)) == NULL)
+		return;
+	for (size_t i = 0; i < count; i++)
+		if (list[i]->repairing)
+			ask_mailbox(n, list[i]->dir);
+	free(list);
+}
+
+static bool
+differs(struct node *n, const struct wire_sum *w, uint32_t round)
+{
+	struct mboxent *e = mboxes_get(n->mboxes, w->dir);
+	bool differ = true;
+
+	if (e == NULL)
+		return false;
+	pthread_mutex_lock(&e->lock);
+	if (round != 0)
+		e->round = round;
+	bool aside = e->aside;
+	if (e->known && !e->redo && strcmp(e->state.uniqueid, w->uniqueid) == 0)
+		differ = !sum_eq(mbox_sum_total(&e->state.sum), sum_get(w->sum));
+	if (aside)
+		e->aside = false;
+	pthread_mutex_unlock(&e->lock);
+	if (aside) {
+		log_info("mailbox was set aside, it is tried again: dir=%s", w->dir);
+		inbox_quarantine_release(n->inbox, w->dir, false);
+		node_count_asides(n);
+		differ = true;
+	}
+	return differ;
+}
+
+/* What we have and the active side did not list. */
+static void
+name_extras(struct node *n, struct peer *p)
+{
+	size_t count;
+	struct mboxent **list = mboxes_list(n->mboxes, &count);
+
+	for (size_t i = 0; list != NULL && i < count; i++)
+		if (list[i]->known && !list[i]->aside && list[i]->round != p->round)
+			ask_later(n, list[i]);
+	free(list);
+}
+
+int
+ask_on_sums(void *node, struct session *s, const void *msg)
+{
+	struct node *n = node;
+	struct peer *p = duty_peer(n, s);
+	const struct wire_sums *m = msg;
+	const struct wire_sum *w = m->list.items;
+
+	if (n->role == SYNC_ACTIVE)
+		return session_reject(
+			s, ERR_PROTO, WIRE_BYE_ROLE, "SUMS at the active side");
+	for (size_t i = 0; i < m->list.n; i++)
+		if (differs(n, &w[i], p->round))
+			ask_mailbox(n, w[i].dir);
+	if (m->last) {
+		name_extras(n, p);
+		n->diff_due = true;
+		ask_pump(n);
+	}
+	return 0;
+}
+
+int
+ask_on_list(void *node, struct session *s, const void *msg)
+{
+	struct node *n = node;
+	const struct wire_list *m = msg;
+
+	if (n->role == SYNC_ACTIVE)
+		return session_reject(
+			s, ERR_PROTO, WIRE_BYE_ROLE, "LIST at the active side");
+	ask_mailbox(n, m->dir);
+	return 0;
+}
