@@ -25,7 +25,8 @@ struct mboxent {
 	pthread_mutex_t lock;
 	/* under the lock */
 	struct mbox_state state; /* a lone path uses only sum.records */
-	bool known; /* false: no such mailbox (any more) */
+	_Atomic bool
+		known; /* counted without the lock. false: no such mailbox (any more) */
 	bool aside; /* in quarantine */
 	bool redo; /* state was not recorded for sure: recompute from disk */
 	bool dirty; /* a standby: state is newer than the stored one */
