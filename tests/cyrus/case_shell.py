@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""What an administrator sees from a shell: status, wait, dump, fsck, and .twinspool/."""
+# limit: 120
+
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import case  # noqa: E402
+import json  # noqa: E402
+import pwd  # noqa: E402
+import re  # noqa: E402
+import subprocess  # noqa: E402
+import time  # noqa: E402
+
+import mail  # noqa: E402
+import pair  # noqa: E402
+import witness  # noqa: E402
+
+here = {}
+
+
+def two():
+    """One pair with some mail for all the tests here."""
+    if "two" not in here:
+        here["two"] = made = pair.Pair().start()
+        made.cyrus().add_user("alice", "bob")
+        with made.server.lmtp() as c:
+            for n in range(6):
+                c.deliver(["alice", "bob"], mail.message(n))
+        made.wait()
+    return here["two"]
+
+
+def as_user(user, *command):
+    who = pwd.getpwnam(user)
+    return subprocess.run(command, user=who.pw_uid, group=who.pw_gid, extra_groups=[],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_status():
+    for slot, role in ((two().a, "active"), (two().b, "standby")):
+        facts = slot.status()
+        case.equal(facts["role"], role, "role")
+        case.equal(len(facts["peers"]), 1, "peers")
+        text = pair.ok("status", slot.mnt)
+        case.check(role in text and facts["peers"][0]["name"] in text, text)
+    peer = two().a.peer("b")
+    case.check(peer["connected"], peer)
+    case.check(peer["applied"] == peer["sent"] > 0, peer)
+
+
+def test_wait_is_quick_when_all_is_there_and_fails_when_the_peer_is_gone():
+    start = time.monotonic()
+    pair.ok("wait", two().a.mnt)
+    case.check(time.monotonic() - start < 2, "wait took long")
+    two().b.kill()
+    with two().server.lmtp() as c:
+        c.deliver("bob", mail.message(50))
+    code, text = pair.program("wait", "--timeout", "1", two().a.mnt)
+    case.check(code != 0 and "b" in text, f"{code} {text}")
+    two().b.start()
+    two().settle()
+
+
+def test_the_hidden_folder():
+    for slot in two().slots:
+        root = slot.mnt + "/.twinspool"
+        case.check(".twinspool" not in os.listdir(slot.mnt), "it is listed")
+        names = set(os.listdir(root))
+        case.check({"status", "peers", "metrics", "quarantine", "mailboxes"} <= names, names)
+        for name in ("status", "peers", "metrics", "quarantine"):
+            text = subprocess.run(["cat", f"{root}/{name}"], check=True,
+                                  stdout=subprocess.PIPE, text=True).stdout
+            size = os.stat(f"{root}/{name}").st_size
+            case.check(name == "quarantine" or size > 0, f"{name} is empty")
+            case.check(name != "status" or slot.status()["role"] in text, text)
+        case.check(as_user("nobody", "ls", root).returncode != 0, "nobody may look")
+        case.equal(as_user("cyrus", "cat", root + "/status").returncode, 0, "cyrus may look")
+        try:
+            open(root + "/status", "w").close()
+            raise case.Failed("it can be written")
+        except OSError:
+            pass
+
+
+def test_content_is_of_the_moment():
+    path = two().a.mnt + "/.twinspool/status"
+    before = witness.read(path)
+    with two().server.lmtp() as c:
+        c.deliver("alice", mail.message(51))
+    two().wait()
+    case.check(witness.read(path) != before, "the first content stays for ever")
+
+
+def test_metrics_are_prometheus_text():
+    text = witness.read(two().a.mnt + "/.twinspool/metrics").decode()
+    line = re.compile(r"# (HELP|TYPE) \w+ .+|\w+(\{[^}]*\})? [-+0-9.e]+(NaN|Inf)?")
+    for one in text.splitlines():
+        case.check(line.fullmatch(one), f"no Prometheus line: {one}")
+    case.check("twinspool_" in text, text)
+
+
+def test_mailboxes():
+    path = two().server.mailbox_dir("user.alice", two().a.spool)
+    uniqueid = witness.Mailbox(path).header["I"].decode()
+    for slot in two().slots:
+        root = f"{slot.mnt}/.twinspool/mailboxes"
+        case.check(uniqueid in os.listdir(root), "the mailbox is not listed")
+        names = set(os.listdir(f"{root}/{uniqueid}"))
+        case.check({"state", "name", "index"} <= names, names)
+        case.check("alice" in witness.read(f"{root}/{uniqueid}/name").decode(), "name")
+
+
+def test_dump():
+    path = two().server.mailbox_dir("user.alice", two().b.spool)
+    box = witness.Mailbox(path)
+    for name in ("cyrus.index", "cyrus.header", "cyrus.cache"):
+        case.check(pair.ok("dump", f"{path}/{name}").strip(), f"no text for {name}")
+    # Cyrus makes this one without need; a peer has it when there is something in it.
+    active = two().server.mailbox_dir("user.alice", two().a.spool)
+    pair.ok("dump", f"{active}/cyrus.annotations")
+    text = pair.ok("dump", f"{path}/cyrus.index")
+    for rec in box.index.records.values():
+        case.check(rec["guid"].hex() in text, "a GUID is missing from the dump")
+    facts = json.loads(pair.ok("dump", "--json", f"{path}/cyrus.index"))
+    case.check(facts, "no JSON")
+
+
+def test_fsck_names_what_is_wrong():
+    two().settle()
+    copy = case.folder()
+    subprocess.run(["cp", "-a", two().b.spool + "/.", copy], check=True)
+    pair.ok("fsck", copy)
+    path = two().server.mailbox_dir("user.alice", copy)
+    with open(f"{path}/2.", "r+b") as f:
+        f.seek(50)
+        f.write(b"#")
+    os.unlink(f"{path}/3.")
+    code, text = pair.program("fsck", copy)
+    case.check(code != 0, "damage was not found")
+    case.check("2" in text and "3" in text, text)
+
+
+def test_clean_end():
+    two().umount()
+
+
+case.main(shared=True)

@@ -1,0 +1,172 @@
+#!/usr/bin/env python3
+"""A standby under readers: a message is whole or not there, one read of an index never shows
+half a batch, and what a reader keeps open stays readable. It cannot be written to."""
+# limit: 240
+
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import case  # noqa: E402
+import errno  # noqa: E402
+import subprocess  # noqa: E402
+import threading  # noqa: E402
+import time  # noqa: E402
+
+import load  # noqa: E402
+import pair  # noqa: E402
+import witness  # noqa: E402
+
+USERS = [f"u{n}" for n in range(6)]
+SECONDS = float(os.environ.get("TWINSPOOL_SECONDS", "8"))
+
+
+class Reader:
+    """Walks the standby's mount and judges what it sees against the active's disk."""
+
+    def __init__(self, two):
+        self.two = two
+        self.bad = []
+        self.files = self.indexes = 0
+
+    def index(self, path):
+        try:
+            fd = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        try:
+            data = os.read(fd, 1 << 20)
+        finally:
+            os.close(fd)
+        if not data:
+            return
+        try:
+            index = witness.Index(data)
+        except witness.Bad as why:
+            self.bad.append(f"{path}: {why}")
+            return
+        alive = [r for r in index.records.values() if not r["flags"] & witness.EXPUNGED]
+        got = (len(alive), sum(r["size"] for r in alive),
+               sum(1 for r in alive if not r["flags"] & 0x10),
+               max((r["modseq"] for r in index.records.values()), default=0))
+        head = index.header
+        want = (head["exists"], head["quota_mailbox_used"], head["unseen"])
+        if got[:3] != want or got[3] > head["highestmodseq"]:
+            self.bad.append(f"{path}: half a batch: counted {got}, header {want}")
+        self.indexes += 1
+
+    def message(self, path):
+        try:
+            with open(path, "rb") as f:
+                data = f.read()
+        except FileNotFoundError:
+            return
+        original = os.path.join(self.two.a.spool, os.path.relpath(path, self.two.b.mnt))
+        try:
+            with open(original, "rb") as f:
+                wanted = f.read()
+        except FileNotFoundError:
+            return
+        if data != wanted:
+            self.bad.append(f"{path}: {len(data)} bytes, not the {len(wanted)} of the "
+                            f"original; NULs {data.count(0)}")
+        self.files += 1
+
+    def walk(self, stop):
+        while not stop.is_set():
+            for base, _, names in os.walk(self.two.b.mnt):
+                for name in names:
+                    if stop.is_set():
+                        return
+                    path = os.path.join(base, name)
+                    if name == "cyrus.index":
+                        self.index(path)
+                    elif witness.MESSAGE.fullmatch(name):
+                        self.message(path)
+
+
+def watch(reader, stop, paths):
+    """One reader that looks at the same few indexes again and again."""
+    while not stop.is_set():
+        for path in paths():
+            reader.index(path)
+
+
+def shell(two, stop, bad):
+    """Plain tools in a loop; they may miss a file, never fail otherwise."""
+    copy = case.folder()
+    commands = (["ls", "-lR", two.b.mnt], ["grep", "-r", "nowhere", two.b.mnt],
+                ["rsync", "-a", two.b.mnt + "/", copy],
+                ["find", two.b.mnt, "-name", "*.", "-exec", "cat", "{}", "+"])
+    allowed = {"ls": (0, 1), "grep": (0, 1, 2), "rsync": (0, 23, 24), "find": (0, 1)}
+    while not stop.is_set():
+        for command in commands:
+            done = subprocess.run(command, stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.PIPE, text=True)
+            lines = [s for s in done.stderr.splitlines()
+                     if "No such file" not in s and "vanished" not in s
+                     and "some files" not in s]
+            if done.returncode not in allowed[command[0]] or lines:
+                bad.append(f"{command[0]}: {done.returncode} {lines[:3]}")
+
+
+def test_readers_while_replay_runs():
+    two = pair.Pair().start()
+    server = two.cyrus()
+    server.add_user(*USERS, folders=["Old"])
+    two.wait()
+    reader = Reader(two)
+    stop, bad = threading.Event(), []
+
+    def few():
+        boxes = [os.path.relpath(os.path.dirname(p), two.a.spool)
+                 for p in few.found[:3]]
+        return [os.path.join(two.b.mnt, b, "cyrus.index") for b in boxes]
+    few.found = [os.path.join(b, "cyrus.index")
+                 for b, _, names in os.walk(two.a.spool) if "cyrus.index" in names]
+    threads = [threading.Thread(target=reader.walk, args=(stop,)),
+               threading.Thread(target=watch, args=(reader, stop, few)),
+               threading.Thread(target=shell, args=(two, stop, bad))]
+    work = load.Load(server, USERS, lmtp_connections=2, imap_connections=3).start()
+    for thread in threads:
+        thread.start()
+    time.sleep(SECONDS)
+    work.stop()
+    stop.set()
+    for thread in threads:
+        thread.join(60)
+    two.settle()
+    # What the mount shows now is what its disk holds: no page is stale.
+    for base, _, names in os.walk(two.b.mnt):
+        for name in names:
+            path = os.path.join(base, name)
+            below = os.path.join(two.b.spool, os.path.relpath(path, two.b.mnt))
+            case.check(witness.read(path) == witness.read(below), f"{path} is stale")
+    bad += reader.bad
+    case.check(not bad, lambda: f"{len(bad)} wrong reads\n" + "\n".join(bad[:10]))
+    work.verify(two.a.spool, two.b.spool)
+    case.note(f"{reader.files} messages and {reader.indexes} indexes read")
+    case.check(reader.files > 100 and reader.indexes > 100, "the readers read too little")
+
+
+def test_it_cannot_be_written():
+    two = pair.Pair().start()
+    two.cyrus().add_user("alice")
+    two.wait()
+    path = None
+    for base, _, names in os.walk(two.b.mnt):
+        if "cyrus.index" in names:
+            path = os.path.join(base, "cyrus.index")
+    case.check(path, "no mailbox on the standby")
+    for what in (lambda: os.open(path, os.O_RDWR), lambda: os.unlink(path),
+                 lambda: os.mkdir(two.b.mnt + "/x"), lambda: os.utime(path),
+                 lambda: os.rename(path, path + "x"), lambda: os.chmod(path, 0o600)):
+        try:
+            what()
+        except OSError as why:
+            case.equal(why.errno, errno.EROFS, "error of a write")
+        else:
+            raise case.Failed("the standby was written to")
+
+
+case.main()
