@@ -170,7 +170,7 @@ mbox_apply(struct spool *sp, const struct batch *b, enum mbox_apply_mode mode,
 		rc = apply_verify(&a);
 	if (rc == 0)
 		rc = apply_unlinks(&a);
-	if (rc == 0 && a.damaged)
+	if (rc == 0 && (a.damaged || (mode == MBOX_REDO && apply_overrides(b))))
 		rc = apply_strays(&a);
 	if (rc == 0 && !a.sum_ok)
 		rc = scan_fault(fault, ERR_SUM, 0, "sum",

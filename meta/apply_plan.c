@@ -80,6 +80,7 @@ static int
 stand_in_full(struct apply *a)
 {
 	bool restates = apply_overrides(a->b) || (a->b->flags & BATCH_CREATE) != 0;
+	struct stat st;
 	int rc = scan_open(a->sp, a->b->dir, SCAN_LENIENT, &a->scan, a->fault);
 
 	if (rc == ERR_NOMEM || rc == ERR_IO || rc == ERR_ACCESS)
@@ -89,7 +90,8 @@ stand_in_full(struct apply *a)
 			       ? diverged(a, 0, "there is no such mailbox")
 			       : rc;
 	if (rc != 0) {
-		a->damaged = rc != ERR_NOTFOUND && rc != ERR_BUSY;
+		/* No index in a folder that is there: whatever else is in it is left over. */
+		a->damaged = spool_stat(a->sp, a->b->dir, NULL, &st) == 0;
 		memset(&a->owner, 0, sizeof(a->owner));
 		return 0;
 	}

@@ -107,6 +107,12 @@ void rig_pair_close(struct rig_pair *x);
 /* Delta and apply; 0 also when nothing changed. Says what failed. */
 int rig_step(struct rig_pair *x, enum mbox_apply_mode mode);
 
+/* The peer's tree copied to that folder, and put back from it. */
+void rig_save(struct rig_pair *x, const char *to);
+void rig_restore(struct rig_pair *x, const char *from);
+/* The peer's process is gone: a new one opens the spool and knows nothing. */
+void rig_restart(struct rig_pair *x);
+
 /* The two mailboxes are equal, and so are the states of both sides. */
 #define RIG_SAME(x) \
 	do { \

@@ -331,3 +331,35 @@ rig_step(struct rig_pair *x, enum mbox_apply_mode mode)
 			x->p.fault.text);
 	return rc;
 }
+
+static void
+copy_tree(const char *from, const char *to)
+{
+	char cmd[1100];
+
+	snprintf(cmd, sizeof(cmd), "rm -rf %s && cp -a %s %s", to, from, to);
+	must(system(cmd) == 0 ? 0 : ERR_IO, "cp");
+}
+
+void
+rig_save(struct rig_pair *x, const char *to)
+{
+	copy_tree(x->root[1], to);
+}
+
+void
+rig_restart(struct rig_pair *x)
+{
+	spool_close(x->b);
+	must(spool_open(x->root[1], &x->b), "spool");
+	x->p.sp = x->b;
+	x->p.held = 0;
+	memset(&x->p.state, 0, sizeof(x->p.state));
+}
+
+void
+rig_restore(struct rig_pair *x, const char *from)
+{
+	copy_tree(from, x->root[1]);
+	rig_restart(x);
+}

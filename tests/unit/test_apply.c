@@ -107,27 +107,6 @@ TEST(random_stories_of_all_versions)
 
 /* ---- crashes ---- */
 
-static void
-copy_tree(const char *from, const char *to)
-{
-	char cmd[1100];
-
-	snprintf(cmd, sizeof(cmd), "rm -rf %s && cp -a %s %s", to, from, to);
-	if (system(cmd) != 0)
-		abort();
-}
-
-/* Puts the peer's tree back to what it was, or saves it. */
-static void
-peer_restore(struct rig_pair *x, const char *saved)
-{
-	spool_close(x->b);
-	copy_tree(saved, x->root[1]);
-	if (spool_open(x->root[1], &x->b) != 0)
-		abort();
-	x->p.sp = x->b;
-}
-
 #define BATCHES 8
 
 struct story {
@@ -145,18 +124,6 @@ play(struct rig_pair *x, const struct story *s, size_t i, enum mbox_apply_mode m
 		rc = rig_apply(&x->p, &b, mode);
 	batch_fini(&b);
 	return rc;
-}
-
-/* The process is gone: a new one opens the spool and knows nothing. */
-static void
-restart(struct rig_pair *x)
-{
-	spool_close(x->b);
-	if (spool_open(x->root[1], &x->b) != 0)
-		abort();
-	x->p.sp = x->b;
-	x->p.held = 0;
-	memset(&x->p.state, 0, sizeof(x->p.state));
 }
 
 /* Redo of everything since the last sync. Only the last one must fit. */
@@ -179,7 +146,7 @@ redo(struct rig_pair *x, const struct story *s, size_t last)
 /* The peer dies at every single change to its tree, in every batch; all batches are redone; it
  * must be where it would have been. */
 static void
-crash_everywhere(uint32_t minor, bool in_place)
+crash_everywhere(uint32_t minor, uint32_t then, bool in_place)
 {
 	struct rig_pair *x = rig_pair_open(minor);
 	struct story s = { .n = 0 };
@@ -196,11 +163,11 @@ crash_everywhere(uint32_t minor, bool in_place)
 	for (int i = 0; i < 5; i++)
 		rig_random(&x->g);
 	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
-	copy_tree(x->root[1], saved[0]);
+	rig_save(x, saved[0]);
 	while (s.n < BATCHES) {
 		struct batch b;
 		if (s.n == BATCHES - 2)
-			rig_repack(&x->g, 0);
+			rig_repack(&x->g, then);
 		else
 			rig_random(&x->g);
 		int rc = rig_delta(&x->g, &s.raw[s.n], &b);
@@ -211,11 +178,11 @@ crash_everywhere(uint32_t minor, bool in_place)
 		batch_fini(&b);
 		RIG_SAME(x);
 		states[s.n] = x->p.state;
-		copy_tree(x->root[1], saved[++s.n]);
+		rig_save(x, saved[++s.n]);
 	}
 	for (size_t k = 0; k < s.n; k++) {
 		for (long n = 0;; n++) {
-			peer_restore(x, saved[k]);
+			rig_restore(x, saved[k]);
 			memset(&x->p.state, 0, sizeof(x->p.state));
 			if (k > 0)
 				x->p.state = states[k - 1];
@@ -223,7 +190,7 @@ crash_everywhere(uint32_t minor, bool in_place)
 				abort();
 			spool_set_limit(x->b, n);
 			int rc = play(x, &s, k, MBOX_CHECK);
-			restart(x);
+			rig_restart(x);
 			if (rc == 0)
 				break;
 			points++;
@@ -239,12 +206,17 @@ crash_everywhere(uint32_t minor, bool in_place)
 
 TEST(a_crash_at_any_write_in_place)
 {
-	crash_everywhere(17, true);
+	crash_everywhere(17, 0, true);
 }
 
 TEST(a_crash_at_any_write_through_copies)
 {
-	crash_everywhere(17, false);
+	crash_everywhere(17, 0, false);
+}
+
+TEST(a_crash_at_any_write_of_an_upgrade)
+{
+	crash_everywhere(16, 20, true);
 }
 
 TEST(a_crash_while_a_mailbox_is_created)
@@ -263,7 +235,7 @@ TEST(a_crash_while_a_mailbox_is_created)
 	for (long n = 0;; n++) {
 		spool_set_limit(x->b, n);
 		int rc = play(x, &s, 0, MBOX_CHECK);
-		restart(x);
+		rig_restart(x);
 		CHECK_EQ(redo(x, &s, 0), 0);
 		RIG_SAME(x);
 		if (rc == 0)
@@ -271,7 +243,7 @@ TEST(a_crash_while_a_mailbox_is_created)
 		char cmd[400];
 		snprintf(cmd, sizeof(cmd), "rm -rf %s/user", x->root[1]);
 		CHECK_EQ(system(cmd), 0);
-		restart(x);
+		rig_restart(x);
 	}
 	buf_fini(&s.raw[0]);
 	rig_pair_close(x);
@@ -312,7 +284,7 @@ TEST(what_was_purged_is_not_brought_back)
 		batch_fini(&b);
 	}
 	unsigned fetched = x->p.fetched;
-	restart(x);
+	rig_restart(x);
 	CHECK_EQ(redo(x, &s, s.n - 1), 0);
 	CHECK_EQ(x->p.fetched, fetched);
 	RIG_SAME(x);

@@ -179,6 +179,54 @@ TEST(repair_brings_back_a_message_that_is_missing)
 	rig_pair_close(x);
 }
 
+/* The peer dies at every change that a repair makes, of a sound mailbox and of damaged ones. */
+TEST(a_crash_at_any_write_of_a_repair)
+{
+	for (int damage = 0; damage < 4; damage++) {
+		struct rig_pair *x = story(17, 8);
+		struct digests *d = calloc(1, sizeof(*d));
+		struct buf raw = BUF_INIT;
+		struct batch b;
+		char saved[320];
+		uint32_t next;
+		long n = 0;
+		int rc;
+
+		CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+		for (int i = 0; i < 5; i++)
+			rig_random(&x->g);
+		rig_repack(&x->g, 0);
+		if (damage == 1)
+			rewrite_byte(x->b, x->g.dir, "cyrus.index", 160 + 3);
+		else if (damage == 2)
+			rewrite_byte(x->b, x->g.dir, "cyrus.index", 20);
+		else if (damage == 3)
+			CHECK_EQ(spool_unlink(x->b, x->g.dir, "cyrus.index"), 0);
+		(void)mbox_digests(x->b, x->g.dir, add_digest, d);
+		CHECK_EQ(mbox_repair(x->a, x->g.dir, d->list, d->n, 0, 1000, NULL, NULL,
+				 &b, &x->g.state, &next, NULL),
+			0);
+		CHECK_EQ(batch_encode(&b, &raw), 0);
+		batch_fini(&b);
+		CHECK_EQ(batch_decode(raw.data, raw.len, &b), 0);
+		snprintf(saved, sizeof(saved), "%s-saved", x->root[1]);
+		rig_save(x, saved);
+		do {
+			rig_restore(x, saved);
+			spool_set_limit(x->b, n++);
+			rc = rig_apply(&x->p, &b, MBOX_CHECK);
+			rig_restart(x);
+			CHECK_EQ(rig_apply(&x->p, &b, MBOX_REDO), 0);
+			RIG_SAME(x);
+		} while (rc != 0);
+		CHECK(n > 5);
+		batch_fini(&b);
+		buf_fini(&raw);
+		free(d);
+		rig_pair_close(x);
+	}
+}
+
 TEST(equal_mailboxes_cost_one_small_piece)
 {
 	struct rig_pair *x = story(17, 10);
