@@ -266,7 +266,7 @@ story_open(unsigned story)
 	a_start();
 	for (unsigned i = 0; i < MBOXES; i++) {
 		char dir[40], id[40];
-		snprintf(dir, sizeof(dir), "user/m%u", i);
+		snprintf(dir, sizeof(dir), "box/m%u", i);
 		snprintf(id, sizeof(id), "id-%u-%u", story, i);
 		rig_init(&st.rigs[i], st.spool, dir, id,
 			i == 0   ? 19
@@ -339,7 +339,7 @@ note(const char *path)
 static void
 create(struct rig *g, bool told)
 {
-	note("user");
+	note("box");
 	note(g->dir);
 	spool_mkdirs(g->sp, g->dir, 0700, 8, 8);
 	rig_create(g);
@@ -364,7 +364,7 @@ move(struct rig *g, bool told)
 	char to[sizeof(g->dir)];
 
 	snprintf(
-		to, sizeof(to), "user/r%llu", (unsigned long long)(t_rand() % 1000000));
+		to, sizeof(to), "box/r%llu", (unsigned long long)(t_rand() % 1000000));
 	note(g->dir);
 	note(to);
 	if (spool_move(g->sp, g->dir, to) != 0)
@@ -398,7 +398,7 @@ removal(struct rig *g, bool told)
 		sync_path(st.sync, g->dir, NULL, NULL);
 	rig_fini(g);
 	snprintf(id, sizeof(id), "id-%llu", (unsigned long long)t_rand());
-	snprintf(dir, sizeof(dir), "user/n%llu",
+	snprintf(dir, sizeof(dir), "box/n%llu",
 		(unsigned long long)(t_rand() % 1000000));
 	rig_init(g, st.spool, dir, id, i == 0 ? 19 : i == 1 ? 17 : 20);
 }
@@ -557,7 +557,7 @@ list_both(void)
 
 	snprintf(cmd, sizeof(cmd),
 		"cd %s && diff -rq --no-dereference -x .twinspool a b >&2;"
-		"for d in a/user/* b/user/*; do cksum $d/cyrus.index >&2; done",
+		"for d in a/box/* b/box/*; do cksum $d/cyrus.index >&2; done",
 		st.dir);
 	if (system(cmd) != 0)
 		fprintf(stderr, "# cannot list\n");
