@@ -125,19 +125,20 @@ def test_a_find_over_many_files_is_bounded():
     s = slot.Slot(case.folder())
     per = 500
     for i in range(FILES // per):
-        os.makedirs(f"{s.spool}/d{i % 2}/e{i}")
+        # below stage., so that replication has nothing to adopt
+        os.makedirs(f"{s.spool}/stage./d{i % 2}/e{i}")
         for k in range(per):
-            os.close(os.open(f"{s.spool}/d{i % 2}/e{i}/{k}.", os.O_CREAT | os.O_WRONLY))
+            os.close(os.open(f"{s.spool}/stage./d{i % 2}/e{i}/{k}.", os.O_CREAT | os.O_WRONLY))
     case.later(s.stop)
     s.start()
     server = case.wait_for(s.servers, "a server")[0]
     start = time.monotonic()
     sizes = []
     for half in range(2):
-        out = subprocess.run(["find", f"{s.mnt}/d{half}", "-type", "f", "-size", "0",
+        out = subprocess.run(["find", f"{s.mnt}/stage./d{half}", "-type", "f", "-size", "0",
                               "-newermt", "2000-01-01", "-printf", "x"],
                              stdout=subprocess.PIPE, check=True).stdout
-        case.equal(len(out), len(os.listdir(f"{s.spool}/d{half}")) * per, "files found")
+        case.equal(len(out), len(os.listdir(f"{s.spool}/stage./d{half}")) * per, "files found")
         sizes.append(status(server, "VmRSS"))
     spent = time.monotonic() - start
     grown = (sizes[1] - sizes[0]) * 1024 / (FILES / 2)
@@ -148,11 +149,11 @@ def test_a_find_over_many_files_is_bounded():
     # and a server that takes over such a table serves at once
     start = time.monotonic()
     s.kill_server()
-    os.stat(f"{s.mnt}/d0/e0/0.")
-    with open(f"{s.mnt}/d0/e0/new", "w") as f:
+    os.stat(f"{s.mnt}/stage./d0/e0/0.")
+    with open(f"{s.mnt}/stage./d0/e0/new", "w") as f:
         f.write("x")
     case.note(f"takeover in {time.monotonic() - start:.2f} s")
-    case.equal(len(os.listdir(f"{s.mnt}/d0/e0")), per + 1, "entries")
+    case.equal(len(os.listdir(f"{s.mnt}/stage./d0/e0")), per + 1, "entries")
 
 
 case.main()

@@ -7,7 +7,7 @@
 #include <pthread.h>
 #include <sys/syscall.h>
 
-#define MANY 6000
+#define MANY 4500
 
 static uint8_t seen[MANY];
 
@@ -322,7 +322,7 @@ CASE(listing_while_others_change)
 
 CASE(trees_come_and_go)
 {
-	for (int round = 0; round < 3; round++) {
+	for (int round = 0; round < 2; round++) {
 		char path[64];
 		MUST(mkdir("t", 0755));
 		for (int i = 0; i < 20; i++) {
