@@ -41,6 +41,7 @@ struct job {
 	struct job *run_next; /* a worker's queue, or the list of ended ones */
 	struct pos pos;
 	char *dir;
+	char *path; /* a path batch: the key of its entry, "=path" */
 	struct buf bytes;
 	enum job_state state;
 	bool barrier, fence, redo, asked;
@@ -333,6 +334,9 @@ load_row(void *arg, const struct inbox_item *item, enum inbox_state state)
 	j->redo = r->redo && pos_cmp(j->pos, r->redo_upto) <= 0;
 	j->barrier = j->fence = item->dir[0] == '\0';
 	if (batch_decode(item->bytes, item->n, &b) == 0) {
+		if (j->fence && b.n > 0 && b.changes[0].u.path.path != NULL &&
+			asprintf(&j->path, "=%s", b.changes[0].u.path.path) < 0)
+			j->path = NULL;
 		j->fence |= b.from_dir != NULL;
 		j->barrier |= batch_removes(&b) || b.from_dir != NULL;
 		batch_fini(&b);
@@ -377,7 +381,15 @@ job_free(struct job *j)
 {
 	buf_fini(&j->bytes);
 	free(j->dir);
+	free(j->path);
 	free(j);
+}
+
+/* The entry that a job is about. */
+static const char *
+key_of(const struct job *j)
+{
+	return j->path != NULL ? j->path : j->dir;
 }
 
 /* Takes a settled job out; the next of its lane may go. */
@@ -411,7 +423,7 @@ stall(struct replay *r, struct job *j)
 		j->fault.text[0] ? ": " : "", j->fault.text);
 	text[sizeof(r->stalled) - 1] = '\0';
 	if (strcmp(text, r->stalled) != 0)
-		log_err("replay waits: dir=%s: %s", j->dir, text);
+		log_err("replay waits: dir=%s: %s", key_of(j), text);
 	memcpy(r->stalled, text, sizeof(r->stalled));
 	j->state = JOB_STALLED;
 	r->next_stall_ms = clock_ms() + STALL_MS;
@@ -433,8 +445,8 @@ static void
 set_aside(struct replay *r, struct job *j)
 {
 	struct node *n = r->n;
-	struct mboxent *e = mboxes_get(n->mboxes, j->dir);
-	struct inbox_quarantine q = { j->dir, j->fault.uid,
+	struct mboxent *e = mboxes_get(n->mboxes, key_of(j));
+	struct inbox_quarantine q = { key_of(j), j->fault.uid,
 		j->fault.check[0] ? j->fault.check : "replay",
 		j->fault.text[0] ? j->fault.text : err_text(j->rc), 0, j->pos };
 
@@ -452,10 +464,14 @@ set_aside(struct replay *r, struct job *j)
 		stall(r, j);
 		return;
 	}
-	struct wire_quarantine m = { j->dir, q.uid, q.check, q.text };
+	struct wire_quarantine m = { q.dir, q.uid, q.check, q.text };
 	for (unsigned i = 0; i < n->n_peers; i++)
 		if (n->peers[i].session != NULL && n->peers[i].feeding)
 			session_send(n->peers[i].session, WIRE_QUARANTINE, &m);
+	if (j->path != NULL) {
+		settle(r, j); /* nothing else waits for it */
+		return;
+	}
 	/* Its other rows are HELD now: their jobs go without a trace. */
 	struct lane *l = &r->lanes[lane_of(j->dir)];
 	char *dir = strdup(j->dir);
@@ -475,7 +491,7 @@ static void
 ask_repair(struct replay *r, struct job *j)
 {
 	struct node *n = r->n;
-	struct mboxent *e = mboxes_get(n->mboxes, j->dir);
+	struct mboxent *e = mboxes_get(n->mboxes, key_of(j));
 	bool first = false, hopeless = false;
 
 	if (e != NULL) {
@@ -492,8 +508,8 @@ ask_repair(struct replay *r, struct job *j)
 	}
 	if (first) {
 		log_warn("mailbox differs, asking for it: dir=%s seq=%" PRIu64 ": %s",
-			j->dir, j->pos.seq, err_text(j->rc));
-		ask_mailbox(n, j->dir);
+			key_of(j), j->pos.seq, err_text(j->rc));
+		ask_mailbox(n, key_of(j));
 	}
 	settle(r, j);
 }
@@ -542,6 +558,8 @@ ended(struct replay *r, struct job *j)
 	switch (j->rc) {
 	case 0: {
 		struct batch b;
+		if (j->path != NULL)
+			ask_repaired(r->n, j->path);
 		if (j->dir[0] != '\0' &&
 			batch_peek(j->bytes.data, j->bytes.len, &b) == 0) {
 			if ((b.flags & BATCH_DERIVED) != 0 &&
