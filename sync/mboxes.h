@@ -27,7 +27,7 @@ struct mboxent {
 	struct mbox_state state; /* a lone path uses only sum.records */
 	_Atomic bool
 		known; /* counted without the lock. false: no such mailbox (any more) */
-	bool aside; /* in quarantine */
+	_Atomic bool aside; /* in quarantine; looked at without the lock */
 	bool redo; /* state was not recorded for sure: recompute from disk */
 	bool dirty; /* a standby: state is newer than the stored one */
 	bool repairing; /* a standby asked for this mailbox to be compared */

@@ -73,9 +73,11 @@ prove_on_verified(void *node, struct session *s, const void *msg)
 
 	if (m->seq != p->prove_seq)
 		return 0; /* of an older question */
+	pthread_mutex_lock(&n->lock);
 	p->proved_ok = m->ok;
 	snprintf(p->proved_text, sizeof(p->proved_text), "%s", m->text);
 	p->proved_id = p->prove_id;
+	pthread_mutex_unlock(&n->lock);
 	node_publish(n);
 	return 0;
 }
