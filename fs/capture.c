@@ -17,6 +17,7 @@
 #include "fs/inode.h"
 #include "fs/pending.h"
 #include "fs/quiet.h"
+#include "fs/stats.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
 #include "sync/sync.h"
@@ -339,6 +340,7 @@ capture_fsync(struct inode *ino, int fd, bool datasync)
 	struct inode *dir;
 	int rc = datasync ? fdatasync(fd) : fsync(fd);
 
+	stats_add(STATS_SYNCS, 1);
 	if (rc != 0)
 		return errno;
 	if (to == NULL)

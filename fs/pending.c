@@ -20,6 +20,7 @@
  */
 #include "fs/pending.h"
 #include "fs/inode.h"
+#include "fs/stats.h"
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/fault.h"
@@ -445,6 +446,7 @@ sync_index(struct pending *p)
 		return;
 	if (inode_fd(index, INODE_READ, &fd) != 0)
 		return;
+	stats_add(STATS_SYNCS, 1);
 	if (fsync(fd) != 0)
 		log_err("sync of an index failed: %s", strerror(errno));
 	inode_fd_put(index, fd);

@@ -85,6 +85,22 @@ def test_fresh_at_each_look_and_whole():
         case.equal(old.read(), first, "an open file")
 
 
+def test_bytes_and_syncs_are_counted():
+    s = mounted()
+
+    def count(name):
+        with open(f"{s.own}/metrics") as f:
+            return int(re.search(rf"^twinspool_{name}_total (\d+)$", f.read(), re.M)[1])
+
+    with open(f"{s.mnt}/f", "wb", buffering=0) as f:
+        before = count("written_bytes"), count("spool_syncs")
+        f.write(b"x" * 5000)
+        for _ in range(3):
+            os.fsync(f.fileno())
+    case.equal(count("written_bytes") - before[0], 5000, "bytes written")
+    case.equal(count("spool_syncs") - before[1], 3, "syncs of the spool")
+
+
 def test_nothing_can_be_changed():
     for xattr in ("no", "yes"):
         s = mounted(xattr=xattr)
