@@ -8,8 +8,10 @@
  *   SHUT       no write bits    EROFS (kernel)       EROFS (kernel)   read-only
  *   STANDBY    as it is         EROFS (kernel)       EROFS (kernel)   read-only
  *
- * The state is stored before attributes are expired: an answer made from the old one is older than
- * the expiry, and the kernel does not believe it.
+ * The state is stored, then the requests that may have seen the old one are waited for, and then
+ * attributes are expired: a lookup's answer could otherwise reach the kernel after the expiry, for
+ * a file that the kernel did not know when it was told. Attributes that differ from the spool's
+ * are given no validity at all.
  *
  * mount(2) is called in a child. While it runs the kernel may write pages back, and so wait for
  * us; a server killed in such a wait could not die before somebody answers, and the next one is
@@ -38,6 +40,7 @@
 #define TRY_MIN_MS 2
 #define TRY_MAX_MS 100 /* each try drops the unused names from the kernel's cache */
 #define CHILD_WAIT_MS 5000
+#define ANSWER_WAIT_MS 2000 /* a lookup that takes longer has other troubles */
 #define FLAGS (MS_REMOUNT | MS_NOSUID | MS_NODEV)
 
 enum state { OPEN, REFUSING, DRAINING, SHUT, STANDBY };
@@ -54,6 +57,8 @@ static struct {
 	struct gate_shared *sh;
 	const char *mountpoint;
 	pthread_mutex_t change; /* one transition at a time */
+	_Atomic uint32_t turn; /* low bit: which of the two counts new requests */
+	_Atomic uint32_t busy[2];
 } gate = { .change = PTHREAD_MUTEX_INITIALIZER };
 
 static enum state
@@ -79,10 +84,35 @@ gate_word(void)
 void
 gate_shape(const struct inode *ino, struct stat *st)
 {
+	if (gate_shows(ino))
+		st->st_mode &= ~(mode_t)(S_IWUSR | S_IWGRP | S_IWOTH);
+}
+
+bool
+gate_shows(const struct inode *ino)
+{
 	enum state s = state_now();
 
-	if (s != OPEN && s != STANDBY && inode_place(ino).kind == PLACE_INDEX)
-		st->st_mode &= ~(mode_t)(S_IWUSR | S_IWGRP | S_IWOTH);
+	return s != OPEN && s != STANDBY && inode_place(ino).kind == PLACE_INDEX;
+}
+
+unsigned
+gate_begin(void)
+{
+	for (;;) {
+		unsigned turn = atomic_load(&gate.turn) & 1;
+
+		atomic_fetch_add(&gate.busy[turn], 1);
+		if ((atomic_load(&gate.turn) & 1) == turn)
+			return turn;
+		atomic_fetch_sub(&gate.busy[turn], 1);
+	}
+}
+
+void
+gate_end(unsigned turn)
+{
+	atomic_fetch_sub(&gate.busy[turn], 1);
 }
 
 int
@@ -107,26 +137,30 @@ expire(uint64_t nodeid, void *arg)
 }
 
 static void
-enter(enum state s)
-{
-	enum state was = state_now();
-
-	if (s == was)
-		return;
-	atomic_store(&gate.sh->state, s);
-	log_info("gate from=%s to=%s", words[was], words[s]);
-	inode_each_place(PLACE_INDEX, expire, NULL);
-}
-
-/* ---- the superblock ---- */
-
-static void
 nap(unsigned ms)
 {
 	struct timespec ts = { ms / 1000, (long)(ms % 1000) * 1000000 };
 
 	nanosleep(&ts, NULL);
 }
+
+static void
+enter(enum state s)
+{
+	uint64_t end = clock_ms() + ANSWER_WAIT_MS;
+	enum state was = state_now();
+
+	if (s == was)
+		return;
+	atomic_store(&gate.sh->state, s);
+	log_info("gate from=%s to=%s", words[was], words[s]);
+	unsigned old = atomic_fetch_add(&gate.turn, 1) & 1;
+	while (atomic_load(&gate.busy[old]) != 0 && clock_ms() < end)
+		nap(1);
+	inode_each_place(PLACE_INDEX, expire, NULL);
+}
+
+/* ---- the superblock ---- */
 
 /* 0 or an errno. */
 static int
@@ -138,6 +172,8 @@ remount(bool read_only)
 	if (pid < 0)
 		return errno;
 	if (pid == 0) {
+		/* It may outlive us: the control socket and the locks are not its own. */
+		(void)close_range(3, ~0u, 0);
 		atomic_store(&gate.sh->child, (int32_t)getpid());
 		int rc = mount(NULL, gate.mountpoint, NULL,
 			FLAGS | (read_only ? MS_RDONLY : 0), NULL);
@@ -301,6 +337,11 @@ open_again(void *arg)
 {
 	(void)arg;
 	gate_await_session();
+	if (state_now() == REFUSING) {
+		/* what the dead server had answered before it came to expire it */
+		inode_each_place(PLACE_INDEX, expire, NULL);
+		return NULL;
+	}
 	log_warn("a drain ended with its server: the gate opens again");
 	(void)gate_open();
 	return NULL;
@@ -318,7 +359,7 @@ gate_start(
 		atomic_store(&sh->state, read_only ? STANDBY : OPEN);
 		return 0;
 	}
-	if (state_now() != DRAINING && state_now() != SHUT)
+	if (state_now() == OPEN || state_now() == STANDBY)
 		return 0;
 	/* Not here: the remount asks us, and nobody answers yet. */
 	if (pthread_create(&thread, NULL, open_again, NULL) != 0)

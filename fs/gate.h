@@ -30,6 +30,8 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#define GATE_NONE 2u /* no turn */
+
 struct gate_shared;
 size_t gate_shared_size(void);
 /* In each new server, before requests. read_only: how the mount was made, for the first one. What
@@ -43,6 +45,12 @@ void gate_await_session(void);
 
 /* Attributes of ino as they may be shown now. */
 void gate_shape(const struct inode *ino, struct stat *st);
+/* Whether they are other than the spool's, and so must not be believed for long. */
+bool gate_shows(const struct inode *ino);
+/* Around a request that may answer attributes: a change of state waits for those that looked at
+ * the old one, and expires what they answered. */
+unsigned gate_begin(void);
+void gate_end(unsigned turn);
 /* Whether a file of that name may be made there now. */
 int gate_create(const struct inode *parent, const char *name);
 

@@ -34,7 +34,7 @@ extern struct ops_env ops_env;
 extern const struct fuse_lowlevel_ops ops_table;
 
 /* How long the kernel may believe an answer, in seconds. */
-double ops_attr_timeout(void);
+double ops_attr_timeout(const struct inode *ino);
 double ops_entry_timeout(void);
 
 /* Attributes as the mount shows them. */

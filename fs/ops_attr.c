@@ -39,9 +39,9 @@ path_of(int fd)
 }
 
 double
-ops_attr_timeout(void)
+ops_attr_timeout(const struct inode *ino)
 {
-	return ops_env.standby ? 0 : LONG_TIMEOUT;
+	return gate_shows(ino) ? 0 : ops_env.standby ? 0 : LONG_TIMEOUT;
 }
 
 double
@@ -100,7 +100,7 @@ ops_attr_get(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi)
 	if (err != 0)
 		fuse_reply_err(req, err);
 	else
-		fuse_reply_attr(req, &st, ops_attr_timeout());
+		fuse_reply_attr(req, &st, ops_attr_timeout(ino));
 }
 
 static int
@@ -186,7 +186,7 @@ ops_attr_set(fuse_req_t req, fuse_ino_t nodeid, struct stat *st, int to_set,
 	if (err != 0)
 		fuse_reply_err(req, err);
 	else
-		fuse_reply_attr(req, &now, ops_attr_timeout());
+		fuse_reply_attr(req, &now, ops_attr_timeout(ino));
 }
 
 void

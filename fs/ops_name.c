@@ -120,7 +120,7 @@ fill_entry(struct inode *dir, const char *name, int fd, struct fuse_entry_param 
 		return errno;
 	ops_attr_shape(*ino_out, &e->attr);
 	e->ino = inode_nodeid(*ino_out);
-	e->attr_timeout = ops_attr_timeout();
+	e->attr_timeout = ops_attr_timeout(*ino_out);
 	e->entry_timeout = ops_entry_timeout();
 	return 0;
 }

@@ -16,6 +16,7 @@
 #include "fs/slot.h"
 
 #include "fs/cred.h"
+#include "fs/gate.h"
 #include "fs/stats.h"
 #include "fs/super.h"
 #include "meta/base/err.h"
@@ -400,6 +401,23 @@ keep_init(int i)
 	atomic_store_explicit(&st.sh->init_len, in->len, memory_order_release);
 }
 
+/* Whose answers carry attributes; none of them waits long. */
+static bool
+shows_attributes(uint32_t opcode)
+{
+	switch (opcode) {
+	case FUSE_LOOKUP:
+	case FUSE_GETATTR:
+	case FUSE_SETATTR:
+	case FUSE_LINK:
+	case FUSE_CREATE:
+	case FUSE_READDIRPLUS:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static void
 carry_out(int i)
 {
@@ -419,7 +437,10 @@ carry_out(int i)
 		if (opcode == FUSE_INIT)
 			keep_init(i);
 		here = i;
+		unsigned turn = shows_attributes(opcode) ? gate_begin() : GATE_NONE;
 		fuse_session_process_buf(st.se, &buf);
+		if (turn != GATE_NONE)
+			gate_end(turn);
 		here = -1;
 		if (no_answer(opcode))
 			(void)one_done(i);

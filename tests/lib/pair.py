@@ -49,7 +49,7 @@ def fsck(slot):
     code, text = program("fsck", slot.spool, limit=300)
     found = [line for line in text.splitlines()
              if re.search(r": [\w-]+ \(\w\): ", line)
-             and not re.search(r": (odd-file|annot-virtual) \(S\): ", line)]
+             and not re.search(r": (odd-file|annot-virtual|message-unknown) \(S\): ", line)]
     case.check(code == 0 or code == 1 and not found and "findings" in text,
                f"fsck of {slot.name}: exit {code}\n{text}")
 
@@ -105,7 +105,13 @@ class Slot:
             if self.proc.poll() is not None:
                 raise case.Failed(f"slot {self.name} ended with {self.proc.returncode}:\n"
                                   + self.log_tail())
-            return self.mounted() and (not asks or program("status", self.conf)[0] == 0)
+            if not self.mounted():
+                return False
+            if not asks:
+                return True
+            # The active's gate stays shut until the peers have said hello.
+            code, text = program("status", "--json", self.conf)
+            return code == 0 and json.loads(text)["gate"] in ("open", "standby")
         case.wait_for(serves, f"slot {self.name} to serve", limit, step=0.05)
         return self
 
@@ -178,6 +184,8 @@ class Slot:
                     pass
         self.proc.wait(20)
         self.proc = None
+        # The mount is dead once the last of them has let go of it.
+        case.wait_for(lambda: not set(pids) & set(contain.parents()), "the killed to end")
 
     def umount(self, *options, limit=60):
         """The clean stop, which must succeed."""

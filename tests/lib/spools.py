@@ -155,7 +155,7 @@ class Comparison:
     def run(self):
         x, y = listing(self.a), listing(self.b)
         for where in sorted(x.keys() ^ y.keys()):
-            self.say(where, f"folder only on {'ab'[where in y]}")
+            self.say(where, f"folder {sorted(x.get(where, ()) or y.get(where, ()))[:4]} only on {'ab'[where in y]}")
         for where in sorted(x.keys() & y.keys()):
             p, q = (attributes(os.path.join(t, where)) for t in (self.a, self.b))
             if p != q:
