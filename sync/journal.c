@@ -28,7 +28,8 @@
 enum {
 	ROW_OVERHEAD = 64, /* counted for each row besides dir and bytes */
 	TRIM_ROWS = 4096,
-	RUNS_KEPT = 1000
+	RUNS_KEPT = 1000,
+	TOMBS_KEPT = 100000 /* seqs */
 };
 
 enum {
@@ -537,7 +538,11 @@ mark_behind(struct journal *j, uint64_t cut, journal_behind_fn *behind, void *ar
 	return 0;
 }
 
-/* Tombstones stay until every peer that ever had the mailbox has applied the removal. */
+/*
+ * Tombstones stay until every peer that ever had the mailbox has applied the removal. A peer that
+ * is compared counts as having applied what was before, but may still have it in its inbox and
+ * ask about mailboxes that it makes from there; so they stay for a good while longer.
+ */
 static uint64_t
 tombs_done(struct journal *j, uint64_t cut)
 {
@@ -546,7 +551,7 @@ tombs_done(struct journal *j, uint64_t cut)
 	for (unsigned i = 0; journal_peer_at(j, i, &p) == 0; i++)
 		if (p.state != JOURNAL_PEER_NEVER && p.applied < cut)
 			cut = p.applied;
-	return cut;
+	return cut > TOMBS_KEPT ? cut - TOMBS_KEPT : 0;
 }
 
 static int

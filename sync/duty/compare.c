@@ -254,6 +254,10 @@ repair_next(struct peer *p)
 	struct mboxent *e = mboxes_find(n->mboxes, r->dir);
 
 	if (e == NULL || !e->known) {
+		/* Its removal may be on its way into the journal, where the tombstone is made. */
+		if (store_tomb_get(n->store, r->dir, r->uniqueid, NULL) != 0 &&
+			outq_last(n->outq) != outq_settled_upto(n->outq))
+			return;
 		repair_extra(p, r);
 	} else if (mboxes_is_path(r->dir)) {
 		pthread_mutex_lock(&e->lock);

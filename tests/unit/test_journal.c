@@ -322,7 +322,7 @@ TEST(trim_waits_for_every_peer)
 	CHECK_EQ(f.bytes, bytes * 6 / 10);
 	CHECK_EQ(f.trimmed, 4);
 	CHECK_EQ(behind_calls, 0);
-	CHECK_EQ(store_tomb_get(r.s, "user/a", "id", NULL), ERR_NOTFOUND);
+	CHECK_EQ(store_tomb_get(r.s, "user/a", "id", NULL), 0); /* for a good while */
 	CHECK_EQ(journal_read(r.j, 4, 1, join, NULL, &next), ERR_GONE);
 	b.applied = 10;
 	a.applied = 10;
