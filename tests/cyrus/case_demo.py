@@ -5,6 +5,7 @@ leaves two mounts and a Cyrus, which its own commands use and end."""
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -28,7 +29,8 @@ def base_of(text):
 
 def test_once():
     text = demo("--once")
-    case.check("12 messages; every record, flag and byte is the same on a and b" in text, text)
+    case.check("\n0 differences between the two trees\n" in text and "fsck b: sound" in text,
+               text)
     base = base_of(text)
     case.check(not os.path.exists(base), f"{base} stays behind")
     case.check(not list(contain.mounts_below(base)), "a mount stays behind")
@@ -38,11 +40,15 @@ def test_left_running():
     text = demo()
     base = base_of(text)
     case.later(lambda: os.path.exists(base) and demo("--end", base))
-    commands = re.findall(r"^  (\S.*twinspool-demo.*)$", text.partition("Try next:")[2], re.M)
+    commands = re.findall(r"^  (\S.*)$", text.partition("try next:")[2], re.M)
     case.equal(len(commands), 4, f"commands to try in\n{text}\n")
-    case.check("there: " in demo("--send", base), "the message that was sent is not there")
-    status = subprocess.run(commands[2], shell=True, capture_output=True, text=True)
-    case.check("standby" in status.stdout, f"{commands[2]}: {status}")
+    case.check(commands[3].endswith(f"scripts/demo --end {base}"), commands[3])
+    for command in commands[:3]:
+        if shutil.which(command.split()[0]) is None:
+            continue
+        done = subprocess.run(command.replace(" --watch", ""), shell=True, timeout=60,
+                              capture_output=True, text=True)
+        case.check(done.returncode == 0 and done.stdout, f"{command}: {done}")
     demo("--end", base)
     case.check(not os.path.exists(base), f"{base} stays behind")
 
