@@ -100,6 +100,7 @@ resume(const struct client *c, const char *path)
 	buf_fini(&b);
 }
 
+/* Who holds it: a file open for writing keeps it from draining, any other from going. */
 static void
 tell_holders(const struct client *c, const char *path)
 {
@@ -161,11 +162,13 @@ stop(const struct client *c, const struct opts *o)
 	}
 	if (rc != 0)
 		say(path, buf_str(&b));
+	if (rc == ERR_BUSY)
+		tell_holders(c, path);
 	if (rc != 0 && !o->force) {
 		say(path, "nothing was proven, so it is not unmounted; --force does it "
 			  "all "
 			  "the same");
-		if (served)
+		if (served && rc != ERR_EXISTS) /* what another one drains is his */
 			resume(c, path);
 		code = CMD_FAIL;
 	} else {

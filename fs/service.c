@@ -106,14 +106,14 @@ drain(struct ctl_call *call, uint64_t ms, struct buf *out)
 	int rc;
 
 	pthread_mutex_lock(&sv.lock);
-	rc = sv.stopping ? ERR_CLOSED : sv.state == DRAINING ? ERR_BUSY : 0;
+	rc = sv.stopping ? ERR_CLOSED : sv.state == DRAINING ? ERR_EXISTS : 0;
 	if (rc == 0)
 		sv.state = DRAINING;
 	pthread_mutex_unlock(&sv.lock);
 	if (rc != 0) {
 		buf_printf(out, "%s",
-			rc == ERR_BUSY ? "somebody else drains it already"
-				       : "it has been unmounted");
+			rc == ERR_EXISTS ? "somebody else drains it already"
+					 : "it has been unmounted");
 		return rc;
 	}
 	rc = drain_steps(&p, out);
@@ -321,7 +321,7 @@ log_holders(const char *path)
 
 	if (place != NULL && unmount_find(path, place) == 0)
 		unmount_holders(place, &b);
-	log_warn("cannot unmount, it is busy: open for changes again path=%s", path);
+	log_warn("it is busy: open for changes again path=%s", path);
 	for (char *line = b.len > 0 ? strtok((char *)(uintptr_t)buf_str(&b), "\n")
 				    : NULL;
 		line != NULL; line = strtok(NULL, "\n"))
@@ -338,6 +338,8 @@ service_signal(void)
 	int rc = drain(NULL, sv.c.conf->stop_wait, &b);
 
 	buf_fini(&b);
+	if (rc == ERR_BUSY)
+		log_holders(path);
 	if (rc != 0) {
 		log_warn("not unmounted; `twinspool umount --force` does it all the "
 			 "same "

@@ -182,6 +182,20 @@ def test_a_busy_mount_stays():
     s.ended()
 
 
+def test_a_writer_keeps_it_from_draining():
+    s = Slot().mount()
+    with open(f"{s.mnt}/x", "w") as f:
+        p = holder(s.mnt, stdout=f)
+    code, _, err = program("umount", "--timeout", "300ms", s.mnt)
+    case.equal(code, 1, "umount under a writer")
+    case.check(re.search(rf"^{p.pid} sleep: descriptor 1$", err, re.M), err)
+    case.equal(s.status()["gate"], "open", "gate")
+    p.kill()
+    p.wait()
+    case.equal(program("umount", s.mnt)[0], 0, "umount")
+    s.ended()
+
+
 def test_a_mapped_file_holds():
     s = Slot().mount()
     with open(f"{s.mnt}/x", "w") as f:

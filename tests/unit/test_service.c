@@ -179,7 +179,7 @@ TEST(abandoned)
 	t_expect_log("not drained: closed");
 	CHECK_EQ(pthread_create(&thread, NULL, drain_main, &rc), 0);
 	AWAIT(waits == 1);
-	CHECK_EQ(ask("drain", "somebody else drains it"), ERR_BUSY);
+	CHECK_EQ(ask("drain", "somebody else drains it"), ERR_EXISTS);
 	CHECK_EQ(ask("status json", "\"gate\":\"draining\""), 0);
 	pthread_join(thread, NULL);
 	CHECK_EQ(rc, ERR_TIMEOUT);
