@@ -53,10 +53,11 @@ static void
 log_to_both(enum log_level level, const char *line)
 {
 	static const int priority[] = { LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
+	static const char *const word[] = { "error", "warning", "info", "debug" };
 	char packet[2100];
 	int n = snprintf(packet, sizeof(packet), "ltwinspool: %s\n", line);
 
-	syslog(priority[level], "%s", line);
+	syslog(priority[level], "%s: %s", word[level], line);
 	if (level <= LOG_LEVEL_WARN && n > 0)
 		(void)!send(launcher, packet,
 			n < (int)sizeof(packet) ? (size_t)n : sizeof(packet) - 1,
@@ -104,7 +105,6 @@ go_behind(void)
 	}
 	close(ends[0]);
 	launcher = ends[1];
-	openlog("twinspool", LOG_PID, LOG_MAIL);
 	log_set_hook(log_to_both);
 	setsid();
 	null = open("/dev/null", O_RDWR);
@@ -283,9 +283,11 @@ run(bool front)
 		.on_start = on_start,
 		.on_signal = on_signal,
 		.on_stop = on_stop };
+	char ident[16 + CONF_NAME_MAX];
 	int rc;
 
-	log_open("twinspool", !front, (enum log_level)conf.log);
+	snprintf(ident, sizeof(ident), "twinspool/%s", conf.name);
+	log_open(ident, !front, (enum log_level)conf.log);
 	started = clock_wall_ns();
 	begun_ms = clock_ms();
 	rc = front ? 0 : go_behind();
