@@ -146,6 +146,7 @@ struct node {
 	struct inbox_item *arrived;
 	struct buf *arrived_bytes;
 	size_t n_arrived, cap_arrived;
+	uint64_t arrived_ms; /* the first of them */
 	/* bodies being received, by peer one at a time */
 	struct spool_stage *stage;
 	uint8_t stage_guid[SHA1_LEN];

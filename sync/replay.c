@@ -30,6 +30,7 @@ enum {
 	JOBS_BYTES = 64 << 20,
 	LANES = 4096,
 	RECORD_MS = 300,
+	RECORD_MAX_MS = 5000,
 	STALL_MS = 1000
 };
 
@@ -90,6 +91,7 @@ struct replay {
 	bool recording;
 	_Atomic bool synced;
 	int sync_rc;
+	uint64_t sync_ms; /* that the last one took */
 	uint64_t mark;
 };
 
@@ -622,7 +624,9 @@ recorder_main(void *arg)
 {
 	struct replay *r = arg;
 
+	uint64_t began = clock_ms();
 	r->sync_rc = spool_sync(r->n->spool);
+	r->sync_ms = clock_ms() - began;
 	r->synced = true;
 	loop_raise(r->n->loop, &r->ended_call);
 	return NULL;
@@ -708,7 +712,9 @@ replay_tick(struct replay *r)
 	if (r->recording && r->synced)
 		finish_record(r);
 	if (now >= r->next_record_ms) {
-		r->next_record_ms = now + RECORD_MS;
+		/* A disk that is slow to sync is not kept busy with it. */
+		uint64_t wait = RECORD_MS + 3 * r->sync_ms;
+		r->next_record_ms = now + (wait < RECORD_MAX_MS ? wait : RECORD_MAX_MS);
 		record(r);
 	}
 	if (now >= r->next_stall_ms)

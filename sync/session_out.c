@@ -15,7 +15,12 @@ enum {
 	WRITE_STEP = 16 << 10, /* one TLS record */
 	DEFLATE_STEP = 256 << 10,
 	WRITE_PER_TURN = 2 << 20,
-	FAST_FROM = 64 << 10 /* a burst of so much is bulk: less effort in deflate */
+	FAST_FROM = 64 << 10, /* a burst of so much is bulk: less effort in deflate */
+	STORE_FROM =
+		512 << 10, /* so much is a queue that a fast line drains undeflated */
+	LINE_FAST = 16 << 20, /* bytes a second */
+	LINE_WINDOW_MS = 200,
+	LINE_AGAIN_MS = 10000
 };
 
 size_t
@@ -119,6 +124,35 @@ write_out(struct session *s)
 	return true;
 }
 
+/* Deflate costs more time than a fast line takes for the bytes it saves. While much is queued
+ * nothing is deflated, as long as the line then takes LINE_FAST; one that does not is slow, and
+ * is tried again after a while. */
+static enum zip_effort
+effort(struct session *s, size_t left)
+{
+	uint64_t now = clock_ms();
+
+	if (left < STORE_FROM) {
+		s->line_from_ms = 0;
+		return left > FAST_FROM ? ZIP_FAST : ZIP_BEST;
+	}
+	if (s->line_slow && now >= s->line_again_ms)
+		s->line_slow = false;
+	if (s->line_slow)
+		return ZIP_FAST;
+	if (s->line_from_ms == 0) {
+		s->line_from_ms = now;
+		s->line_bytes = s->link->sent;
+	} else if (now - s->line_from_ms >= LINE_WINDOW_MS) {
+		uint64_t rate = (s->link->sent - s->line_bytes) * 1000 /
+				(now - s->line_from_ms);
+		s->line_slow = rate < LINE_FAST;
+		s->line_again_ms = now + LINE_AGAIN_MS;
+		s->line_from_ms = 0;
+	}
+	return s->line_slow ? ZIP_FAST : ZIP_NONE;
+}
+
 /* Deflates the next part of the queue; the last part of it ends with a flush. */
 static void
 deflate_next(struct session *s)
@@ -126,7 +160,7 @@ deflate_next(struct session *s)
 	size_t left = s->raw.len - s->raw_off;
 	size_t n = left < DEFLATE_STEP ? left : DEFLATE_STEP;
 	int rc = zip_out_add(s->zip_out, s->raw.data + s->raw_off, n, n == left,
-		left > FAST_FROM, &s->out);
+		effort(s, left), &s->out);
 
 	if (rc != 0) {
 		session_lose(s, rc, "cannot deflate");

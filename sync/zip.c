@@ -109,11 +109,14 @@ set_level(struct zip_out *z, int level, struct buf *out)
 }
 
 int
-zip_out_add(struct zip_out *z, const void *p, size_t n, bool flush, bool fast,
-	struct buf *out)
+zip_out_add(struct zip_out *z, const void *p, size_t n, bool flush,
+	enum zip_effort effort, struct buf *out)
 {
 	const uint8_t *at = p;
-	int rc = set_level(z, fast ? LEVEL_FAST : LEVEL_BEST, out);
+	static const int levels[] = {
+		[ZIP_NONE] = 0, [ZIP_FAST] = LEVEL_FAST, [ZIP_BEST] = LEVEL_BEST
+	};
+	int rc = set_level(z, levels[effort], out);
 
 	if (rc != 0)
 		return rc;

@@ -19,10 +19,12 @@ struct zip_in;
 
 int zip_out_open(struct zip_out **out);
 void zip_out_close(struct zip_out *z);
-/* Deflates n bytes behind what is in out. flush: let the receiver have all of it. fast: spend
- * less effort, for bulk. After a failure the stream is of no use. */
-int zip_out_add(struct zip_out *z, const void *p, size_t n, bool flush, bool fast,
-	struct buf *out);
+/* How much time a byte on the line is worth. */
+enum zip_effort { ZIP_NONE, ZIP_FAST, ZIP_BEST };
+/* Deflates n bytes behind what is in out. flush: let the receiver have all of it. After a
+ * failure the stream is of no use. */
+int zip_out_add(struct zip_out *z, const void *p, size_t n, bool flush,
+	enum zip_effort effort, struct buf *out);
 
 int zip_in_open(struct zip_in **out);
 void zip_in_close(struct zip_in *z);

@@ -6,6 +6,7 @@
  * (replayed and verified, visible), and flushed (replayed, and the spool synced since: what the
  * sender may forget).
  */
+#include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
 #include "meta/spool.h"
@@ -15,6 +16,8 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { BULK_ROW = 128 << 10, BULK_MAX = 16 << 20, BULK_MS = 100 };
 
 /* A standby is on the line of the side that feeds it. */
 static int
@@ -124,7 +127,8 @@ recv_on_batch(void *node, struct session *s, const void *msg)
 	it->n = m->bytes.n;
 	it->dir = (const char *)copy->data;
 	it->bytes = copy->data + dir_n;
-	n->n_arrived++;
+	if (n->n_arrived++ == 0)
+		n->arrived_ms = clock_ms();
 	p->fed.seq = m->seq;
 	return 0;
 }
@@ -149,25 +153,42 @@ ack(struct node *n, struct peer *p)
 		p->acked = a;
 }
 
+/* Large rows come in rows: a comparison. One sync for some of them costs nobody anything. */
+static bool
+may_wait(struct node *n)
+{
+	size_t bytes = 0;
+
+	for (size_t i = 0; i < n->n_arrived; i++)
+		bytes += n->arrived[i].n;
+	return n->n_arrived < 64 && bytes < BULK_MAX &&
+	       bytes / n->n_arrived >= BULK_ROW && clock_ms() - n->arrived_ms < BULK_MS;
+}
+
+static void
+store_arrived(struct node *n)
+{
+	int rc = inbox_put(n->inbox, n->arrived, n->n_arrived, NULL);
+
+	n->n_arrived = 0;
+	if (rc == 0) {
+		replay_more(n->replay);
+		return;
+	}
+	for (unsigned i = 0; i < n->n_peers; i++)
+		if (n->peers[i].feeding && n->peers[i].session != NULL)
+			session_end(n->peers[i].session, WIRE_BYE_INTERNAL,
+				"%s cannot store what it receives: %s", n->conf.name,
+				err_text(rc));
+}
+
 void
 recv_flush(struct node *n)
 {
 	if (n->role == SYNC_ACTIVE)
 		return;
-	if (n->n_arrived > 0) {
-		int rc = inbox_put(n->inbox, n->arrived, n->n_arrived, NULL);
-		n->n_arrived = 0;
-		if (rc != 0) {
-			for (unsigned i = 0; i < n->n_peers; i++)
-				if (n->peers[i].feeding && n->peers[i].session != NULL)
-					session_end(n->peers[i].session,
-						WIRE_BYE_INTERNAL,
-						"%s cannot store what it receives: %s",
-						n->conf.name, err_text(rc));
-			return;
-		}
-		replay_more(n->replay);
-	}
+	if (n->n_arrived > 0 && !may_wait(n))
+		store_arrived(n);
 	for (unsigned i = 0; i < n->n_peers; i++) {
 		struct peer *p = &n->peers[i];
 		if (!p->feeding || p->session == NULL)
@@ -326,5 +347,7 @@ recv_stop(struct peer *p)
 		n->asks[i]->asking = false;
 	n->n_asks = n->asks_at = 0;
 	n->diff_due = false;
-	recv_flush(n); /* what arrived whole is kept */
+	if (n->n_arrived > 0)
+		store_arrived(n); /* what arrived whole is kept */
+	recv_flush(n);
 }

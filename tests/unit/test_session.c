@@ -368,7 +368,7 @@ raw_zipped(const void *p, size_t n)
 {
 	struct buf z = BUF_INIT;
 
-	zip_out_add(raw_zip, p, n, true, false, &z);
+	zip_out_add(raw_zip, p, n, true, ZIP_BEST, &z);
 	raw_send(z.data, z.len);
 	buf_fini(&z);
 	turn(4);

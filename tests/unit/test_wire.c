@@ -231,9 +231,11 @@ TEST(zip_carries_bursts)
 		for (size_t j = 0; j < n; j++)
 			bytes[j] = (uint8_t)(t_rand() % (1 + t_rand() % 100));
 		buf_clear(&zipped);
-		CHECK_EQ(zip_out_add(out, bytes, n / 2, false, i % 3 == 0, &zipped), 0);
-		CHECK_EQ(zip_out_add(out, bytes + n / 2, n - n / 2, true, i % 7 == 0,
+		CHECK_EQ(zip_out_add(out, bytes, n / 2, false, (enum zip_effort)(i % 3),
 				 &zipped),
+			0);
+		CHECK_EQ(zip_out_add(out, bytes + n / 2, n - n / 2, true,
+				 (enum zip_effort)((i + 1) % 3), &zipped),
 			0);
 		buf_clear(&plain);
 		while (off < zipped.len || full) {
@@ -267,7 +269,7 @@ TEST(zip_bomb_is_stepped)
 
 	CHECK_EQ(zip_out_open(&out), 0);
 	CHECK_EQ(zip_in_open(&in), 0);
-	CHECK_EQ(zip_out_add(out, zeros, 1 << 20, true, false, &zipped), 0);
+	CHECK_EQ(zip_out_add(out, zeros, 1 << 20, true, ZIP_BEST, &zipped), 0);
 	CHECK(zipped.len < 3000);
 	CHECK_EQ(
 		zip_in_add(in, zipped.data, zipped.len, 4096, &plain, &used, &full), 0);
