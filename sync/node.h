@@ -101,6 +101,9 @@ struct peer {
 	bool feeding; /* it sent START */
 	struct pos fed; /* epoch and run of its batches */
 	bool rebase; /* once the inbox is empty, received becomes fed */
+	struct pos
+		began; /* where its START begins: rows before it are of older times */
+	bool extras_due; /* all sums were listed; see ask_extras */
 	struct wire_ack acked;
 	uint32_t round; /* of the comparison */
 };
@@ -226,6 +229,8 @@ int compare_on_records(void *node, struct session *s, const void *msg);
 int compare_on_quarantine(void *node, struct session *s, const void *msg);
 
 /* duty/ask.c */
+/* Names what we have and the list of sums had not, once no older row can make more of it. */
+void ask_extras(struct node *n, struct peer *p);
 int ask_on_sums(void *node, struct session *s, const void *msg);
 int ask_on_list(void *node, struct session *s, const void *msg);
 /* A standby's mailbox does not match: asks the active side for it. */

@@ -266,6 +266,21 @@ name_extras(struct node *n, struct peer *p)
 	free(list);
 }
 
+/*
+ * Rows from before the comparison may still be replayed, and make mailboxes that the active side
+ * removed long ago; their removal is no longer sent. So the extras are named behind those rows.
+ */
+void
+ask_extras(struct node *n, struct peer *p)
+{
+	if (!p->extras_due || !inbox_settled_before(n->inbox, p->began))
+		return;
+	p->extras_due = false;
+	name_extras(n, p);
+	n->diff_due = true;
+	ask_pump(n);
+}
+
 int
 ask_on_sums(void *node, struct session *s, const void *msg)
 {
@@ -281,9 +296,8 @@ ask_on_sums(void *node, struct session *s, const void *msg)
 		if (differs(n, &w[i], p->round))
 			ask_mailbox(n, w[i].dir);
 	if (m->last) {
-		name_extras(n, p);
-		n->diff_due = true;
-		ask_pump(n);
+		p->extras_due = true;
+		ask_extras(n, p);
 	}
 	return 0;
 }

@@ -57,6 +57,7 @@ recv_on_start(void *node, struct session *s, const void *msg)
 	p->feeding = true;
 	p->fed =
 		(struct pos){ m->epoch, m->run, m->from_seq > 0 ? m->from_seq - 1 : 0 };
+	p->began = (struct pos){ m->epoch, m->run, m->from_seq };
 	if (first && m->mode == WIRE_MODE_COMPARE) {
 		p->round++;
 		p->rebase = true;
@@ -203,6 +204,7 @@ recv_flush(struct node *n)
 			else if (inbox_rebase(n->inbox, p->fed) == 0)
 				p->rebase = false;
 		}
+		ask_extras(n, p);
 		ack(n, p);
 	}
 }
@@ -341,6 +343,7 @@ recv_stop(struct peer *p)
 		return;
 	p->feeding = false;
 	p->rebase = false;
+	p->extras_due = false;
 	memset(&p->acked, 0, sizeof(p->acked));
 	stage_drop(n);
 	for (size_t i = n->asks_at; i < n->n_asks; i++)
