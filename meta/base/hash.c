@@ -2,6 +2,7 @@
 #include "meta/base/err.h"
 
 #include <openssl/evp.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -15,12 +16,21 @@ hash_crc32(uint32_t crc, const void *p, size_t n)
 
 /* Fetched once: an implicit fetch at every digest costs more than a small digest itself. */
 static EVP_MD *md_sha1, *md_sha256;
+/* A thread's context, given back when the thread ends. */
+static pthread_key_t ctx_key;
+
+static void
+free_ctx(void *ctx)
+{
+	EVP_MD_CTX_free(ctx);
+}
 
 static void __attribute__((constructor)) fetch_digests(void)
 {
 	md_sha1 = EVP_MD_fetch(NULL, "SHA1", NULL);
 	md_sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
-	if (md_sha1 == NULL || md_sha256 == NULL)
+	if (md_sha1 == NULL || md_sha256 == NULL ||
+		pthread_key_create(&ctx_key, free_ctx) != 0)
 		abort();
 }
 
@@ -29,8 +39,8 @@ digest(const EVP_MD *md, const void *p, size_t n, uint8_t *out)
 {
 	static _Thread_local EVP_MD_CTX *ctx;
 
-	if (ctx == NULL)
-		ctx = EVP_MD_CTX_new();
+	if (ctx == NULL && (ctx = EVP_MD_CTX_new()) != NULL)
+		pthread_setspecific(ctx_key, ctx);
 	/* These fail only when memory is short at the first use in a thread. */
 	if (ctx == NULL || !EVP_DigestInit_ex2(ctx, md, NULL) ||
 		!EVP_DigestUpdate(ctx, p, n) || !EVP_DigestFinal_ex(ctx, out, NULL))
