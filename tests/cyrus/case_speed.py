@@ -1,0 +1,222 @@
+#!/usr/bin/env python3
+"""Measured promises: how long until the standby has it, bytes sent once, first
+synchronisation against rsync.
+
+TWINSPOOL_MESSAGES: how many for the first synchronisation (tests/long runs 40,000)."""
+# limit: 400
+
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import case  # noqa: E402
+import base64  # noqa: E402
+import socket  # noqa: E402
+import subprocess  # noqa: E402
+import time  # noqa: E402
+
+import cyrus  # noqa: E402
+import mail  # noqa: E402
+import pair  # noqa: E402
+import spools  # noqa: E402
+
+MESSAGES = int(os.environ.get("TWINSPOOL_MESSAGES", "6000"))
+
+
+def ask(slot, line):
+    """One call of the control socket, without starting a process for it."""
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(30)
+        s.connect(f"{slot.state}/control")
+        s.sendall(line.encode() + b"\n")
+        got = b""
+        while True:
+            part = s.recv(65536)
+            if not part:
+                break
+            got += part
+            if b"\n" in got and got.startswith(b"ok "):
+                head, _, rest = got.partition(b"\n")
+                if len(rest) >= int(head.split()[1]):
+                    break
+    case.check(got.startswith(b"ok "), f"{line}: {got!r}")
+
+
+def quantile(values, q):
+    return sorted(values)[min(len(values) - 1, int(len(values) * q))]
+
+
+def judge(name, rounds):
+    """The best of three rounds counts: others may use this machine, the promise is for an
+    idle one."""
+    best = min(rounds, key=lambda lags: quantile(lags, 0.99))
+    median, high = quantile(best, 0.5), quantile(best, 0.99)
+    case.note(f"{name}: median {median:.2f} ms, 99 % {high:.2f} ms, "
+              f"worst {max(best):.2f} ms, of {len(best)}")
+    case.check(median <= 5, f"{name}: median {median:.2f} ms")
+    case.check(high <= 20, f"{name}: 99 % {high:.2f} ms")
+
+
+def lag_of(two, count, act):
+    lags = []
+    for n in range(count):
+        act(n)
+        start = time.perf_counter()
+        ask(two.a, "wait timeout=20000")
+        lags.append((time.perf_counter() - start) * 1000)
+    return lags
+
+
+def test_lag_from_ok_to_verified():
+    two = pair.Pair().start()
+    two.cyrus().add_user("alice")
+    with two.server.lmtp() as c, two.server.imap("alice") as i:
+        for n in range(100):
+            c.deliver("alice", mail.message(n, 4000))
+        two.wait()
+        judge("delivery", [
+            lag_of(two, 200, lambda n: c.deliver("alice", mail.message(1000 + n, 4000)))
+            for _ in range(3)])
+        i.select()
+        judge("flags", [
+            lag_of(two, 100, lambda n: i.store(str(n + 1), sign + "FLAGS", "\\Seen"))
+            for sign in "+-+"])
+    two.settle()
+
+
+def sent(two):
+    """Bytes on the wire so far; the counters are renewed every second at the latest."""
+    time.sleep(1.2)
+    return two.a.peer("b")["wire"]["sent"]
+
+
+def test_bytes_travel_once():
+    two = pair.Pair().start()
+    users = [f"u{n}" for n in range(20)]
+    two.cyrus().add_user(*users)
+    with two.server.imap("u0") as c:
+        for n in range(20):
+            c.create(f"INBOX/f{n}")
+    two.wait()
+    size = 300_000
+    text = base64.encodebytes(os.urandom(size * 3 // 4)).replace(b"\n", b"\r\n")
+    text = b"Subject: big\r\n\r\n" + text
+    before = sent(two)
+    with two.server.lmtp() as c:
+        c.deliver(users, text)
+    two.wait()
+    spent = sent(two) - before
+    # base64 deflates to three quarters.
+    case.note(f"{len(text)} bytes to 20 users: {spent} bytes sent")
+    case.check(spent < len(text), f"{spent} bytes for one message to 20 users")
+    before = sent(two)
+    with two.server.imap("u0") as c:
+        c.select()
+        for n in range(20):
+            c.copy("1", f"INBOX/f{n}")
+    two.wait()
+    spent = sent(two) - before
+    case.note(f"copied to 20 folders: {spent} bytes sent")
+    case.check(spent < 20_000, f"{spent} bytes for 20 copies")
+    two.settle()
+
+
+def test_flag_change_costs_few_bytes():
+    two = pair.Pair().start()
+    two.cyrus().add_user("alice")
+    with two.server.lmtp() as c:
+        for n in range(240):
+            c.deliver("alice", mail.message(n, 800))
+    with two.server.imap("alice") as c:
+        c.select()
+        c.store("1", "+FLAGS", "\\Seen")
+        two.wait()
+        before = sent(two)
+        for n in range(2, 241):
+            c.store(str(n), "+FLAGS", "\\Seen")
+            ask(two.a, "wait timeout=20000")
+        each = (sent(two) - before) / 239
+    case.note(f"one flag change: {each:.0f} bytes, heartbeats and all")
+    case.check(each > 22, f"{each} bytes for one flag change cannot be")
+    case.check(each <= 80, f"{each:.0f} bytes for one flag change")
+
+
+def rsyncd(base, spool):
+    port = cyrus.free_port()
+    conf = f"{base}/rsyncd.conf"
+    with open(conf, "w") as f:
+        f.write(f"use chroot = no\nuid = 0\ngid = 0\n[spool]\npath = {spool}\n")
+    proc = subprocess.Popen(["rsync", "--daemon", "--no-detach", "--address=127.0.0.1",
+                             f"--port={port}", f"--config={conf}"],
+                            stdin=subprocess.DEVNULL)
+    case.later(lambda: (proc.kill(), proc.wait()))
+
+    def up():
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return True
+        except OSError:
+            return False
+    case.wait_for(up, "rsyncd")
+    return port
+
+
+def test_first_synchronisation_against_rsync():
+    case.need("rsync")
+    two = pair.Pair()
+    plain = cyrus.Cyrus(f"{two.base}/cyrus", two.a.spool).start()
+    boxes = max(MESSAGES // 1000, 4)
+    users = [f"u{n}" for n in range(boxes)]
+    plain.add_user(*users)
+    for n, user in enumerate(users):
+        path = plain.mailbox_dir(f"user.{user}")
+        for uid in range(1, MESSAGES // boxes + 1):
+            name = f"{path}/{uid}."
+            with open(name, "wb") as f:
+                f.write(mail.message(n * 100_000 + uid, 4000))
+            os.chown(name, *[getattr(os.stat(path), f"st_{x}id") for x in "ug"])
+            os.chmod(name, 0o600)   # as Cyrus makes them
+    plain.stop()
+    for user in users:
+        plain.run("reconstruct", f"user/{user}", limit=300)
+    count = spools.count(two.a.spool)[1]
+    case.equal(count, MESSAGES // boxes * boxes, "messages made")
+    port = rsyncd(two.base, two.a.spool)
+    copy = f"{two.base}/copy"
+    os.sync()
+    start = time.monotonic()
+    subprocess.run(["rsync", "-a", f"rsync://127.0.0.1:{port}/spool/", copy], check=True)
+    by_rsync = time.monotonic() - start
+    two.a.start(limit=120)
+    os.sync()
+    start = time.monotonic()
+    two.b.start()
+    two.a.wait(limit=600)
+    ours = time.monotonic() - start
+    case.note(f"{count} messages: rsync {by_rsync:.2f} s, twinspool {ours:.2f} s")
+    two.settle()
+    # Half a second of rsync is too short to hold anybody to on a busy machine: the short run
+    # only guards against a blunder, the long one against the promise.
+    factor = 1 if MESSAGES >= 40_000 else 4
+    case.check(ours <= by_rsync * factor, f"{ours:.2f} s, rsync needs {by_rsync:.2f} s")
+
+
+def test_ten_thousand_deliveries():
+    """TWINSPOOL_DELIVERIES over 8 connections to 50 users, mixed with IMAP."""
+    import load
+    two = pair.Pair().start()
+    users = [f"u{n}" for n in range(50)]
+    two.cyrus().add_user(*users, folders=["Old"])
+    count = int(os.environ.get("TWINSPOOL_DELIVERIES", "1500"))
+    work = load.Load(two.server, users, lmtp_connections=8, imap_connections=4,
+                     deliveries=count).start()
+    start = time.monotonic()
+    work.finish(600)
+    case.note(f"{count} deliveries and {work.actions - count} changes in "
+              f"{time.monotonic() - start:.1f} s")
+    two.settle(limit=120)
+    work.verify(two.a.spool, two.b.spool)
+    two.umount()
+
+
+case.main()
