@@ -78,7 +78,7 @@ class Slot:
 
     def ended(self):
         def gone():
-            return not any(os.path.exists(f"/proc/{p}") for p in self.pids)
+            return not any(alive(p) for p in self.pids)
         if self.proc is not None:
             case.equal(self.proc.wait(20), 0, "exit status of the slot")
             self.proc = None
@@ -98,6 +98,15 @@ class Slot:
         if self.proc is not None:
             self.proc.wait(20)
         contain.unmount_below(self.mnt)
+
+
+def alive(pid):
+    """Neither gone nor a zombie that its new parent has not waited for."""
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rpartition(") ")[2][0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def registered(path):
@@ -309,7 +318,7 @@ def test_a_dead_mount():
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for pid in s.pids:
             os.kill(pid, number)
-    case.wait_for(lambda: not any(os.path.exists(f"/proc/{p}") for p in s.pids), "the end")
+    case.wait_for(lambda: not any(alive(p) for p in s.pids), "the end")
     case.check(s.mounted(), "a dead mount has gone by itself")
     code, _, err = program("status", s.mnt)
     case.check(code == 1 and "nobody serves this slot" in err, f"{code} {err}")
