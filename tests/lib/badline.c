@@ -35,7 +35,8 @@ struct conn {
 struct badline {
 	struct loop *loop;
 	struct loop_fd listener;
-	unsigned port, target, count;
+	unsigned port, target;
+	_Atomic unsigned count; /* asked for by any thread */
 	uint64_t rng;
 	struct badline_faults faults;
 	struct conn *conns;

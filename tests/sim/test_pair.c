@@ -119,7 +119,6 @@ static struct {
 	uint64_t b_back_ms; /* it is down until then */
 	struct loop *loop; /* the line's */
 	struct badline *line;
-	struct badline_faults faults;
 	pthread_t line_thread;
 	unsigned commits, kills, crashes, restarts;
 	bool bad; /* an error line that no story explains */
@@ -214,8 +213,8 @@ line_main(void *arg)
 static void
 on_faults(void *arg)
 {
-	(void)arg;
-	badline_set(st.line, &st.faults);
+	badline_set(st.line, arg);
+	free(arg);
 }
 
 static void
@@ -228,8 +227,13 @@ on_cut(void *arg)
 static void
 line_set(struct badline_faults f)
 {
-	st.faults = f;
-	loop_post(st.loop, on_faults, NULL);
+	struct badline_faults *copy = malloc(sizeof(*copy));
+
+	if (copy == NULL)
+		abort();
+	*copy = f;
+	if (loop_post(st.loop, on_faults, copy) != 0)
+		abort();
 }
 
 /* Is this kind of thing in the stories? */
