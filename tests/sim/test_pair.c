@@ -628,6 +628,55 @@ TEST(stories_of_a_pair)
 		story(i, steps);
 }
 
+/* The counters are published now and then: until they stand still. */
+static void
+settled_facts(struct sync_facts *out)
+{
+	uint64_t last = 0;
+
+	do {
+		last = out->peers[0].wire_sent;
+		usleep(300000);
+		sync_facts(st.sync, out);
+	} while (out->peers[0].wire_sent != last || last == 0);
+}
+
+/* Design 10: what one change of a flag costs on the wire, each in a burst of its own. */
+TEST(cost_of_a_flag_change)
+{
+	enum { CHANGES = 100, MOST = 80 };
+	static struct sync_facts before, after;
+	struct rig *g = &st.rigs[0];
+
+	log_set_hook(on_log);
+	story_open(0);
+	create(g, true);
+	for (int i = 0; i < 5; i++)
+		rig_append(g, 500);
+	rig_commit(g);
+	committed(g, true);
+	CHECK_EQ(sync_wait(st.sync, WAIT_MS, NULL, NULL, NULL), 0);
+	settled_facts(&before);
+	for (int i = 0; i < CHANGES; i++) {
+		rig_flag(g, 1 + (uint32_t)i % 5, i % 2 ? 2 : 0x10);
+		rig_commit(g);
+		committed(g, true);
+		CHECK_EQ(sync_wait(st.sync, WAIT_MS, NULL, NULL, NULL), 0);
+	}
+	settled_facts(&after);
+	uint64_t each =
+		(after.peers[0].wire_sent - before.peers[0].wire_sent) / CHANGES;
+	printf("# a flag change: %llu bytes on the wire, %llu before deflate and TLS\n",
+		(unsigned long long)each,
+		(unsigned long long)(after.peers[0].raw_sent -
+				     before.peers[0].raw_sent) /
+			CHANGES);
+	CHECK(each <= MOST);
+	a_stop(true);
+	CHECK(b_stop(false));
+	story_close();
+}
+
 int
 main(int argc, char **argv)
 {
