@@ -301,8 +301,7 @@ static void *
 resolve(void *arg)
 {
 	struct peer *p = arg;
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
-		.ai_flags = AI_ADDRCONFIG };
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
 
 	p->resolve_error = getaddrinfo(p->host, p->port, &hints, &p->found);
 	loop_raise(p->hub->loop, &p->resolved);

@@ -119,6 +119,8 @@ begin(void)
 	node_init(&b, "b");
 }
 
+static const char *peer_host = "127.0.0.1";
+
 /* The node's hub with one peer; port 0: the peer is not dialled. */
 static int
 open_hub(struct node *n, const char *listen, const struct node *peer,
@@ -127,7 +129,7 @@ open_hub(struct node *n, const char *listen, const struct node *peer,
 	char address[40] = "";
 
 	if (port != 0)
-		snprintf(address, sizeof(address), "127.0.0.1:%u", port);
+		snprintf(address, sizeof(address), "%s:%u", peer_host, port);
 	struct hub_peer_conf pc = { .name = peer->name, .address = address };
 	memcpy(pc.fingerprint, print, 32);
 	struct hub_conf conf = { .loop = loop,
@@ -183,6 +185,29 @@ TEST(pinned_peers_meet)
 	CHECK(facts.stats.wire_sent > 0);
 	end();
 	CHECK_EQ(a.downs + b.downs, 2);
+}
+
+/* A name is looked up beside the loop, and every address that it has is tried. */
+TEST(dials_by_name)
+{
+	begin();
+	CHECK_EQ(open_hub(&b, "127.0.0.1:0", &a, a.print, 0), 0);
+	peer_host = "localhost";
+	CHECK_EQ(open_hub(&a, NULL, &b, b.print, hub_port(b.hub)), 0);
+	peer_host = "127.0.0.1";
+	WAIT(a.s != NULL && b.s != NULL);
+	end();
+}
+
+/* Closing while a name is being looked up waits for the answer and forgets it. */
+TEST(closes_while_looking_up)
+{
+	begin();
+	peer_host = "name.invalid";
+	CHECK_EQ(open_hub(&a, NULL, &b, b.print, 7411), 0);
+	peer_host = "127.0.0.1";
+	loop_turn(loop, 0);
+	end();
 }
 
 TEST(wrong_pin_at_the_dialler)
