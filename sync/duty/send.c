@@ -53,11 +53,14 @@ journal_one(struct node *n, struct outq_item *it)
 			return rc;
 		n->journal_last = seq;
 	}
+	/* A rename drops states before its own row comes: the tombstones are of that row, or the
+	 * next trim would take them for old. */
 	m.seq = seq;
 	if (it->what == OUTQ_STATE_PUT)
 		rc = store_mbox_put(n->store, &m);
 	else if (it->what == OUTQ_STATE_DROP &&
-		 (rc = store_mbox_drop(n->store, it->key, seq)) == ERR_NOTFOUND)
+		 (rc = store_mbox_drop(n->store, it->key,
+			  seq != 0 ? seq : n->journal_last + 1)) == ERR_NOTFOUND)
 		rc = 0;
 	return rc;
 }
