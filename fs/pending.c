@@ -37,7 +37,9 @@
 #include <unistd.h>
 
 enum { BUCKETS = 1024, TOUCHED_MAX = 100000, OLD_INDEX_MAX = 1 << 30 };
-enum { PATIENCE_MS = 5000 }; /* then the mailbox is set aside */
+/* How long files that do not add up may be a writer's that is not through; then the mailbox is
+ * set aside. The longer one is for a writer that still has the index locked. */
+enum { PATIENCE_MS = 5000, LOCKED_MS = 60000, FLUSH_STEP_MS = 20 };
 
 struct pending {
 	struct pending *next; /* in its bucket */
@@ -324,6 +326,8 @@ take_back(struct pending *p, const struct sync_commit *c, struct mbox_touched **
 	pthread_mutex_unlock(&p->lock);
 }
 
+static bool index_is_locked(struct pending *p);
+
 /* Gives what is pending to replication. The caller holds a user of p; force derives even if
  * nothing was committed. */
 static void
@@ -354,8 +358,11 @@ hand_on(struct pending *p, bool force)
 	p->unsure = p->annots = p->dirty = p->committed = false;
 	p->old_index = NULL;
 	p->old_size = 0;
-	c.patient = p->busy_ms == 0 || clock_ms() - p->busy_ms < PATIENCE_MS;
+	uint64_t waited = p->busy_ms == 0 ? 0 : clock_ms() - p->busy_ms;
 	pthread_mutex_unlock(&p->lock);
+	/* What is derived while its writer is at work may be half of a transaction. */
+	c.locked = c.derive && waited < LOCKED_MS && index_is_locked(p);
+	c.patient = c.locked || waited < PATIENCE_MS;
 
 	pthread_mutex_lock(&table_lock);
 	p->in_flight++;
@@ -434,6 +441,23 @@ pending_derive(struct inode *dir)
 	put(p);
 }
 
+static bool
+any_busy(void)
+{
+	bool busy = false;
+
+	for (unsigned i = 0; i < BUCKETS && !busy; i++) {
+		pthread_mutex_lock(&table_lock);
+		for (struct pending *p = buckets[i]; p != NULL && !busy; p = p->next) {
+			pthread_mutex_lock(&p->lock);
+			busy = p->committed && p->busy_ms != 0;
+			pthread_mutex_unlock(&p->lock);
+		}
+		pthread_mutex_unlock(&table_lock);
+	}
+	return busy;
+}
+
 /* Syncs an index that its writer did not. */
 static void
 sync_index(struct pending *p)
@@ -479,10 +503,12 @@ look_after(struct pending *p, uint64_t now, bool flush)
 	pthread_mutex_lock(&p->lock);
 	uint64_t age = now - p->since_ms;
 	bool committed = p->committed, dirty = p->dirty, busy = p->busy_ms != 0;
+	bool early = busy && p->unsure && now - p->busy_ms < LOCKED_MS;
 	pthread_mutex_unlock(&p->lock);
 
 	if (committed && busy) {
-		hand_on(p, false);
+		if (!early || !index_is_locked(p))
+			hand_on(p, false);
 	} else if (committed && (flush || age >= PENDING_SYNC_MS)) {
 		sync_index(p);
 		hand_on(p, false);
@@ -517,8 +543,16 @@ look_after_all(bool flush)
 void
 pending_flush(void)
 {
-	if (running)
+	uint64_t until = clock_ms() + PATIENCE_MS;
+
+	if (!running)
+		return;
+	look_after_all(true);
+	/* What came back will go with its writer's next step. Who waits for it, waits for that. */
+	while (any_busy() && clock_ms() < until) {
+		usleep(FLUSH_STEP_MS * 1000);
 		look_after_all(true);
+	}
 }
 
 static void *

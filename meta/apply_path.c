@@ -228,6 +228,9 @@ move(struct path *p, const struct change_path *c, const struct split *at)
 					 c->path);
 	rc = spool_move(p->sp, c->path, c->target);
 	FAULT("apply.move");
+	if (rc == ERR_EXISTS)
+		return scan_fault(p->fault, ERR_DIVERGED, 0, "path",
+			"%.100s: to be moved to a name that is taken", c->path);
 	if (rc == 0) {
 		tell(p, at);
 		tell(p, &to);

@@ -191,7 +191,8 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 		rc = delta_of(n, e, &again, &b, &after, &fault);
 		/* A rename in the layout by name copies the index before it links the messages. */
 		bool growing = !e->known && rc != 0 && rc != ERR_NOTFOUND;
-		if (c->patient && (rc == ERR_BUSY || growing)) {
+		bool between = c->locked && rc != 0 && rc != ERR_NOTFOUND;
+		if (c->patient && (rc == ERR_BUSY || growing || between)) {
 			pthread_mutex_unlock(&e->lock);
 			batch_fini(&b);
 			return ERR_BUSY;
@@ -350,6 +351,39 @@ digest_of(const struct batch *b)
 	return s;
 }
 
+/* A mailbox's folder went without a word in its index: by an administrator's hand, or while the
+ * mailbox was set aside. The folder's removal is its removal. */
+bool
+node_remove_gone(struct node *n, const char *path, sync_done_fn *done, void *done_arg)
+{
+	struct mboxent *e = mboxes_find(n->mboxes, path);
+	struct batch b;
+	int fd, rc;
+
+	if (e == NULL)
+		return false;
+	pthread_mutex_lock(&e->lock);
+	rc = e->known ? spool_file(n->spool, path, NULL, O_PATH, 0, &fd) : ERR_EXISTS;
+	if (rc == 0)
+		close(fd);
+	if (rc != ERR_NOTFOUND) {
+		pthread_mutex_unlock(&e->lock);
+		return false;
+	}
+	batch_init(&b);
+	b.flags = BATCH_REMOVE | BATCH_DERIVED;
+	b.dir = e->dir;
+	b.uniqueid = e->state.uniqueid;
+	e->known = false;
+	e->aside = false;
+	if ((rc = node_enqueue(n, e, &b, done, done_arg)) != 0)
+		e->known = true;
+	pthread_mutex_unlock(&e->lock);
+	b.dir = b.uniqueid = "";
+	batch_fini(&b);
+	return rc == 0;
+}
+
 void
 node_path_now(struct node *n, const char *path, sync_done_fn *done, void *done_arg)
 {
@@ -359,6 +393,8 @@ node_path_now(struct node *n, const char *path, sync_done_fn *done, void *done_a
 	struct batch b;
 	int rc;
 
+	if (!is_hidden(path) && node_remove_gone(n, path, done, done_arg))
+		return;
 	batch_init(&b);
 	snprintf(key, sizeof(key), "=%s", path);
 	if (is_hidden(path) || (e = mboxes_get(n->mboxes, key)) == NULL) {

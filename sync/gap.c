@@ -194,23 +194,9 @@ look_at_note(void *arg, const char *path)
 			derive(n, path);
 		return 0;
 	}
-	if (e != NULL && e->known &&
-		spool_file(n->spool, path, NULL, O_PATH, 0, &fd) == ERR_NOTFOUND) {
-		/* Noted by the rmdir: its removal was committed in the index. */
-		struct batch b;
-		batch_init(&b);
-		pthread_mutex_lock(&e->lock);
-		b.flags = BATCH_REMOVE;
-		b.dir = e->dir;
-		b.uniqueid = e->state.uniqueid;
-		e->known = false;
-		e->aside = false;
-		int rc = node_enqueue(n, e, &b, NULL, NULL);
-		pthread_mutex_unlock(&e->lock);
-		b.dir = b.uniqueid = NULL;
-		batch_fini(&b);
-		return rc;
-	} else if (e != NULL && e->known) {
+	/* Gone, and noted by the rmdir: removed. There without its index: missing. */
+	if (e != NULL && e->known) {
+		node_remove_gone(n, path, NULL, NULL);
 		return 0;
 	}
 	node_path_now(n, path, NULL, NULL);

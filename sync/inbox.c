@@ -524,6 +524,16 @@ inbox_settled_before(struct inbox *in, struct pos pos)
 	       pos_cmp(in->rows[in->first_open].pos, pos) >= 0;
 }
 
+bool
+inbox_recorded_upto(struct inbox *in, struct pos pos)
+{
+	for (size_t i = 0; i < in->n && pos_cmp(in->rows[i].pos, pos) <= 0; i++)
+		if (in->rows[i].state == INBOX_PENDING ||
+			in->rows[i].state == INBOX_DONE)
+			return false;
+	return true;
+}
+
 void
 inbox_facts(struct inbox *in, struct inbox_facts *out)
 {

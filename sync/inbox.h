@@ -65,6 +65,8 @@ uint64_t inbox_mark(struct inbox *in);
 int inbox_record(struct inbox *in, uint64_t mark);
 /* Is every row before pos DONE, APPLIED or HELD? Removals wait for it (design 7). */
 bool inbox_settled_before(struct inbox *in, struct pos pos);
+/* Is every row up to pos APPLIED or HELD, so that no crash brings one back? */
+bool inbox_recorded_upto(struct inbox *in, struct pos pos);
 
 struct inbox_facts {
 	struct pos received; /* all up to it are stored */

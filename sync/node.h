@@ -183,6 +183,9 @@ void node_set_aside(
 void
 node_path_now(struct node *n, const char *path, sync_done_fn *done, void *done_arg);
 
+/* A mailbox whose folder is not there any more, and whose going was seen: removes it. */
+bool
+node_remove_gone(struct node *n, const char *path, sync_done_fn *done, void *done_arg);
 /* States of everything in and below a folder follow its new name; journal: queue that for the
  * store, else they are only marked dirty. */
 void node_move_entries(struct node *n, const char *from, const char *to, bool journal);
@@ -235,6 +238,9 @@ int ask_on_sums(void *node, struct session *s, const void *msg);
 int ask_on_list(void *node, struct session *s, const void *msg);
 /* A standby's mailbox does not match: asks the active side for it. */
 void ask_mailbox(struct node *n, const char *dir);
+/* A folder that could not be moved (to target) or removed (NULL): asks for each mailbox in it,
+ * under the name that it has and the one that it should have. */
+void ask_folder(struct node *n, const char *from, const char *target);
 /* After a start or a new session: asks again for what was not finished. */
 void ask_resume(struct node *n, struct peer *p);
 void ask_repaired(struct node *n, const char *dir);

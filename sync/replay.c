@@ -8,6 +8,11 @@
  *   RUNNING  with a worker
  *   NEEDS    waits for a body from the peer
  *   STALLED  the disk is full, or the like: tried again every second
+ *   MOVED    a folder has its new name: nothing goes on until that is recorded
+ *
+ * What was done and not recorded is done again after a crash, under the names that the rows give.
+ * So a folder is moved only when all before it is recorded, and nothing behind it runs until the
+ * move is: or the old name would be made again, without what was in it.
  *
  * At most JOBS_MAX rows or JOBS_BYTES are in memory; the inbox has the rest. "Settled" is the
  * inbox's notion: DONE, APPLIED or HELD.
@@ -34,7 +39,14 @@ enum {
 	STALL_MS = 1000
 };
 
-enum job_state { JOB_QUEUED, JOB_BARRED, JOB_RUNNING, JOB_NEEDS, JOB_STALLED };
+enum job_state {
+	JOB_QUEUED,
+	JOB_BARRED,
+	JOB_RUNNING,
+	JOB_NEEDS,
+	JOB_STALLED,
+	JOB_MOVED
+};
 
 struct job {
 	struct job *next; /* all jobs in order */
@@ -43,6 +55,8 @@ struct job {
 	struct pos pos;
 	char *dir;
 	char *path; /* a path batch: the key of its entry, "=path" */
+	char *target; /* a folder's move: its new name */
+	bool deletes; /* the path */
 	struct buf bytes;
 	enum job_state state;
 	bool barrier, fence, redo, asked;
@@ -84,6 +98,7 @@ struct replay {
 	struct job *ended;
 	struct loop_call ended_call;
 	uint64_t applied, next_record_ms, next_stall_ms;
+	uint64_t hold_ms; /* recording failed: not again before that */
 	bool unrecorded;
 	char stalled[200];
 	/* recording runs on a thread of its own: a sync of the spool takes its time */
@@ -291,11 +306,24 @@ is_fenced(const struct replay *r, const struct job *j)
 	return false;
 }
 
+/* May it go, as far as the rows before it are concerned? */
+static bool
+is_free(const struct replay *r, const struct job *j)
+{
+	struct pos before = j->pos;
+
+	if (j->barrier && !inbox_settled_before(r->n->inbox, j->pos))
+		return false;
+	if (j->target == NULL)
+		return true;
+	before.seq--;
+	return inbox_recorded_upto(r->n->inbox, before);
+}
+
 static void
 start(struct replay *r, struct job *j)
 {
-	if ((j->barrier && !inbox_settled_before(r->n->inbox, j->pos)) ||
-		is_fenced(r, j))
+	if (!is_free(r, j) || is_fenced(r, j))
 		j->state = JOB_BARRED;
 	else
 		run(r, j);
@@ -306,8 +334,7 @@ static void
 lift(struct replay *r)
 {
 	for (struct job *j = r->first; j != NULL; j = j->next) {
-		if (j->state == JOB_BARRED &&
-			(!j->barrier || inbox_settled_before(r->n->inbox, j->pos)))
+		if (j->state == JOB_BARRED && is_free(r, j))
 			run(r, j);
 		if (j->fence)
 			break;
@@ -339,6 +366,10 @@ load_row(void *arg, const struct inbox_item *item, enum inbox_state state)
 		if (j->fence && b.n > 0 && b.changes[0].u.path.path != NULL &&
 			asprintf(&j->path, "=%s", b.changes[0].u.path.path) < 0)
 			j->path = NULL;
+		j->deletes = j->path != NULL && b.changes[0].kind == CHANGE_DELETE;
+		if (j->fence && b.n > 0 && b.changes[0].kind == CHANGE_MOVE &&
+			b.changes[0].u.path.target != NULL)
+			j->target = strdup(b.changes[0].u.path.target);
 		j->fence |= b.from_dir != NULL;
 		j->barrier |= batch_removes(&b) || b.from_dir != NULL;
 		batch_fini(&b);
@@ -384,6 +415,7 @@ job_free(struct job *j)
 	buf_fini(&j->bytes);
 	free(j->dir);
 	free(j->path);
+	free(j->target);
 	free(j);
 }
 
@@ -440,7 +472,10 @@ settle(struct replay *r, struct job *j)
 		log_err("the inbox cannot be updated: %s", err_text(rc));
 	r->unrecorded = true;
 	r->applied++;
-	retire(r, j);
+	if (j->target != NULL)
+		j->state = JOB_MOVED;
+	else
+		retire(r, j);
 }
 
 static void
@@ -496,6 +531,15 @@ ask_repair(struct replay *r, struct job *j)
 	struct mboxent *e = mboxes_get(n->mboxes, key_of(j));
 	bool first = false, hopeless = false;
 
+	if (j->target != NULL || j->deletes) {
+		log_warn("a folder differs, asking for what is in it: path=%s "
+			 "seq=%" PRIu64 ": %s",
+			j->path + 1, j->pos.seq,
+			j->fault.text[0] ? j->fault.text : err_text(j->rc));
+		ask_folder(n, j->path + 1, j->target);
+		settle(r, j);
+		return;
+	}
 	if (e != NULL) {
 		pthread_mutex_lock(&e->lock);
 		first = !e->repairing;
@@ -592,6 +636,25 @@ ended(struct replay *r, struct job *j)
 	}
 }
 
+static void finish_record(struct replay *r);
+static void record(struct replay *r);
+
+/* What may go on by now goes on; a folder's move does not wait for the next tick. */
+static void
+go_on(struct replay *r)
+{
+	if (r->recording && r->synced)
+		finish_record(r);
+	while (r->first != NULL && r->first->state == JOB_MOVED &&
+		inbox_recorded_upto(r->n->inbox, r->first->pos))
+		retire(r, r->first);
+	lift(r);
+	load(r);
+	if (r->first != NULL && r->first->target != NULL && clock_ms() >= r->hold_ms &&
+		(r->first->state == JOB_MOVED || r->first->state == JOB_BARRED))
+		record(r);
+}
+
 static void
 on_ended(void *arg)
 {
@@ -613,8 +676,7 @@ on_ended(void *arg)
 		ended(r, order);
 		order = next;
 	}
-	lift(r);
-	load(r);
+	go_on(r);
 }
 
 /* ---- recording ---- */
@@ -684,6 +746,7 @@ finish_record(struct replay *r)
 		rc = inbox_record(r->n->inbox, r->mark);
 	if (rc != 0) {
 		r->unrecorded = true;
+		r->hold_ms = clock_ms() + RECORD_MS;
 		log_warn("applied batches cannot be recorded yet: %s", err_text(rc));
 	}
 }
@@ -709,8 +772,6 @@ replay_tick(struct replay *r)
 
 	if (r == NULL)
 		return;
-	if (r->recording && r->synced)
-		finish_record(r);
 	if (now >= r->next_record_ms) {
 		/* A disk that is slow to sync is not kept busy with it. */
 		uint64_t wait = RECORD_MS + 3 * r->sync_ms;
@@ -721,7 +782,7 @@ replay_tick(struct replay *r)
 		for (struct job *j = r->first; j != NULL; j = j->next)
 			if (j->state == JOB_STALLED)
 				run(r, j);
-	load(r);
+	go_on(r);
 }
 
 /* ---- from outside ---- */
@@ -842,7 +903,10 @@ replay_ask_again(struct replay *r)
 bool
 replay_idle(const struct replay *r)
 {
-	return r == NULL || (r->first == NULL && !r->more);
+	bool done = r == NULL || r->first == NULL ||
+		    (r->n_jobs == 1 && r->first->state == JOB_MOVED);
+
+	return done && (r == NULL || !r->more);
 }
 
 void

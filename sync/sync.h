@@ -86,6 +86,7 @@ struct sync_commit {
 	const void *old_index; /* a repack: the bytes of the index that was replaced */
 	size_t old_size;
 	bool patient; /* see below */
+	bool locked; /* a writer has the index locked: what does not add up may be his */
 	sync_done_fn *done;
 	void *done_arg;
 };

@@ -172,6 +172,55 @@ ask_mailbox(struct node *n, const char *dir)
 	ask_pump(n);
 }
 
+/* What follows from in dir, or NULL if dir is not it and not below it. */
+static const char *
+rest_of(const char *dir, const char *from)
+{
+	size_t n = strlen(from);
+
+	if (strncmp(dir, from, n) != 0 || (dir[n] != '\0' && dir[n] != '/'))
+		return NULL;
+	return dir + n;
+}
+
+static void
+ask_anew(struct node *n, const char *dir)
+{
+	struct mboxent *e = mboxes_get(n->mboxes, dir);
+
+	if (e == NULL)
+		return;
+	pthread_mutex_lock(&e->lock);
+	e->redo = true;
+	e->repairs += e->repairs == 0; /* so that a restart knows of it */
+	pthread_mutex_unlock(&e->lock);
+	ask_mailbox(n, dir);
+}
+
+void
+ask_folder(struct node *n, const char *from, const char *target)
+{
+	char to[BATCH_MAX_PATH];
+	const char *rest;
+	size_t count;
+	struct mboxent **list = mboxes_list(n->mboxes, &count);
+
+	for (size_t i = 0; list != NULL && i < count; i++) {
+		struct mboxent *e = list[i];
+		if (!e->known || mboxes_is_path(e->dir))
+			continue;
+		if ((rest = rest_of(e->dir, from)) != NULL) {
+			ask_anew(n, e->dir);
+			if (target != NULL && (size_t)snprintf(to, sizeof(to), "%s%s",
+						      target, rest) < sizeof(to))
+				ask_anew(n, to);
+		} else if (target != NULL && rest_of(e->dir, target) != NULL) {
+			ask_anew(n, e->dir);
+		}
+	}
+	free(list);
+}
+
 void
 ask_load(struct node *n)
 {

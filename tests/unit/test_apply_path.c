@@ -68,6 +68,12 @@ TEST(paths_are_replayed)
 	CHECK_EQ(rig_apply(&x->p, &b, MBOX_CHECK), 0);
 	CHECK_EQ(spool_stat(x->b, "d", NULL, &st), ERR_NOTFOUND);
 	CHECK_EQ(spool_stat(x->b, "", "note", &st), 0);
+	/* A name that is taken is a difference, to be compared, and no end of it. */
+	b.n = 0;
+	add_path(&b, CHANGE_DIR, "g")->mode = 040700;
+	hash_sha1("", 0, add_path(&b, CHANGE_FILE, "f/in_it")->sha1);
+	add_path(&b, CHANGE_MOVE, "g")->target = "f";
+	CHECK_EQ(rig_apply(&x->p, &b, MBOX_CHECK), ERR_DIVERGED);
 	batch_fini(&b);
 	rig_pair_close(x);
 }

@@ -178,9 +178,16 @@ TEST(removals_wait_for_all_before_them)
 	CHECK_EQ(inbox_done(r.in, AT(1)), 0);
 	CHECK(inbox_settled_before(r.in, AT(2)));
 	CHECK(!inbox_settled_before(r.in, AT(4)));
+	/* a folder's move waits for more: that no crash brings them back */
+	CHECK(!inbox_recorded_upto(r.in, AT(1)));
+	CHECK_EQ(inbox_record(r.in, inbox_mark(r.in)), 0);
+	CHECK(inbox_recorded_upto(r.in, AT(1)));
+	CHECK(!inbox_recorded_upto(r.in, AT(3)));
 	struct inbox_quarantine q = { .dir = "bad", .check = "c", .text = "t" };
 	CHECK_EQ(inbox_quarantine_put(r.in, &q), 0);
 	CHECK(inbox_settled_before(r.in, AT(4)));
+	CHECK(inbox_recorded_upto(r.in, AT(3)));
+	CHECK(!inbox_recorded_upto(r.in, AT(4)));
 	CHECK_EQ(inbox_quarantine_release(r.in, "bad", true), 0);
 	CHECK(!inbox_settled_before(r.in, AT(4)));
 	close_rig(&r);
