@@ -282,12 +282,16 @@ capture_name_end(struct cap_name *op, int err)
 {
 	mode_t type = S_IFREG;
 
-	if (to == NULL || err != 0 || op->parent == NULL)
+	if (to == NULL || op->parent == NULL)
 		return;
 	if (op->op == CAP_RENAME) {
-		rename_end(op);
+		if (err == 0)
+			rename_end(op);
 		return;
 	}
+	/* What failed was noted as well: once the path is looked at, its note goes. */
+	if (err != 0 && op->op == CAP_UNLINK)
+		return;
 	if (!is_ours(op->parent))
 		return;
 	if (op->op == CAP_MKDIR || op->op == CAP_RMDIR)
@@ -295,7 +299,7 @@ capture_name_end(struct cap_name *op, int err)
 	struct place at = place_under(op->parent, op->name, type);
 	if (at.kind == PLACE_FILE || at.kind == PLACE_DIR)
 		path_changed(op->parent, op->name,
-			op->op == CAP_UNLINK || op->op == CAP_RMDIR);
+			err == 0 && (op->op == CAP_UNLINK || op->op == CAP_RMDIR));
 }
 
 int

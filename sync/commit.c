@@ -108,9 +108,11 @@ node_set_aside(
 	outq_push(n->outq, it);
 }
 
-/* A call that found nothing to journal still answers, behind what was queued before it. */
+/* A call that found nothing to journal still answers, behind what was queued before it. The notes
+ * of a path that is as it was journaled (NULL: it is not) have had their time then. */
 static void
-enqueue_nothing(struct node *n, const char *key, sync_done_fn *done, void *done_arg)
+enqueue_nothing(struct node *n, const char *key, const char *note, sync_done_fn *done,
+	void *done_arg)
 {
 	struct outq_item *it = outq_item(key);
 
@@ -122,6 +124,8 @@ enqueue_nothing(struct node *n, const char *key, sync_done_fn *done, void *done_
 	it->what = OUTQ_STATE_NONE;
 	it->done = done;
 	it->done_arg = done_arg;
+	if (note != NULL && (it->note = strdup(note)) != NULL)
+		it->notes = notes_held(n->notes, note);
 	outq_push(n->outq, it);
 }
 
@@ -182,7 +186,7 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 	if (e == NULL) {
 		log_err("out of memory; a commit is derived at the next start: dir=%s",
 			c->dir);
-		enqueue_nothing(n, c->dir, c->done, c->done_arg);
+		enqueue_nothing(n, c->dir, NULL, c->done, c->done_arg);
 		return 0;
 	}
 	pthread_mutex_lock(&e->lock);
@@ -214,10 +218,10 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 		rc = delta_of(n, e, &again, &b, &after, &fault);
 	}
 	if (rc == ERR_NOTFOUND) {
-		enqueue_nothing(n, e->dir, c->done, c->done_arg);
+		enqueue_nothing(n, e->dir, NULL, c->done, c->done_arg);
 	} else if (rc != 0) {
 		node_set_aside(n, e, &fault, rc);
-		enqueue_nothing(n, e->dir, c->done, c->done_arg);
+		enqueue_nothing(n, e->dir, NULL, c->done, c->done_arg);
 	} else {
 		name_twin(n, e, &after, &b);
 		bool gone = (b.flags & BATCH_REMOVE) != 0;
@@ -234,7 +238,7 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 				err_text(rc));
 			snprintf(fault.text, sizeof(fault.text), "%s", err_text(rc));
 			node_set_aside(n, e, &fault, rc);
-			enqueue_nothing(n, e->dir, c->done, c->done_arg);
+			enqueue_nothing(n, e->dir, NULL, c->done, c->done_arg);
 		} else if (was_aside) {
 			log_info("mailbox is sound again: dir=%s", e->dir);
 		}
@@ -398,7 +402,7 @@ node_path_now(struct node *n, const char *path, sync_done_fn *done, void *done_a
 	batch_init(&b);
 	snprintf(key, sizeof(key), "=%s", path);
 	if (is_hidden(path) || (e = mboxes_get(n->mboxes, key)) == NULL) {
-		enqueue_nothing(n, key, done, done_arg);
+		enqueue_nothing(n, key, NULL, done, done_arg);
 		batch_fini(&b);
 		return;
 	}
@@ -407,7 +411,7 @@ node_path_now(struct node *n, const char *path, sync_done_fn *done, void *done_a
 	if (rc == 0) {
 		struct sum now = digest_of(&b);
 		if (e->known && sum_eq(now, e->state.sum.records)) {
-			enqueue_nothing(n, key, done, done_arg);
+			enqueue_nothing(n, key, path, done, done_arg);
 			goto out;
 		}
 		memset(&e->state, 0, sizeof(e->state));
@@ -425,13 +429,17 @@ node_path_now(struct node *n, const char *path, sync_done_fn *done, void *done_a
 			log_warn("a path cannot be read and is not replicated: "
 				 "path=%s: %s",
 				path, err_text(rc));
-		enqueue_nothing(n, key, done, done_arg);
+		/* A mailbox that is not journaled yet has need of its note. */
+		struct mboxent *m = mboxes_find(n->mboxes, path);
+		bool settled = rc == ERR_NOTFOUND ||
+			       (rc == ERR_EXISTS && m != NULL && m->known);
+		enqueue_nothing(n, key, settled ? path : NULL, done, done_arg);
 		rc = 0;
 	}
 	if (rc != 0) {
 		log_err("a path could not be journaled: path=%s: %s", path,
 			err_text(rc));
-		enqueue_nothing(n, key, done, done_arg);
+		enqueue_nothing(n, key, NULL, done, done_arg);
 	}
 out:
 	pthread_mutex_unlock(&e->lock);
@@ -494,7 +502,10 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 			continue;
 		pthread_mutex_lock(&old->lock);
 		struct mbox_state st = old->state;
-		old->known = false;
+		bool repairing = old->repairing, redo = old->redo;
+		unsigned repairs = old->repairs;
+		old->known = old->repairing = old->redo = false;
+		old->repairs = 0;
 		old->dirty = true;
 		mboxes_identify(n->mboxes, old);
 		pthread_mutex_unlock(&old->lock);
@@ -502,6 +513,10 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 		e->state = st;
 		e->known = true;
 		e->dirty = true;
+		/* What was asked for under the old name is not answered any more. */
+		e->repairing |= repairing;
+		e->redo |= redo;
+		e->repairs = repairs;
 		mboxes_identify(n->mboxes, e);
 		pthread_mutex_unlock(&e->lock);
 		if (journal)

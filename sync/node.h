@@ -241,6 +241,8 @@ void ask_mailbox(struct node *n, const char *dir);
 /* A folder that could not be moved (to target) or removed (NULL): asks for each mailbox in it,
  * under the name that it has and the one that it should have. */
 void ask_folder(struct node *n, const char *from, const char *target);
+/* A folder was moved: what was asked for under its old name is asked for again. */
+void ask_moved(struct node *n, const char *target);
 /* After a start or a new session: asks again for what was not finished. */
 void ask_resume(struct node *n, struct peer *p);
 void ask_repaired(struct node *n, const char *dir);

@@ -606,6 +606,8 @@ ended(struct replay *r, struct job *j)
 		struct batch b;
 		if (j->path != NULL)
 			ask_repaired(r->n, j->path);
+		if (j->target != NULL)
+			ask_moved(r->n, j->target);
 		if (j->dir[0] != '\0' &&
 			batch_peek(j->bytes.data, j->bytes.len, &b) == 0) {
 			if ((b.flags & BATCH_DERIVED) != 0 &&

@@ -183,6 +183,20 @@ rest_of(const char *dir, const char *from)
 	return dir + n;
 }
 
+void
+ask_moved(struct node *n, const char *target)
+{
+	size_t count;
+	struct mboxent **list;
+
+	if (!n->repairing || (list = mboxes_list(n->mboxes, &count)) == NULL)
+		return;
+	for (size_t i = 0; i < count; i++)
+		if (list[i]->repairing && rest_of(list[i]->dir, target) != NULL)
+			ask_mailbox(n, list[i]->dir);
+	free(list);
+}
+
 static void
 ask_anew(struct node *n, const char *dir)
 {
