@@ -50,6 +50,10 @@ def unmount_below(folder):
             except OSError:
                 pass
         libc.umount2(os.fsencode(path), MNT_DETACH)
+        if kind == "fuse.twinspool":
+            # Nobody is left who would take its entry out of /run/mount/utab.
+            subprocess.run(["umount", "-i", "--fake", path], stdin=subprocess.DEVNULL,
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return [path for path, _, _ in left]
 
 

@@ -122,12 +122,13 @@ def with_helpers():
     build = os.path.dirname(os.path.realpath(case.PROGRAM))
     for name in HELPERS:
         link = f"/sbin/{name}"
+        if os.path.islink(link) and not os.path.exists(link):
+            os.unlink(link)  # of a run that was killed
         try:
             os.symlink(os.path.join(build, name), link)
             case.later(os.unlink, link)
         except FileExistsError:
-            if not os.path.exists(link):
-                raise case.Skip(f"{link} leads nowhere") from None
+            pass
 
 
 def holder(path, **kw):
