@@ -171,6 +171,15 @@ name_twin(struct node *n, struct mboxent *e, const struct mbox_state *after,
 		b->from_dir = twin->dir;
 }
 
+/* Moved or removed while it was read: what was found there says nothing. */
+bool
+node_is_gone(struct node *n, const char *dir)
+{
+	struct stat st;
+
+	return spool_stat(n->spool, dir, NULL, &st) == ERR_NOTFOUND;
+}
+
 int
 sync_commit(struct sync *s, const struct sync_commit *c)
 {
@@ -217,6 +226,8 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 		memset(&fault, 0, sizeof(fault));
 		rc = delta_of(n, e, &again, &b, &after, &fault);
 	}
+	if (rc != 0 && node_is_gone(n, e->dir))
+		rc = ERR_NOTFOUND;
 	if (rc == ERR_NOTFOUND) {
 		enqueue_nothing(n, e->dir, NULL, c->done, c->done_arg);
 	} else if (rc != 0) {
@@ -490,6 +501,8 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 	struct mboxent **list = mboxes_list(n->mboxes, &count);
 	char key[BATCH_MAX_PATH + 2];
 	const char *rest;
+	static const struct mbox_fault moved = { .check = "moved",
+		.text = "it was set aside under another name, and is looked at again" };
 
 	for (size_t i = 0; list != NULL && i < count; i++) {
 		struct mboxent *old = list[i];
@@ -502,9 +515,9 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 			continue;
 		pthread_mutex_lock(&old->lock);
 		struct mbox_state st = old->state;
-		bool repairing = old->repairing, redo = old->redo;
+		bool repairing = old->repairing, redo = old->redo, aside = old->aside;
 		unsigned repairs = old->repairs;
-		old->known = old->repairing = old->redo = false;
+		old->known = old->repairing = old->redo = old->aside = false;
 		old->repairs = 0;
 		old->dirty = true;
 		mboxes_identify(n->mboxes, old);
@@ -514,13 +527,15 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 		e->known = true;
 		e->dirty = true;
 		/* What was asked for under the old name is not answered any more. */
-		e->repairing |= repairing;
+		e->repairing |= repairing || (aside && !journal);
 		e->redo |= redo;
 		e->repairs = repairs;
 		mboxes_identify(n->mboxes, e);
-		pthread_mutex_unlock(&e->lock);
 		if (journal)
 			queue_move(n, old->dir, key, &st);
+		if (journal && aside)
+			node_set_aside(n, e, &moved, ERR_DIVERGED);
+		pthread_mutex_unlock(&e->lock);
 	}
 	free(list);
 }

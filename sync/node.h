@@ -183,6 +183,7 @@ void node_set_aside(
 void
 node_path_now(struct node *n, const char *path, sync_done_fn *done, void *done_arg);
 
+bool node_is_gone(struct node *n, const char *dir);
 /* A mailbox whose folder is not there any more, and whose going was seen: removes it. */
 bool
 node_remove_gone(struct node *n, const char *path, sync_done_fn *done, void *done_arg);

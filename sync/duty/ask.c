@@ -56,6 +56,7 @@ send_records(struct node *n, struct session *s, const char *dir)
 {
 	struct mboxent *e = mboxes_get(n->mboxes, dir);
 	struct page *pg = calloc(1, sizeof(*pg));
+	struct mbox_fault fault = { 0 };
 	char id[64] = "";
 	int rc = 0;
 
@@ -69,6 +70,12 @@ send_records(struct node *n, struct session *s, const char *dir)
 	pg->m.dir = dir;
 	pg->m.uniqueid = id;
 	pthread_mutex_lock(&e->lock);
+	/* Written by a batch that did not fit: it is here, whatever is known of it. */
+	if (!e->known && !mboxes_is_path(dir) &&
+		mbox_load(n->spool, dir, &e->state, &fault) == 0) {
+		e->known = e->dirty = true;
+		mboxes_identify(n->mboxes, e);
+	}
 	pg->m.present = e->known;
 	pg->m.highestmodseq = e->known ? e->state.header.highestmodseq : 0;
 	memcpy(id, e->state.uniqueid, sizeof(id));

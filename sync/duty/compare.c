@@ -237,7 +237,7 @@ repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
 	}
 	if (rc == ERR_BUSY) {
 		through = false;
-	} else if (rc != 0 && rc != ERR_NOTFOUND) {
+	} else if (rc != 0 && rc != ERR_NOTFOUND && !node_is_gone(n, r->dir)) {
 		node_set_aside(n, e, &fault, rc);
 	}
 	pthread_mutex_unlock(&e->lock);

@@ -74,6 +74,10 @@ journaled(struct node *n, struct outq_item *it)
 	else if (it->bytes.len > 0 && inbox_quarantined(n->inbox, it->key) &&
 		 inbox_quarantine_release(n->inbox, it->key, false) == 0)
 		compare_one(n, it->key);
+	/* A folder that is set aside and moved is so under its new name. */
+	if (it->what == OUTQ_STATE_DROP && it->bytes.len == 0 &&
+		inbox_quarantine_release(n->inbox, it->key, false) == 0)
+		node_count_asides(n);
 	for (unsigned i = 0; i < it->notes; i++)
 		notes_clear(n->notes, it->note);
 	if (it->done != NULL)
