@@ -25,10 +25,12 @@
 #include "meta/spool.h"
 #include "sync/node.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
 	JOBS_MAX = 4096,
@@ -528,6 +530,37 @@ set_aside(struct replay *r, struct job *j)
 	free(dir);
 }
 
+/* A batch that was to make a mailbox and cannot: the folder and the bodies that it brought so far
+ * are of no mailbox, and the active side may never name it again. Entry lock held. */
+static void
+unmake(struct node *n, const char *dir)
+{
+	const struct mbox_env env = { n, take_body, keep_body, begin_in_place,
+		end_in_place, changed };
+	struct mbox_need no_need;
+	struct mbox_state none;
+	struct mbox_fault fault;
+	struct batch b;
+	int fd;
+
+	int found = spool_file(n->spool, dir, "cyrus.index", O_PATH, 0, &fd);
+	if (found == 0)
+		close(fd);
+	if (found != ERR_NOTFOUND)
+		return;
+	memset(&none, 0, sizeof(none));
+	memset(&fault, 0, sizeof(fault));
+	batch_init(&b);
+	b.flags = BATCH_REMOVE | BATCH_DERIVED;
+	b.dir = dir;
+	int rc = mbox_apply(n->spool, &b, MBOX_CHECK, &env, &none, &no_need, &fault);
+	if (rc != 0)
+		log_warn("what was made of a mailbox cannot be removed: dir=%s: %s",
+			dir, err_text(rc));
+	b.dir = "";
+	batch_fini(&b);
+}
+
 /* A mailbox that does not match is compared; rows until then cannot help and are skipped, for
  * the repair states what they say. */
 static void
@@ -551,6 +584,8 @@ ask_repair(struct replay *r, struct job *j)
 		first = !e->repairing;
 		e->repairing = true;
 		e->redo |= j->rc == ERR_SUM;
+		if (!e->known && j->path == NULL)
+			unmake(n, j->dir);
 		hopeless = first && ++e->repairs > 3;
 		pthread_mutex_unlock(&e->lock);
 	}
