@@ -131,6 +131,9 @@ struct node {
 	struct loop_call wake;
 	struct loop_timer tick;
 	bool repairing; /* some entry is */
+	/* entries that are open, and the first seq that was skipped for one: not yet applied */
+	unsigned open_repairs;
+	uint64_t open_from;
 	/* mailboxes to be asked for, as the session takes them; then DIFF, if that is due */
 	struct mboxent **asks;
 	size_t n_asks, cap_asks, asks_at;
@@ -247,6 +250,10 @@ void ask_moved(struct node *n, const char *target);
 /* After a start or a new session: asks again for what was not finished. */
 void ask_resume(struct node *n, struct peer *p);
 void ask_repaired(struct node *n, const char *dir);
+/* Rows of a mailbox are skipped from seq on until it is repaired; and it is, or never will be. */
+void ask_open(struct node *n, struct mboxent *e, uint64_t seq);
+void ask_close(struct node *n, struct mboxent *e);
+int ask_on_diff(struct node *n, const struct wire_diff *m);
 /* What was asked for because a batch did not fit outlives the process. */
 void ask_load(struct node *n);
 /* Asks as far as the session takes it. */

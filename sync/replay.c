@@ -38,7 +38,8 @@ enum {
 	LANES = 4096,
 	RECORD_MS = 300,
 	RECORD_MAX_MS = 5000,
-	STALL_MS = 1000
+	STALL_MS = 1000,
+	REPAIRS_MAX = 20 /* in a row for one mailbox, none of which helped */
 };
 
 enum job_state {
@@ -501,6 +502,8 @@ set_aside(struct replay *r, struct job *j)
 		pthread_mutex_lock(&e->lock);
 		e->aside = true;
 		e->redo = true;
+		e->repairing = false;
+		ask_close(n, e);
 		pthread_mutex_unlock(&e->lock);
 	}
 	int rc = inbox_quarantine_put(n->inbox, &q);
@@ -561,6 +564,21 @@ unmake(struct node *n, const char *dir)
 	batch_fini(&b);
 }
 
+/* Is it a whole repair, or the last piece of one? */
+static bool
+is_answer(const struct job *j)
+{
+	struct batch b;
+	bool answer = false;
+
+	if (j->path == NULL && batch_peek(j->bytes.data, j->bytes.len, &b) == 0) {
+		answer = (b.flags & BATCH_DERIVED) != 0 &&
+			 (b.flags & BATCH_PARTIAL) == 0;
+		batch_fini(&b);
+	}
+	return answer;
+}
+
 /* A mailbox that does not match is compared; rows until then cannot help and are skipped, for
  * the repair states what they say. */
 static void
@@ -581,18 +599,20 @@ ask_repair(struct replay *r, struct job *j)
 	}
 	if (e != NULL) {
 		pthread_mutex_lock(&e->lock);
-		first = !e->repairing;
+		/* An answer that does not fit either is asked for anew, a few times. */
+		first = !e->repairing || is_answer(j);
 		e->repairing = true;
 		e->redo |= j->rc == ERR_SUM;
 		if (!e->known && j->path == NULL)
 			unmake(n, j->dir);
-		hopeless = first && ++e->repairs > 3;
+		hopeless = first && ++e->repairs > REPAIRS_MAX;
 		pthread_mutex_unlock(&e->lock);
 	}
 	if (hopeless || e == NULL) {
 		set_aside(r, j);
 		return;
 	}
+	ask_open(n, e, j->pos.seq);
 	if (first) {
 		log_warn("mailbox differs, asking for it: dir=%s seq=%" PRIu64 ": %s",
 			key_of(j), j->pos.seq, err_text(j->rc));
@@ -627,7 +647,7 @@ need(struct replay *r, struct job *j)
 static bool
 is_overtaken(const struct job *j)
 {
-	if (!j->redo || j->rc != ERR_SUM)
+	if (!j->redo || (j->rc != ERR_SUM && j->rc != ERR_DIVERGED))
 		return false;
 	for (const struct job *k = j->lane_next; k != NULL; k = k->lane_next)
 		if (k->redo && strcmp(k->dir, j->dir) == 0)
@@ -643,27 +663,18 @@ ended(struct replay *r, struct job *j)
 		return;
 	}
 	switch (j->rc) {
-	case 0: {
-		struct batch b;
-		if (j->path != NULL)
-			ask_repaired(r->n, j->path);
+	case 0:
+		if (j->path != NULL || is_answer(j))
+			ask_repaired(r->n, key_of(j));
 		if (j->target != NULL) {
 			if (inbox_quarantine_release(r->n->inbox, j->path + 1, false) ==
 				0)
 				node_count_asides(r->n);
 			ask_moved(r->n, j->target);
 		}
-		if (j->dir[0] != '\0' &&
-			batch_peek(j->bytes.data, j->bytes.len, &b) == 0) {
-			if ((b.flags & BATCH_DERIVED) != 0 &&
-				(b.flags & BATCH_PARTIAL) == 0)
-				ask_repaired(r->n, j->dir);
-			batch_fini(&b);
-		}
 		r->stalled[0] = '\0';
 		settle(r, j);
 		return;
-	}
 	case ERR_NEED:
 		need(r, j);
 		return;

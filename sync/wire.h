@@ -134,7 +134,8 @@ struct wire_dir {
 };
 
 struct wire_diff {
-	struct rec_list list; /* struct wire_dir: those whose sums are not equal */
+	struct rec_list list; /* struct wire_dir: from the active side, those for which
+				 nothing is to be done */
 	bool last;
 };
 

@@ -246,6 +246,9 @@ void
 ask_load(struct node *n)
 {
 	struct buf list = BUF_INIT;
+	struct inbox_facts f;
+
+	inbox_facts(n->inbox, &f);
 
 	if (store_get_blob(n->store, "repairs", &list) == 0 && list.len > 0 &&
 		list.data[list.len - 1] == '\0') {
@@ -258,9 +261,40 @@ ask_load(struct node *n)
 			e->repairing = n->repairing = true;
 			e->redo = true;
 			e->repairs = 1;
+			ask_open(n, e, f.done.seq + 1);
 		}
 	}
 	buf_fini(&list);
+}
+
+void
+ask_open(struct node *n, struct mboxent *e, uint64_t seq)
+{
+	if (e->open)
+		return;
+	e->open = true;
+	if (n->open_repairs++ == 0 || seq < n->open_from)
+		n->open_from = seq;
+}
+
+void
+ask_close(struct node *n, struct mboxent *e)
+{
+	if (!e->open)
+		return;
+	e->open = false;
+	n->open_repairs--;
+}
+
+/* The active side finds nothing to do for these. */
+int
+ask_on_diff(struct node *n, const struct wire_diff *m)
+{
+	const struct wire_dir *d = m->list.items;
+
+	for (size_t i = 0; i < m->list.n; i++)
+		ask_repaired(n, d[i].dir);
+	return 0;
 }
 
 void
@@ -272,6 +306,7 @@ ask_repaired(struct node *n, const char *dir)
 		return;
 	pthread_mutex_lock(&e->lock);
 	bool was = e->repairs > 0;
+	ask_close(n, e);
 	e->repairing = false;
 	e->repairs = 0;
 	pthread_mutex_unlock(&e->lock);

@@ -131,6 +131,16 @@ refuse(struct peer *p, const char *dir, const char *check, const char *text)
 	session_send(p->session, WIRE_QUARANTINE, &m);
 }
 
+/* Nothing is to be done, or can be from here, for what the peer asked. */
+static void
+nothing(struct peer *p, const char *dir)
+{
+	struct wire_dir d = { dir };
+	struct wire_diff m = { { &d, 1 }, false };
+
+	session_send(p->session, WIRE_DIFF, &m);
+}
+
 /* A mailbox or path that only the peer has. */
 static void
 repair_extra(struct peer *p, const struct repair *r)
@@ -139,8 +149,10 @@ repair_extra(struct peer *p, const struct repair *r)
 	struct mboxent *e = mboxes_get(n->mboxes, r->dir);
 	struct batch b;
 
-	if (!r->present || e == NULL)
+	if (!r->present || e == NULL) {
+		nothing(p, r->dir);
 		return;
+	}
 	if (store_tomb_get(n->store, r->dir, r->uniqueid, NULL) != 0) {
 		refuse(p, r->dir, "unknown-here",
 			"the active side has no such mailbox and never removed one; "
@@ -237,8 +249,10 @@ repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
 	}
 	if (rc == ERR_BUSY) {
 		through = false;
-	} else if (rc != 0 && rc != ERR_NOTFOUND && !node_is_gone(n, r->dir)) {
-		node_set_aside(n, e, &fault, rc);
+	} else if (rc != 0) {
+		if (rc != ERR_NOTFOUND && !node_is_gone(n, r->dir))
+			node_set_aside(n, e, &fault, rc);
+		nothing(p, r->dir);
 	}
 	pthread_mutex_unlock(&e->lock);
 out:
@@ -264,7 +278,10 @@ repair_next(struct peer *p)
 		e->known = false; /* so that it is stated, changed or not */
 		pthread_mutex_unlock(&e->lock);
 		node_path_now(n, r->dir + 1, NULL, NULL);
-	} else if (!e->aside && !repair_mailbox(p, r, e)) {
+		nothing(p, r->dir);
+	} else if (e->aside) {
+		nothing(p, r->dir);
+	} else if (!repair_mailbox(p, r, e)) {
 		return;
 	}
 	p->repaired++;
@@ -366,6 +383,8 @@ compare_on_diff(void *node, struct session *s, const void *msg)
 	struct peer *p = duty_peer(node, s);
 	const struct wire_diff *m = msg;
 
+	if (p->node->role == SYNC_STANDBY)
+		return ask_on_diff(p->node, m);
 	if (m->last) {
 		p->diff_done = true;
 		compare_pump(p);
@@ -394,6 +413,7 @@ compare_on_quarantine(void *node, struct session *s, const void *msg)
 		pthread_mutex_lock(&e->lock);
 		e->aside = true;
 		e->repairing = false;
+		ask_close(n, e);
 		pthread_mutex_unlock(&e->lock);
 	}
 	int rc = inbox_quarantine_put(n->inbox, &q);

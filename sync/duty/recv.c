@@ -148,6 +148,9 @@ ack(struct node *n, struct peer *p)
 	a.received = f.received.seq;
 	a.applied = f.done.run == p->fed.run ? f.done.seq : 0;
 	a.flushed = f.applied.run == p->fed.run ? f.applied.seq : 0;
+	/* A row that was skipped for a repair is not to be seen yet. */
+	if (n->open_repairs > 0 && a.applied >= n->open_from)
+		a.applied = n->open_from - 1;
 	if (memcmp(&a, &p->acked, sizeof(a)) == 0)
 		return;
 	if (session_send(p->session, WIRE_ACK, &a) == 0)
