@@ -57,8 +57,8 @@ sync_linked(struct sync *s, uint64_t ino, const char *dir, uint32_t uid)
 }
 
 int
-node_enqueue(struct node *n, struct mboxent *e, struct batch *b, sync_done_fn *done,
-	void *done_arg)
+node_enqueue(struct node *n, struct mboxent *e, struct batch *b, unsigned notes,
+	sync_done_fn *done, void *done_arg)
 {
 	struct outq_item *it = outq_item(e->dir);
 	int rc = ERR_NOMEM;
@@ -68,7 +68,7 @@ node_enqueue(struct node *n, struct mboxent *e, struct batch *b, sync_done_fn *d
 	it->done = done;
 	it->done_arg = done_arg;
 	it->note = strdup(mboxes_is_path(e->dir) ? e->dir + 1 : e->dir);
-	it->notes = it->note != NULL ? notes_held(n->notes, it->note) : 0;
+	it->notes = it->note != NULL ? notes : 0;
 	snprintf(it->uniqueid, sizeof(it->uniqueid), "%s", e->state.uniqueid);
 	it->bytes.max = BATCH_MAX;
 	if ((rc = batch_encode(b, &it->bytes)) != 0)
@@ -111,8 +111,8 @@ node_set_aside(
 /* A call that found nothing to journal still answers, behind what was queued before it. The notes
  * of a path that is as it was journaled (NULL: it is not) have had their time then. */
 static void
-enqueue_nothing(struct node *n, const char *key, const char *note, sync_done_fn *done,
-	void *done_arg)
+enqueue_nothing(struct node *n, const char *key, const char *note, unsigned notes,
+	sync_done_fn *done, void *done_arg)
 {
 	struct outq_item *it = outq_item(key);
 
@@ -125,7 +125,7 @@ enqueue_nothing(struct node *n, const char *key, const char *note, sync_done_fn 
 	it->done = done;
 	it->done_arg = done_arg;
 	if (note != NULL && (it->note = strdup(note)) != NULL)
-		it->notes = notes_held(n->notes, note);
+		it->notes = notes;
 	outq_push(n->outq, it);
 }
 
@@ -195,10 +195,12 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 	if (e == NULL) {
 		log_err("out of memory; a commit is derived at the next start: dir=%s",
 			c->dir);
-		enqueue_nothing(n, c->dir, NULL, c->done, c->done_arg);
+		enqueue_nothing(n, c->dir, NULL, 0, c->done, c->done_arg);
 		return 0;
 	}
 	pthread_mutex_lock(&e->lock);
+	/* What is noted from here on, this commit may not have seen. */
+	unsigned notes = notes_held(n->notes, e->dir);
 	for (unsigned tries = 0; tries < 20; tries++) {
 		memset(&fault, 0, sizeof(fault));
 		rc = delta_of(n, e, &again, &b, &after, &fault);
@@ -229,10 +231,10 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 	if (rc != 0 && node_is_gone(n, e->dir))
 		rc = ERR_NOTFOUND;
 	if (rc == ERR_NOTFOUND) {
-		enqueue_nothing(n, e->dir, NULL, c->done, c->done_arg);
+		enqueue_nothing(n, e->dir, NULL, 0, c->done, c->done_arg);
 	} else if (rc != 0) {
 		node_set_aside(n, e, &fault, rc);
-		enqueue_nothing(n, e->dir, NULL, c->done, c->done_arg);
+		enqueue_nothing(n, e->dir, NULL, 0, c->done, c->done_arg);
 	} else {
 		name_twin(n, e, &after, &b);
 		bool gone = (b.flags & BATCH_REMOVE) != 0;
@@ -242,14 +244,14 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 		e->state = after;
 		e->known = !gone;
 		e->aside = false;
-		if ((rc = node_enqueue(n, e, &b, c->done, c->done_arg)) != 0) {
+		if ((rc = node_enqueue(n, e, &b, notes, c->done, c->done_arg)) != 0) {
 			e->state = old;
 			e->known = old_known;
 			log_err("a commit could not be journaled: dir=%s: %s", e->dir,
 				err_text(rc));
 			snprintf(fault.text, sizeof(fault.text), "%s", err_text(rc));
 			node_set_aside(n, e, &fault, rc);
-			enqueue_nothing(n, e->dir, NULL, c->done, c->done_arg);
+			enqueue_nothing(n, e->dir, NULL, 0, c->done, c->done_arg);
 		} else if (was_aside) {
 			log_info("mailbox is sound again: dir=%s", e->dir);
 		}
@@ -377,6 +379,7 @@ node_remove_gone(struct node *n, const char *path, sync_done_fn *done, void *don
 
 	if (e == NULL)
 		return false;
+	unsigned notes = notes_held(n->notes, path);
 	pthread_mutex_lock(&e->lock);
 	rc = e->known ? spool_file(n->spool, path, NULL, O_PATH, 0, &fd) : ERR_EXISTS;
 	if (rc == 0)
@@ -391,7 +394,7 @@ node_remove_gone(struct node *n, const char *path, sync_done_fn *done, void *don
 	b.uniqueid = e->state.uniqueid;
 	e->known = false;
 	e->aside = false;
-	if ((rc = node_enqueue(n, e, &b, done, done_arg)) != 0)
+	if ((rc = node_enqueue(n, e, &b, notes, done, done_arg)) != 0)
 		e->known = true;
 	pthread_mutex_unlock(&e->lock);
 	b.dir = b.uniqueid = "";
@@ -413,28 +416,30 @@ node_path_now(struct node *n, const char *path, sync_done_fn *done, void *done_a
 	batch_init(&b);
 	snprintf(key, sizeof(key), "=%s", path);
 	if (is_hidden(path) || (e = mboxes_get(n->mboxes, key)) == NULL) {
-		enqueue_nothing(n, key, NULL, done, done_arg);
+		enqueue_nothing(n, key, NULL, 0, done, done_arg);
 		batch_fini(&b);
 		return;
 	}
 	pthread_mutex_lock(&e->lock);
+	unsigned notes = notes_held(n->notes, path);
 	rc = describe(n, path, &b, &c);
 	if (rc == 0) {
 		struct sum now = digest_of(&b);
 		if (e->known && sum_eq(now, e->state.sum.records)) {
-			enqueue_nothing(n, key, path, done, done_arg);
+			enqueue_nothing(n, key, path, notes, done, done_arg);
 			goto out;
 		}
 		memset(&e->state, 0, sizeof(e->state));
 		e->state.sum.records = now;
 		e->known = true;
-		rc = node_enqueue(n, e, &b, done, done_arg);
+		rc = node_enqueue(n, e, &b, notes, done, done_arg);
 	} else if (rc == ERR_NOTFOUND &&
 		   (e->known || mboxes_find(n->mboxes, path) != NULL)) {
 		e->known = false;
 		if ((c = batch_add(&b, CHANGE_DELETE)) != NULL)
 			c->u.path.path = batch_keep(&b, path, strlen(path));
-		rc = c != NULL ? node_enqueue(n, e, &b, done, done_arg) : ERR_NOMEM;
+		rc = c != NULL ? node_enqueue(n, e, &b, notes, done, done_arg)
+			       : ERR_NOMEM;
 	} else {
 		if (rc != ERR_NOTFOUND && rc != ERR_EXISTS)
 			log_warn("a path cannot be read and is not replicated: "
@@ -444,13 +449,13 @@ node_path_now(struct node *n, const char *path, sync_done_fn *done, void *done_a
 		struct mboxent *m = mboxes_find(n->mboxes, path);
 		bool settled = rc == ERR_NOTFOUND ||
 			       (rc == ERR_EXISTS && m != NULL && m->known);
-		enqueue_nothing(n, key, settled ? path : NULL, done, done_arg);
+		enqueue_nothing(n, key, settled ? path : NULL, notes, done, done_arg);
 		rc = 0;
 	}
 	if (rc != 0) {
 		log_err("a path could not be journaled: path=%s: %s", path,
 			err_text(rc));
-		enqueue_nothing(n, key, NULL, done, done_arg);
+		enqueue_nothing(n, key, NULL, 0, done, done_arg);
 	}
 out:
 	pthread_mutex_unlock(&e->lock);

@@ -173,9 +173,10 @@ struct sync {
 	struct node node;
 };
 
-/* commit.c: any thread. A batch that was built goes to the out queue under its entry's lock. */
-int node_enqueue(struct node *n, struct mboxent *e, struct batch *b, sync_done_fn *done,
-	void *done_arg);
+/* commit.c: any thread. A batch that was built goes to the out queue under its entry's lock. notes:
+ * how many notes of the path were held before it was looked at; they end with the batch. */
+int node_enqueue(struct node *n, struct mboxent *e, struct batch *b, unsigned notes,
+	sync_done_fn *done, void *done_arg);
 /* Where the body of (dir, uid) may already be known to the peers; an mbox_ref_fn. */
 bool
 node_ref(void *arg, const char *dir, uint32_t uid, char *ref_dir, uint32_t *ref_uid);

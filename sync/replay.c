@@ -538,8 +538,7 @@ set_aside(struct replay *r, struct job *j)
 static void
 unmake(struct node *n, const char *dir)
 {
-	const struct mbox_env env = { n, take_body, keep_body, begin_in_place,
-		end_in_place, changed };
+	const struct mbox_env env = env_of(n);
 	struct mbox_need no_need;
 	struct mbox_state none;
 	struct mbox_fault fault;
@@ -928,37 +927,6 @@ replay_more(struct replay *r)
 	load(r);
 }
 
-/* Bodies of a mailbox that was never to be seen: its batch waited for one more, and that does not
- * come. If the active side has the mailbox no more, either, nothing else would take them away. */
-static void
-drop_unborn(struct node *n, const char *dir)
-{
-	const struct mbox_env env = env_of(n);
-	struct mboxent *e = mboxes_find(n->mboxes, dir);
-	struct mbox_fault fault = { 0 };
-	struct mbox_state state;
-	struct batch b;
-	struct stat st;
-	int rc = 0;
-
-	if (e == NULL || dir[0] == '\0')
-		return;
-	memset(&state, 0, sizeof(state));
-	batch_init(&b);
-	b.flags = BATCH_REMOVE | BATCH_DERIVED;
-	b.dir = dir;
-	b.uniqueid = "";
-	pthread_mutex_lock(&e->lock);
-	if (!e->known && spool_stat(n->spool, dir, "cyrus.index", &st) == ERR_NOTFOUND)
-		rc = mbox_apply(n->spool, &b, MBOX_REDO, &env, &state, NULL, &fault);
-	pthread_mutex_unlock(&e->lock);
-	b.dir = b.uniqueid = "";
-	batch_fini(&b);
-	if (rc != 0)
-		log_warn("what came of a mailbox cannot be removed: dir=%s: %s", dir,
-			err_text(rc));
-}
-
 void
 replay_body(struct replay *r, const uint8_t guid[SHA1_LEN], bool came)
 {
@@ -973,7 +941,6 @@ replay_body(struct replay *r, const uint8_t guid[SHA1_LEN], bool came)
 		} else {
 			/* The sender has it no more: what the mailbox is now, it will state. */
 			j->rc = ERR_DIVERGED;
-			drop_unborn(r->n, j->dir);
 			ask_repair(r, j);
 			break;
 		}

@@ -167,12 +167,12 @@ repair_extra(struct peer *p, const struct repair *r)
 		struct change *c = batch_add(&b, CHANGE_DELETE);
 		if (c != NULL)
 			c->u.path.path = e->dir + 1;
-		rc = c != NULL ? node_enqueue(n, e, &b, NULL, NULL) : ERR_NOMEM;
+		rc = c != NULL ? node_enqueue(n, e, &b, 0, NULL, NULL) : ERR_NOMEM;
 	} else if (!e->known) {
 		b.flags = BATCH_REMOVE | BATCH_DERIVED;
 		b.dir = e->dir;
 		b.uniqueid = r->uniqueid;
-		rc = node_enqueue(n, e, &b, NULL, NULL);
+		rc = node_enqueue(n, e, &b, 0, NULL, NULL);
 	}
 	pthread_mutex_unlock(&e->lock);
 	b.dir = b.uniqueid = "";
@@ -243,7 +243,7 @@ repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
 		/* What is not journaled of our own yet comes with this, in the same order. */
 		if ((b.flags & BATCH_PARTIAL) == 0)
 			e->state = after;
-		rc = node_enqueue(n, e, &b, NULL, NULL);
+		rc = node_enqueue(n, e, &b, 0, NULL, NULL);
 		through = (b.flags & BATCH_PARTIAL) == 0;
 		r->from_uid = next;
 	}
