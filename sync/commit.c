@@ -522,7 +522,10 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 		struct mbox_state st = old->state;
 		bool repairing = old->repairing, redo = old->redo, aside = old->aside;
 		unsigned repairs = old->repairs;
-		old->known = old->repairing = old->redo = old->aside = false;
+		old->known = false;
+		old->repairing = false;
+		old->redo = false;
+		old->aside = false;
 		old->repairs = 0;
 		old->dirty = true;
 		mboxes_identify(n->mboxes, old);
