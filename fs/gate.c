@@ -323,12 +323,24 @@ gate_promote(void)
 	return rc;
 }
 
+/*
+ * A thread of this process that waits for an answer from this mount cannot be killed, and a
+ * server that is not quite dead is not replaced: so another process asks. It lets go of
+ * everything first, above all of the device, which would keep a dead mount alive.
+ */
 void
 gate_await_session(void)
 {
 	struct statfs st;
+	pid_t pid = fork();
 
-	while (statfs(gate.mountpoint, &st) < 0 && errno == EINTR)
+	if (pid == 0) {
+		(void)close_range(0, ~0U, 0);
+		while (statfs(gate.mountpoint, &st) < 0 && errno == EINTR)
+			continue;
+		_exit(0);
+	}
+	while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 		continue;
 }
 

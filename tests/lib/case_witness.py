@@ -197,7 +197,7 @@ def test_planted_differences_are_found():
         "another owner": (lambda t: os.chown(at(t, "cyrus.index"), 0, 0), "owner"),
         "another folder mode": (lambda t: os.chmod(at(t), 0o711), "folder mode"),
         "an extra file": (lambda t: open(at(t, "odd"), "w").close(), "odd only on b"),
-        "an extra folder": (lambda t: os.mkdir(at(t, "Sub")), "folder only on b"),
+        "an extra folder": (lambda t: os.mkdir(at(t, "Sub")), "only on b"),
         "a missing mailbox": (lambda t: shutil.rmtree(at(t, "Sent")), "only on a"),
         "a missing record": (drop_record, "record only on a"),
         "a changed annotation": (annotation, "annotation b'"),
