@@ -520,10 +520,12 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 			continue;
 		pthread_mutex_lock(&old->lock);
 		struct mbox_state st = old->state;
-		bool repairing = old->repairing, redo = old->redo, aside = old->aside;
+		bool repairing = old->repairing || old->owed, redo = old->redo,
+		     aside = old->aside;
 		unsigned repairs = old->repairs;
 		old->known = false;
 		old->repairing = false;
+		old->owed = false;
 		old->redo = false;
 		old->aside = false;
 		old->repairs = 0;

@@ -31,6 +31,7 @@ struct mboxent {
 	bool redo; /* state was not recorded for sure: recompute from disk */
 	bool dirty; /* a standby: state is newer than the stored one */
 	bool repairing; /* a standby asked for this mailbox to be compared */
+	bool owed; /* nothing could be done for it under this name: asked again after a move */
 	bool open; /* the peer thread's: rows were skipped for a repair that has not come */
 	bool asking; /* the peer thread's: waits to be asked for */
 	uint32_t round; /* of the comparison that named it last */

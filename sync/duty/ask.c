@@ -292,8 +292,17 @@ ask_on_diff(struct node *n, const struct wire_diff *m)
 {
 	const struct wire_dir *d = m->list.items;
 
-	for (size_t i = 0; i < m->list.n; i++)
+	for (size_t i = 0; i < m->list.n; i++) {
+		struct mboxent *e = mboxes_find(n->mboxes, d[i].dir);
+		if (e != NULL) {
+			/* It may have another name there, and the row that says so is on its
+			 * way. */
+			pthread_mutex_lock(&e->lock);
+			e->owed = e->repairing;
+			pthread_mutex_unlock(&e->lock);
+		}
 		ask_repaired(n, d[i].dir);
+	}
 	return 0;
 }
 
