@@ -560,6 +560,13 @@ sync_move(struct sync *s, const char *from, const char *to, sync_done_fn *done,
 	struct batch b;
 
 	batch_init(&b);
+	/* Every row so far, and every one that is queued, has the old name. */
+	if (moves_add(n->moves,
+		    n->journal_last + outq_last(n->outq) - outq_settled_upto(n->outq),
+		    from, to) != 0)
+		log_warn("out of memory; what of it is under way is compared: path=%s",
+			to);
+	refs_move(n->refs, from, to);
 	node_move_entries(n, from, to, true);
 	it = outq_item("");
 	c = batch_add(&b, CHANGE_MOVE);

@@ -6,13 +6,14 @@
  *   after a clean stop       states are read from the store, no file is looked at
  *   after an unclean one     each mailbox's index is compared with its state by inode, size and
  *                            mtime, and read where these differ or are too young to tell; what
- *                            moved gets a derived batch. Then the noted paths, which are all
- *                            that can be new or gone. Absence is never read as deletion: a known
+ *                            moved gets a derived batch. Before that the noted paths, which are
+ *                            all that can be new or gone, or have another name. Absence is never read as deletion: a known
  *                            mailbox that is not there and was not noted is set aside.
  */
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
+#include "meta/header.h"
 #include "meta/spool.h"
 #include "sync/node.h"
 
@@ -181,10 +182,142 @@ look_at(struct node *n, struct mboxent *e, uint64_t synced_ns, uint64_t *moved)
 	derive(n, e->dir);
 }
 
+/* ---- noted paths ---- */
+
+struct noted {
+	struct node *n;
+	char **paths;
+	bool *there;
+	size_t count, cap;
+};
+
 static int
-look_at_note(void *arg, const char *path)
+collect(void *arg, const char *path)
+{
+	struct noted *l = arg;
+	struct stat st;
+
+	if (l->count == l->cap) {
+		size_t cap = l->cap ? l->cap * 2 : 64;
+		char **paths = realloc(l->paths, cap * sizeof(*paths));
+		if (paths != NULL)
+			l->paths = paths;
+		bool *there = realloc(l->there, cap * sizeof(*there));
+		if (there != NULL)
+			l->there = there;
+		if (paths == NULL || there == NULL)
+			return ERR_NOMEM;
+		l->cap = cap;
+	}
+	if ((l->paths[l->count] = strdup(path)) == NULL)
+		return ERR_NOMEM;
+	l->there[l->count++] = spool_stat(l->n->spool, path, NULL, &st) == 0;
+	return 0;
+}
+
+static void
+noted_free(struct noted *l)
+{
+	for (size_t i = 0; i < l->count; i++)
+		free(l->paths[i]);
+	free(l->paths);
+	free(l->there);
+}
+
+/* Does the folder hold the mailbox of this id? */
+static bool
+holds_id(struct node *n, const char *dir, const char *uniqueid)
+{
+	struct buf bytes = BUF_INIT;
+	struct header h;
+	bool same = false;
+
+	if (spool_read(n->spool, dir, "cyrus.header", HEADER_MAX_FILE, &bytes, NULL) ==
+			0 &&
+		header_decode(bytes.data, bytes.len, &h) == 0) {
+		same = uniqueid[0] != '\0' && strcmp(h.uniqueid, uniqueid) == 0;
+		header_fini(&h);
+	}
+	buf_fini(&bytes);
+	return same;
+}
+
+/* A folder that is gone, and one that holds a mailbox which we know as being in the first. */
+static bool
+is_moved(struct node *n, const char *from, const char *to)
+{
+	size_t count, len = strlen(from);
+	struct mboxent **list = mboxes_list(n->mboxes, &count);
+	char dir[BATCH_MAX_PATH];
+	bool moved = false;
+
+	for (size_t i = 0; list != NULL && i < count && !moved; i++) {
+		const char *was = list[i]->dir;
+		if (!list[i]->known || strncmp(was, from, len) != 0 ||
+			(was[len] != '\0' && was[len] != '/') ||
+			(size_t)snprintf(dir, sizeof(dir), "%s%s", to, was + len) >=
+				sizeof(dir))
+			continue;
+		struct mboxent *e = mboxes_find(n->mboxes, dir);
+		moved = (e == NULL || !e->known) &&
+			holds_id(n, dir, list[i]->state.uniqueid);
+	}
+	free(list);
+	return moved;
+}
+
+/* Died between a folder's move and its row: both names were noted, the ids say which is which. */
+static void
+find_moves(struct noted *l)
+{
+	for (size_t i = 0; i < l->count; i++)
+		for (size_t k = 0; !l->there[i] && k < l->count; k++)
+			if (l->there[k] && is_moved(l->n, l->paths[i], l->paths[k])) {
+				log_info("a folder was moved before the crash: "
+					 "from=%s to=%s",
+					l->paths[i], l->paths[k]);
+				sync_move((struct sync *)l->n, l->paths[i], l->paths[k],
+					NULL, NULL);
+				break;
+			}
+}
+
+static int
+read_move(void *arg, const struct journal_row *row)
 {
 	struct node *n = arg;
+	struct batch b;
+
+	if (row->dir[0] != '\0' || batch_decode(row->bytes, row->n, &b) != 0)
+		return 0;
+	for (size_t i = 0; i < b.n; i++)
+		if (b.changes[i].kind == CHANGE_MOVE)
+			moves_add(n->moves, row->pos.seq, b.changes[i].u.path.path,
+				b.changes[i].u.path.target);
+	batch_fini(&b);
+	return 0;
+}
+
+void
+gap_moves(struct node *n)
+{
+	struct journal_facts jf;
+	uint64_t at, before;
+
+	journal_facts(n->journal, &jf);
+	if (n->confirmed == UINT64_MAX)
+		return;
+	at = n->confirmed + 1 > jf.first ? n->confirmed + 1 : jf.first;
+	for (before = 0; at > before && at <= jf.last.seq;) {
+		before = at;
+		if (journal_read(n->journal, at, 4 << 20, read_move, n, &at) != 0)
+			break;
+	}
+}
+
+static int
+look_at_note(struct node *n, const char *path)
+{
 	struct mboxent *e = mboxes_find(n->mboxes, path);
 	int fd;
 
@@ -212,7 +345,16 @@ gap_close(struct node *n, bool takeover)
 
 	journal_facts(n->journal, &jf);
 	/* Noted paths first: a mailbox that was being removed is not missing. */
-	int rc = notes_walk(n->notes, look_at_note, n);
+	struct noted l = { .n = n };
+	int rc = notes_walk(n->notes, collect, &l);
+	if (rc == 0)
+		find_moves(&l);
+	/* What came first: a mailbox that was renamed link by link is known while it is in both. */
+	for (int there = 1; there >= 0; there--)
+		for (size_t i = 0; rc == 0 && i < l.count; i++)
+			if (l.there[i] == there)
+				rc = look_at_note(n, l.paths[i]);
+	noted_free(&l);
 	if (rc != 0)
 		return rc;
 	/* Only the server died: capture's marks name every mailbox that it left. */

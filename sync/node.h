@@ -18,6 +18,7 @@
 #include "sync/kept.h"
 #include "sync/loop.h"
 #include "sync/mboxes.h"
+#include "sync/moves.h"
 #include "sync/notes.h"
 #include "sync/outq.h"
 #include "sync/refs.h"
@@ -83,6 +84,8 @@ struct peer {
 	struct batch batch; /* decoded from row */
 	size_t body_next; /* its next change to look at */
 	struct outbody body;
+	uint64_t
+		body_wait_ms; /* its folder is gone and nobody said where to: since then */
 	struct wanted *wanted, **wanted_end;
 	/* comparing */
 	struct mboxent **sums; /* still to be listed */
@@ -118,6 +121,7 @@ struct node {
 	struct outq_item *stuck; /* taken from it and not yet journaled */
 	struct refs *refs;
 	struct kept *kept;
+	struct moves *moves;
 	struct notes *notes;
 	struct store *store;
 	struct journal *journal;
@@ -197,6 +201,7 @@ void node_move_entries(struct node *n, const char *from, const char *to, bool jo
 
 /* gap.c: before the threads run. */
 int gap_adopt(struct node *n); /* the very first start on an existing spool */
+void gap_moves(struct node *n); /* moves that are in the journal */
 int gap_load(struct node *n); /* states from the store into the table */
 int gap_close(struct node *n,
 	bool takeover); /* an unclean start of an active: what the journal missed */

@@ -2,6 +2,7 @@
 #include "meta/base/err.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -91,4 +92,30 @@ refs_get(struct refs *r, uint64_t ino, char *dir_out, size_t size, uint32_t *uid
 	}
 	pthread_mutex_unlock(&r->lock);
 	return found;
+}
+
+static void
+move_one(struct ref *ref, const char *from, const char *to)
+{
+	size_t n = strlen(from);
+	char *dir;
+
+	if (ref->dir == NULL || strncmp(ref->dir, from, n) != 0 ||
+		(ref->dir[n] != '\0' && ref->dir[n] != '/'))
+		return;
+	/* Without memory it is forgotten: a hint less. */
+	if (asprintf(&dir, "%s%s", to, ref->dir + n) < 0)
+		dir = NULL;
+	free(ref->dir);
+	ref->dir = dir;
+}
+
+void
+refs_move(struct refs *r, const char *from, const char *to)
+{
+	pthread_mutex_lock(&r->lock);
+	for (unsigned i = 0; i < BUCKETS; i++)
+		for (unsigned w = 0; w < WAYS; w++)
+			move_one(&r->table[i][w], from, to);
+	pthread_mutex_unlock(&r->lock);
 }

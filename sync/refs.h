@@ -18,6 +18,8 @@ struct refs;
 int refs_open(struct refs **out);
 void refs_close(struct refs *r);
 void refs_put(struct refs *r, uint64_t ino, const char *dir, uint32_t uid);
+/* What is in from, or below it, is in to now. */
+void refs_move(struct refs *r, const char *from, const char *to);
 bool
 refs_get(struct refs *r, uint64_t ino, char *dir_out, size_t size, uint32_t *uid_out);
 

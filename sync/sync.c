@@ -361,6 +361,8 @@ open_store(struct node *n)
 	if ((rc = kept_open(n->spool, n->journal_last, &n->kept)) != 0)
 		return rc;
 	n->confirmed = journal_confirmed(n->journal);
+	if (n->role == SYNC_ACTIVE)
+		gap_moves(n);
 	if (first)
 		rc = gap_adopt(n);
 	else if (n->role == SYNC_ACTIVE && !clean)
@@ -402,6 +404,7 @@ sync_open(const struct sync_conf *conf, struct spool *spool,
 	if ((rc = loop_open(&n->loop)) != 0 || (rc = mboxes_open(&n->mboxes)) != 0 ||
 		(rc = outq_open(n->loop, &n->wake, &n->outq)) != 0 ||
 		(rc = refs_open(&n->refs)) != 0 ||
+		(rc = moves_open(&n->moves)) != 0 ||
 		(rc = held_open(spool, &n->held)) != 0 || (rc = open_store(n)) != 0 ||
 		(rc = open_hub(n)) != 0)
 		goto out;
@@ -474,6 +477,7 @@ sync_stop(struct sync *s, bool clean)
 	link_tls_close(n->tls);
 	outq_close(n->outq);
 	refs_close(n->refs);
+	moves_close(n->moves);
 	held_close(n->held);
 	kept_close(n->kept);
 	mboxes_close(n->mboxes);

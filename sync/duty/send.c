@@ -22,7 +22,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SMALL_BODY = 1 << 20 };
+enum { SMALL_BODY = 1 << 20, LEAVING_MS = 3000 };
 
 /* ---- the journal ---- */
 
@@ -183,6 +183,20 @@ body_open(struct node *n, const char *dir, const char *name,
 	return rc;
 }
 
+/* The same, of what a row of that seq calls dir: it may have another name by now. */
+static int
+body_find(struct node *n, uint64_t seq, const char *dir, const char *name,
+	const uint8_t guid[SHA1_LEN], uint64_t size, struct outbody *out)
+{
+	char now[BATCH_MAX_PATH];
+	int rc = body_open(n, dir, name, guid, size, out);
+
+	if (rc != 0 && rc != ERR_NOMEM &&
+		moves_now(n->moves, seq, dir, now, sizeof(now)))
+		rc = body_open(n, now, name, guid, size, out);
+	return rc;
+}
+
 /* Sends what is left of the open body. True when it is through. */
 static bool
 body_send(struct peer *p)
@@ -236,6 +250,7 @@ drop_row(struct peer *p)
 	if (p->row_held)
 		batch_fini(&p->batch);
 	p->row_held = false;
+	p->body_wait_ms = 0;
 	body_close(&p->body);
 }
 
@@ -292,10 +307,10 @@ next_row(struct peer *p)
 }
 
 static void
-bad_body(struct peer *p, uint32_t uid, const char *name, int code)
+bad_body(struct peer *p, const char *dir, uint32_t uid, const char *name, int code)
 {
 	struct node *n = p->node;
-	struct mboxent *e = mboxes_find(n->mboxes, p->batch.dir);
+	struct mboxent *e = mboxes_find(n->mboxes, dir);
 	struct mbox_fault fault = { .uid = uid };
 
 	snprintf(fault.check, sizeof(fault.check), "guid");
@@ -336,16 +351,35 @@ is_expunged(struct node *n, const char *dir, uint32_t uid)
 	return gone;
 }
 
+/* Its folder is gone from here, and it is known nevertheless: somebody is about to say that he
+ * moved or removed it. He is given a while. */
+static bool
+is_leaving(struct node *n, const char *dir)
+{
+	struct mboxent *e = mboxes_find(n->mboxes, dir);
+	struct stat st;
+
+	return e != NULL && e->known && !e->aside &&
+	       spool_stat(n->spool, dir, NULL, &st) == ERR_NOTFOUND;
+}
+
 /* A body that went with its message: the mailbox is compared, and the row goes empty. Otherwise
- * the mailbox is unsound. */
-static void
+ * the mailbox is unsound. False: that cannot be said yet. */
+static bool
 missing_body(struct peer *p, uint32_t uid, const char *name, int code)
 {
 	struct node *n = p->node;
-	char *dir = strdup(p->batch.dir);
+	char dir[BATCH_MAX_PATH];
 
-	if (dir == NULL || !is_expunged(n, dir, uid)) {
-		bad_body(p, uid, name, code);
+	if (!moves_now(n->moves, p->row_pos.seq, p->batch.dir, dir, sizeof(dir)))
+		snprintf(dir, sizeof(dir), "%s", p->batch.dir);
+	bool leaving = is_leaving(n, dir);
+	if (leaving && p->body_wait_ms == 0)
+		p->body_wait_ms = clock_ms();
+	if (leaving && clock_ms() - p->body_wait_ms < LEAVING_MS)
+		return false;
+	if (leaving || !is_expunged(n, dir, uid)) {
+		bad_body(p, dir, uid, name, code);
 	} else {
 		log_info("a body is gone with its message, the mailbox is compared: "
 			 "dir=%s "
@@ -354,7 +388,7 @@ missing_body(struct peer *p, uint32_t uid, const char *name, int code)
 		blank_row(p);
 		compare_one(n, dir);
 	}
-	free(dir);
+	return true;
 }
 
 static bool
@@ -365,7 +399,8 @@ brings_body(const struct batch *b, const struct change *c)
 	       (c->u.record.r.flags & (INDEX_FLAG_UNLINKED | INDEX_FLAG_ARCHIVED)) == 0;
 }
 
-/* Opens the next body of the row. False: there is none left. */
+/* Opens the next body of the row. False: there is none left, or body_wait_ms says since when it is
+ * waited for. */
 static bool
 next_body(struct peer *p)
 {
@@ -377,14 +412,19 @@ next_body(struct peer *p)
 		const struct change *c = &p->batch.changes[p->body_next++];
 		if (brings_body(&p->batch, c)) {
 			snprintf(name, sizeof(name), "%" PRIu32 ".", c->u.record.r.uid);
-			rc = body_open(n, p->batch.dir, name, c->u.record.r.guid,
-				c->u.record.r.size, &p->body);
-			if (rc == 0)
+			rc = body_find(n, p->row_pos.seq, p->batch.dir, name,
+				c->u.record.r.guid, c->u.record.r.size, &p->body);
+			if (rc == 0) {
+				p->body_wait_ms = 0;
 				return true;
-			missing_body(p, c->u.record.r.uid, name, rc);
+			}
+			if (!missing_body(p, c->u.record.r.uid, name, rc)) {
+				p->body_next--;
+				return false;
+			}
 		} else if (c->kind == CHANGE_FILE) {
-			rc = body_open(n, c->u.path.path, NULL, c->u.path.sha1,
-				c->u.path.size, &p->body);
+			rc = body_find(n, p->row_pos.seq, c->u.path.path, NULL,
+				c->u.path.sha1, c->u.path.size, &p->body);
 			if (rc == 0)
 				return true;
 			/* It has changed since: a later row states what it is then. */
@@ -418,8 +458,9 @@ next_wanted(struct peer *p)
 	if (w == NULL)
 		return false;
 	snprintf(name, sizeof(name), "%" PRIu32 ".", w->uid);
-	int rc = body_open(
-		p->node, w->dir, w->uid != 0 ? name : NULL, w->guid, w->size, &p->body);
+	/* The peer may ask by any name that the folder had. */
+	int rc = body_find(p->node, 0, w->dir, w->uid != 0 ? name : NULL, w->guid,
+		w->size, &p->body);
 	if (rc != 0) {
 		struct wire_gone gone;
 		memcpy(gone.guid, w->guid, SHA1_LEN);
@@ -498,7 +539,9 @@ send_pump(struct peer *p)
 			if (!next_row(p))
 				break;
 		}
-		if (!next_body(p) && !row_send(p))
+		if (next_body(p))
+			continue;
+		if (p->body_wait_ms != 0 || !row_send(p))
 			return;
 	}
 	if (p->sending && p->session != NULL)
@@ -613,8 +656,11 @@ send_tick(struct node *n)
 		struct peer *p = &n->peers[i];
 		if (p->cursor_dirty && journal_peer_set(n->journal, &p->cursor) == 0)
 			p->cursor_dirty = false;
+		if (p->body_wait_ms != 0)
+			send_pump(p);
 	}
 	n->confirmed = journal_confirmed(n->journal);
 	kept_release(n->kept, n->confirmed);
+	moves_release(n->moves, n->confirmed);
 	journal_trim(n->journal, on_behind, n, &more);
 }
