@@ -403,8 +403,7 @@ sync_open(const struct sync_conf *conf, struct spool *spool,
 	}
 	if ((rc = loop_open(&n->loop)) != 0 || (rc = mboxes_open(&n->mboxes)) != 0 ||
 		(rc = outq_open(n->loop, &n->wake, &n->outq)) != 0 ||
-		(rc = refs_open(&n->refs)) != 0 ||
-		(rc = moves_open(&n->moves)) != 0 ||
+		(rc = refs_open(&n->refs)) != 0 || (rc = moves_open(&n->moves)) != 0 ||
 		(rc = held_open(spool, &n->held)) != 0 || (rc = open_store(n)) != 0 ||
 		(rc = open_hub(n)) != 0)
 		goto out;
