@@ -24,7 +24,7 @@ ALL_CFLAGS := -std=c11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DFUSE_USE_VERSION=3
 	$(WARN) $(CFLAGS) $(SAN) $(PKG) -I. -fno-strict-aliasing
 # The sanitizers' own code misleads gcc's view of what can happen; the plain builds have no such leave.
 ifneq ($(SAN),)
-ALL_CFLAGS += -Wno-format-truncation -Wno-maybe-uninitialized -Wno-stringop-overflow
+ALL_CFLAGS += -Wno-unknown-warning-option -Wno-format-truncation -Wno-maybe-uninitialized -Wno-stringop-overflow
 endif
 ifdef FAULTS
 ALL_CFLAGS += -DTWINSPOOL_FAULTS
