@@ -27,9 +27,9 @@
 #include <unistd.h>
 
 bool
-node_ref(void *arg, const char *dir, uint32_t uid, char *ref_dir, uint32_t *ref_uid)
+node_ref_in(struct node *n, struct refs *refs, const char *dir, uint32_t uid,
+	char *ref_dir, uint32_t *ref_uid)
 {
-	struct node *n = arg;
 	char name[16];
 	struct stat st;
 	int fd;
@@ -42,12 +42,20 @@ node_ref(void *arg, const char *dir, uint32_t uid, char *ref_dir, uint32_t *ref_
 	if (rc != 0)
 		return false;
 	bool known = st.st_nlink > 1 &&
-		     refs_get(n->refs, st.st_ino, ref_dir, BATCH_MAX_PATH, ref_uid) &&
+		     refs_get(refs, st.st_ino, ref_dir, BATCH_MAX_PATH, ref_uid) &&
 		     (strcmp(ref_dir, dir) != 0 || *ref_uid != uid);
 	/* From now on this one can be named, too; the older name may go first. */
 	if (st.st_nlink > 1)
-		refs_put(n->refs, st.st_ino, dir, uid);
+		refs_put(refs, st.st_ino, dir, uid);
 	return known;
+}
+
+bool
+node_ref(void *arg, const char *dir, uint32_t uid, char *ref_dir, uint32_t *ref_uid)
+{
+	struct node *n = arg;
+
+	return node_ref_in(n, n->refs, dir, uid, ref_dir, ref_uid);
 }
 
 void

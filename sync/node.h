@@ -94,6 +94,7 @@ struct peer {
 	struct repair *repairs, **repairs_end; /* complete ones */
 	struct repair *filling; /* its RECORDS are coming */
 	bool comparing;
+	struct refs *refs; /* bodies that this comparison has sent; NULL outside one */
 	uint64_t repaired, to_repair, repaired_messages, repaired_bytes,
 		repair_began_ms;
 	/* proving */
@@ -181,6 +182,9 @@ struct sync {
  * how many notes of the path were held before it was looked at; they end with the batch. */
 int node_enqueue(struct node *n, struct mboxent *e, struct batch *b, unsigned notes,
 	sync_done_fn *done, void *done_arg);
+/* The same for links that refs knows of. */
+bool node_ref_in(struct node *n, struct refs *refs, const char *dir, uint32_t uid,
+	char *ref_dir, uint32_t *ref_uid);
 /* Where the body of (dir, uid) may already be known to the peers; an mbox_ref_fn. */
 bool
 node_ref(void *arg, const char *dir, uint32_t uid, char *ref_dir, uint32_t *ref_uid);

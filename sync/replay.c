@@ -67,7 +67,8 @@ struct job {
 	int rc;
 	struct mbox_need need;
 	struct mbox_fault fault;
-	unsigned needs; /* how often it asked */
+	unsigned needs; /* how often it asked for this one: */
+	uint8_t asked_for[SHA1_LEN];
 };
 
 /* Jobs of mailboxes that hash alike run one after the other: a shared lane costs parallelism,
@@ -629,6 +630,9 @@ need(struct replay *r, struct job *j)
 		j->barrier = true;
 		return;
 	}
+	if (memcmp(j->asked_for, j->need.guid, SHA1_LEN) != 0)
+		j->needs = 0;
+	memcpy(j->asked_for, j->need.guid, SHA1_LEN);
 	if (++j->needs > 2) {
 		/* It came and could not be kept, or did not come: not again at once. */
 		j->needs = 0;

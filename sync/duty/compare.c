@@ -39,6 +39,8 @@ compare_start(struct peer *p)
 	p->repaired = p->to_repair = p->repaired_messages = p->repaired_bytes = 0;
 	p->repair_began_ms = clock_ms();
 	p->comparing = true;
+	if (refs_open(&p->refs) != 0)
+		p->refs = NULL; /* then every link is sent as a body */
 }
 
 static void
@@ -66,6 +68,8 @@ compare_stop(struct peer *p)
 	repair_free(p->filling);
 	p->filling = NULL;
 	p->comparing = false;
+	refs_close(p->refs);
+	p->refs = NULL;
 }
 
 static void
@@ -212,6 +216,17 @@ has_more(struct node *n, const struct repair *r, const struct mboxent *e)
 	return NULL;
 }
 
+/* A peer that is compared may lack any message: only what this comparison has sent before can be
+ * named instead of its bytes. */
+static bool
+repair_ref(void *arg, const char *dir, uint32_t uid, char *ref_dir, uint32_t *ref_uid)
+{
+	struct peer *p = arg;
+
+	return p->refs != NULL &&
+	       node_ref_in(p->node, p->refs, dir, uid, ref_dir, ref_uid);
+}
+
 /* One piece of a mailbox. True when it is through. */
 static bool
 repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
@@ -233,7 +248,7 @@ repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
 		goto out;
 	}
 	rc = mbox_repair(n->spool, r->dir, r->digests, r->n, r->from_uid,
-		REPAIR_RECORDS, node_ref, n, &b, &after, &next, &fault);
+		REPAIR_RECORDS, repair_ref, p, &b, &after, &next, &fault);
 	if (rc == 0) {
 		for (size_t i = 0; i < b.n; i++)
 			if (b.changes[i].kind == CHANGE_RECORD) {
@@ -313,6 +328,8 @@ compare_pump(struct peer *p)
 		p->filling == NULL &&
 		outq_last(n->outq) == outq_settled_upto(n->outq)) {
 		p->comparing = false;
+		refs_close(p->refs);
+		p->refs = NULL;
 		p->cursor.state = JOURNAL_PEER_STREAMING;
 		journal_peer_set(n->journal, &p->cursor);
 		log_info("peer is compared: peer=%s mailboxes=%" PRIu64
