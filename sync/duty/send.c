@@ -527,7 +527,8 @@ row_send(struct peer *p)
 void
 send_pump(struct peer *p)
 {
-	while (p->sending && p->session != NULL && !session_full(p->session)) {
+	/* Until a message is refused: only then `drained` calls again. */
+	while (p->sending && p->session != NULL) {
 		if (p->body.on) {
 			if (!body_send(p))
 				return;
