@@ -17,13 +17,12 @@
  * At most JOBS_MAX rows or JOBS_BYTES are in memory; the inbox has the rest. "Settled" is the
  * inbox's notion: DONE, APPLIED or HELD.
  */
-#include "sync/replay.h"
+#include "sync/replay_priv.h"
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/fault.h"
 #include "meta/base/log.h"
 #include "meta/spool.h"
-#include "sync/node.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -35,219 +34,12 @@
 enum {
 	JOBS_MAX = 4096,
 	JOBS_BYTES = 64 << 20,
-	LANES = 4096,
-	RECORD_MS = 300,
 	RECORD_MAX_MS = 5000,
 	STALL_MS = 1000,
 	REPAIRS_MAX = 20 /* in a row for one mailbox, none of which helped */
 };
 
-enum job_state {
-	JOB_QUEUED,
-	JOB_BARRED,
-	JOB_RUNNING,
-	JOB_NEEDS,
-	JOB_STALLED,
-	JOB_MOVED
-};
-
-struct job {
-	struct job *next; /* all jobs in order */
-	struct job *lane_next;
-	struct job *run_next; /* a worker's queue, or the list of ended ones */
-	struct pos pos;
-	char *dir;
-	char *path; /* a path batch: the key of its entry, "=path" */
-	char *target; /* a folder's move: its new name */
-	bool deletes; /* the path */
-	struct buf bytes;
-	enum job_state state;
-	bool barrier, fence, redo, asked;
-	/* outcome */
-	int rc;
-	struct mbox_need need;
-	struct mbox_fault fault;
-	unsigned needs; /* how often it asked for this one: */
-	uint8_t asked_for[SHA1_LEN];
-};
-
-/* Jobs of mailboxes that hash alike run one after the other: a shared lane costs parallelism,
- * never order. */
-struct lane {
-	struct job *first, **end;
-};
-
-struct worker {
-	struct replay *r;
-	pthread_t thread;
-	pthread_mutex_t lock;
-	pthread_cond_t cond;
-	struct job *first, **end;
-	bool stop;
-};
-
-struct replay {
-	struct node *n;
-	struct job *first, **end; /* in order of pos */
-	size_t n_jobs, fences, bytes;
-	struct pos loaded; /* rows up to here are jobs or settled */
-	bool more, loading;
-	struct lane lanes[LANES];
-	struct worker workers[16];
-	unsigned n_workers;
-	bool redo;
-	struct pos redo_upto;
-	/* ended jobs, from the workers */
-	pthread_mutex_t ended_lock;
-	struct job *ended;
-	struct loop_call ended_call;
-	uint64_t applied, next_record_ms, next_stall_ms;
-	uint64_t hold_ms; /* recording failed: not again before that */
-	bool unrecorded;
-	char stalled[200];
-	/* recording runs on a thread of its own: a sync of the spool takes its time */
-	pthread_t recorder;
-	bool recording;
-	_Atomic bool synced;
-	int sync_rc;
-	uint64_t sync_ms; /* that the last one took */
-	uint64_t mark;
-};
-
-/* ---- what replay needs of its surroundings (mbox_env) ---- */
-
-static int
-take_body(void *arg, const uint8_t guid[SHA1_LEN], const char *dir, const char *name)
-{
-	struct node *n = arg;
-
-	return held_place(n->held, guid, dir, name);
-}
-
-/* While any mailbox is set aside its held rows may name the body. */
-static bool
-keep_body(void *arg, const uint8_t guid[SHA1_LEN])
-{
-	struct node *n = arg;
-
-	(void)guid;
-	return n->asides > 0;
-}
-
-static bool
-begin_in_place(void *arg, const char *dir, const char *name)
-{
-	struct node *n = arg;
-
-	return n->hooks.begin_in_place == NULL ||
-	       n->hooks.begin_in_place(n->hooks.arg, dir, name);
-}
-
-static void
-end_in_place(void *arg, const char *dir, const char *name)
-{
-	struct node *n = arg;
-
-	if (n->hooks.end_in_place != NULL)
-		n->hooks.end_in_place(n->hooks.arg, dir, name);
-}
-
-static void
-changed(void *arg, const char *dir, const char *name)
-{
-	struct node *n = arg;
-
-	if (n->hooks.changed != NULL)
-		n->hooks.changed(n->hooks.arg, dir, name);
-}
-
-static struct mbox_env
-env_of(struct node *n)
-{
-	return (struct mbox_env){ n, take_body, keep_body, begin_in_place, end_in_place,
-		changed };
-}
-
-/* ---- one job, on a worker ---- */
-
-static struct sum
-digest_of(const struct job *j)
-{
-	return sum_of_names(j->bytes.data, j->bytes.len);
-}
-
-static void
-apply_path(struct node *n, struct job *j, const struct batch *b,
-	const struct mbox_env *env)
-{
-	char key[BATCH_MAX_PATH + 2];
-
-	j->rc = mbox_apply_path(n->spool, b, env, &j->need, &j->fault);
-	for (size_t i = 0; j->rc == 0 && i < b->n; i++) {
-		const struct change *c = &b->changes[i];
-		if (c->u.path.path == NULL)
-			continue;
-		snprintf(key, sizeof(key), "=%s", c->u.path.path);
-		struct mboxent *e = mboxes_get(n->mboxes, key);
-		if (e == NULL)
-			continue;
-		pthread_mutex_lock(&e->lock);
-		e->known = c->kind != CHANGE_DELETE && c->kind != CHANGE_MOVE;
-		memset(&e->state, 0, sizeof(e->state));
-		if (e->known)
-			e->state.sum.records = digest_of(j);
-		e->dirty = true;
-		pthread_mutex_unlock(&e->lock);
-		if (c->kind == CHANGE_MOVE && c->u.path.target != NULL)
-			node_move_entries(n, c->u.path.path, c->u.path.target, false);
-	}
-}
-
-static void
-apply_mbox(struct node *n, struct job *j, const struct batch *b,
-	const struct mbox_env *env)
-{
-	struct mboxent *e = mboxes_get(n->mboxes, j->dir);
-
-	if (e == NULL) {
-		j->rc = ERR_NOMEM;
-		return;
-	}
-	pthread_mutex_lock(&e->lock);
-	enum mbox_apply_mode mode = j->redo || e->redo ? MBOX_REDO : MBOX_CHECK;
-	FAULT("replay.before-apply");
-	j->rc = mbox_apply(n->spool, b, mode, env, &e->state, &j->need, &j->fault);
-	FAULT("replay.after-apply");
-	if (j->rc == 0) {
-		e->known = (b->flags & BATCH_REMOVE) == 0;
-		e->redo = false;
-		e->dirty = true;
-		mboxes_identify(n->mboxes, e);
-	}
-	pthread_mutex_unlock(&e->lock);
-}
-
-static void
-run_job(struct replay *r, struct job *j)
-{
-	struct node *n = r->n;
-	const struct mbox_env env = env_of(n);
-	struct batch b;
-
-	memset(&j->fault, 0, sizeof(j->fault));
-	memset(&j->need, 0, sizeof(j->need));
-	if ((j->rc = batch_decode(j->bytes.data, j->bytes.len, &b)) != 0) {
-		snprintf(j->fault.check, sizeof(j->fault.check), "batch");
-		snprintf(j->fault.text, sizeof(j->fault.text),
-			"a stored batch is damaged: %s", err_text(j->rc));
-		return;
-	}
-	if (b.dir == NULL || b.dir[0] == '\0')
-		apply_path(n, j, &b, &env);
-	else
-		apply_mbox(n, j, &b, &env);
-	batch_fini(&b);
-}
+/* ---- workers ---- */
 
 static void *
 worker_main(void *arg)
@@ -266,7 +58,7 @@ worker_main(void *arg)
 		if (w->first == NULL)
 			w->end = &w->first;
 		pthread_mutex_unlock(&w->lock);
-		run_job(r, j);
+		replay_job_run(r->n, j);
 		pthread_mutex_lock(&r->ended_lock);
 		j->run_next = r->ended;
 		r->ended = j;
@@ -277,7 +69,6 @@ worker_main(void *arg)
 	pthread_mutex_unlock(&w->lock);
 	return NULL;
 }
-
 /* ---- the order of things, on the peer thread ---- */
 
 static unsigned
@@ -287,7 +78,7 @@ lane_of(const char *dir)
 
 	for (; *dir != '\0'; dir++)
 		h = (h ^ (uint8_t)*dir) * 16777619u;
-	return h % LANES;
+	return h % REPLAY_LANES;
 }
 
 static void
@@ -534,36 +325,6 @@ set_aside(struct replay *r, struct job *j)
 	free(dir);
 }
 
-/* A batch that was to make a mailbox and cannot: the folder and the bodies that it brought so far
- * are of no mailbox, and the active side may never name it again. Entry lock held. */
-static void
-unmake(struct node *n, const char *dir)
-{
-	const struct mbox_env env = env_of(n);
-	struct mbox_need no_need;
-	struct mbox_state none;
-	struct mbox_fault fault;
-	struct batch b;
-	int fd;
-
-	int found = spool_file(n->spool, dir, "cyrus.index", O_PATH, 0, &fd);
-	if (found == 0)
-		close(fd);
-	if (found != ERR_NOTFOUND)
-		return;
-	memset(&none, 0, sizeof(none));
-	memset(&fault, 0, sizeof(fault));
-	batch_init(&b);
-	b.flags = BATCH_REMOVE | BATCH_DERIVED;
-	b.dir = dir;
-	int rc = mbox_apply(n->spool, &b, MBOX_CHECK, &env, &none, &no_need, &fault);
-	if (rc != 0)
-		log_warn("what was made of a mailbox cannot be removed: dir=%s: %s",
-			dir, err_text(rc));
-	b.dir = "";
-	batch_fini(&b);
-}
-
 /* Is it a whole repair, or the last piece of one? */
 static bool
 is_answer(const struct job *j)
@@ -604,7 +365,7 @@ ask_repair(struct replay *r, struct job *j)
 		e->repairing = true;
 		e->redo |= j->rc == ERR_SUM;
 		if (!e->known && j->path == NULL)
-			unmake(n, j->dir);
+			replay_job_unmake(n, j->dir);
 		hopeless = first && ++e->repairs > REPAIRS_MAX;
 		pthread_mutex_unlock(&e->lock);
 	}
@@ -697,15 +458,12 @@ ended(struct replay *r, struct job *j)
 	}
 }
 
-static void finish_record(struct replay *r);
-static void record(struct replay *r);
-
 /* What may go on by now goes on; a folder's move does not wait for the next tick. */
 static void
 go_on(struct replay *r)
 {
 	if (r->recording && r->synced)
-		finish_record(r);
+		replay_record_finish(r);
 	while (r->first != NULL && r->first->state == JOB_MOVED &&
 		inbox_recorded_upto(r->n->inbox, r->first->pos))
 		retire(r, r->first);
@@ -713,7 +471,7 @@ go_on(struct replay *r)
 	load(r);
 	if (r->first != NULL && r->first->target != NULL && clock_ms() >= r->hold_ms &&
 		(r->first->state == JOB_MOVED || r->first->state == JOB_BARRED))
-		record(r);
+		replay_record_begin(r);
 }
 
 static void
@@ -739,93 +497,6 @@ on_ended(void *arg)
 	}
 	go_on(r);
 }
-
-/* ---- recording ---- */
-
-static void *
-recorder_main(void *arg)
-{
-	struct replay *r = arg;
-
-	uint64_t began = clock_ms();
-	r->sync_rc = spool_sync(r->n->spool);
-	r->sync_ms = clock_ms() - began;
-	r->synced = true;
-	loop_raise(r->n->loop, &r->ended_call);
-	return NULL;
-}
-
-/* Mailbox states of this moment; those of later batches may be among them, which a redo after a
- * crash does not mind: it recomputes. */
-static int
-store_states(struct replay *r)
-{
-	struct node *n = r->n;
-	struct buf bytes = BUF_INIT;
-	size_t count;
-	struct mboxent **list = mboxes_list(n->mboxes, &count);
-	int rc = list == NULL ? ERR_NOMEM : journal_begin(n->journal);
-
-	for (size_t i = 0; rc == 0 && i < count; i++) {
-		struct mboxent *e = list[i];
-		pthread_mutex_lock(&e->lock);
-		bool dirty = e->dirty, known = e->known;
-		e->dirty = false;
-		buf_clear(&bytes);
-		if (dirty && known)
-			rc = mbox_state_encode(&e->state, &bytes);
-		struct store_mbox m = { e->dir, e->state.uniqueid, 0, bytes.data,
-			bytes.len };
-		if (rc == 0 && dirty && known)
-			rc = store_mbox_put(n->store, &m);
-		else if (rc == 0 && dirty &&
-			 (rc = store_mbox_drop(n->store, e->dir, 0)) == ERR_NOTFOUND)
-			rc = 0;
-		pthread_mutex_unlock(&e->lock);
-	}
-	if (rc == 0)
-		rc = journal_commit(n->journal);
-	else if (list != NULL)
-		journal_rollback(n->journal);
-	free(list);
-	buf_fini(&bytes);
-	return rc;
-}
-
-static void
-finish_record(struct replay *r)
-{
-	int rc;
-
-	pthread_join(r->recorder, NULL);
-	r->recording = false;
-	r->synced = false;
-	rc = r->sync_rc;
-	if (rc == 0)
-		rc = store_states(r);
-	if (rc == 0)
-		rc = inbox_record(r->n->inbox, r->mark);
-	if (rc != 0) {
-		r->unrecorded = true;
-		r->hold_ms = clock_ms() + RECORD_MS;
-		log_warn("applied batches cannot be recorded yet: %s", err_text(rc));
-	}
-}
-
-static void
-record(struct replay *r)
-{
-	if (r->recording || !r->unrecorded)
-		return;
-	r->mark = inbox_mark(r->n->inbox);
-	r->unrecorded = false;
-	r->synced = false;
-	if (pthread_create(&r->recorder, NULL, recorder_main, r) == 0)
-		r->recording = true;
-	else
-		r->unrecorded = true;
-}
-
 void
 replay_tick(struct replay *r)
 {
@@ -835,9 +506,9 @@ replay_tick(struct replay *r)
 		return;
 	if (now >= r->next_record_ms) {
 		/* A disk that is slow to sync is not kept busy with it. */
-		uint64_t wait = RECORD_MS + 3 * r->sync_ms;
+		uint64_t wait = REPLAY_RECORD_MS + 3 * r->sync_ms;
 		r->next_record_ms = now + (wait < RECORD_MAX_MS ? wait : RECORD_MAX_MS);
-		record(r);
+		replay_record_begin(r);
 	}
 	if (now >= r->next_stall_ms)
 		for (struct job *j = r->first; j != NULL; j = j->next)
@@ -845,7 +516,6 @@ replay_tick(struct replay *r)
 				run(r, j);
 	go_on(r);
 }
-
 /* ---- from outside ---- */
 
 int
@@ -901,16 +571,13 @@ replay_close(struct replay *r)
 	for (unsigned i = 0; i < r->n_workers; i++)
 		pthread_join(r->workers[i].thread, NULL);
 	if (r->recording)
-		finish_record(r);
+		replay_record_finish(r);
 	for (struct job *j = r->ended; j != NULL; j = j->run_next)
 		if (j->rc == 0 && inbox_done(r->n->inbox, j->pos) == 0)
 			r->unrecorded = true;
 	loop_call_cancel(r->n->loop, &r->ended_call);
-	if (r->unrecorded) {
-		r->mark = inbox_mark(r->n->inbox);
-		if (spool_sync(r->n->spool) == 0 && store_states(r) == 0)
-			inbox_record(r->n->inbox, r->mark);
-	}
+	if (r->unrecorded)
+		replay_record_now(r);
 	for (struct job *j = r->first, *next; j != NULL; j = next) {
 		next = j->next;
 		job_free(j);

@@ -1,0 +1,177 @@
+/*
+ * replay_job.c - one batch onto this spool: the mailbox's lock, apply, its new state.
+ */
+#include "meta/base/err.h"
+#include "meta/base/fault.h"
+#include "meta/base/log.h"
+#include "meta/spool.h"
+#include "sync/replay_priv.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- what replay needs of its surroundings (mbox_env) ---- */
+
+static int
+take_body(void *arg, const uint8_t guid[SHA1_LEN], const char *dir, const char *name)
+{
+	struct node *n = arg;
+
+	return held_place(n->held, guid, dir, name);
+}
+
+/* While any mailbox is set aside its held rows may name the body. */
+static bool
+keep_body(void *arg, const uint8_t guid[SHA1_LEN])
+{
+	struct node *n = arg;
+
+	(void)guid;
+	return n->asides > 0;
+}
+
+static bool
+begin_in_place(void *arg, const char *dir, const char *name)
+{
+	struct node *n = arg;
+
+	return n->hooks.begin_in_place == NULL ||
+	       n->hooks.begin_in_place(n->hooks.arg, dir, name);
+}
+
+static void
+end_in_place(void *arg, const char *dir, const char *name)
+{
+	struct node *n = arg;
+
+	if (n->hooks.end_in_place != NULL)
+		n->hooks.end_in_place(n->hooks.arg, dir, name);
+}
+
+static void
+changed(void *arg, const char *dir, const char *name)
+{
+	struct node *n = arg;
+
+	if (n->hooks.changed != NULL)
+		n->hooks.changed(n->hooks.arg, dir, name);
+}
+
+static struct mbox_env
+env_of(struct node *n)
+{
+	return (struct mbox_env){ n, take_body, keep_body, begin_in_place, end_in_place,
+		changed };
+}
+
+/* ---- one job, on a worker ---- */
+
+static struct sum
+digest_of(const struct job *j)
+{
+	return sum_of_names(j->bytes.data, j->bytes.len);
+}
+
+static void
+apply_path(struct node *n, struct job *j, const struct batch *b,
+	const struct mbox_env *env)
+{
+	char key[BATCH_MAX_PATH + 2];
+
+	j->rc = mbox_apply_path(n->spool, b, env, &j->need, &j->fault);
+	for (size_t i = 0; j->rc == 0 && i < b->n; i++) {
+		const struct change *c = &b->changes[i];
+		if (c->u.path.path == NULL)
+			continue;
+		snprintf(key, sizeof(key), "=%s", c->u.path.path);
+		struct mboxent *e = mboxes_get(n->mboxes, key);
+		if (e == NULL)
+			continue;
+		pthread_mutex_lock(&e->lock);
+		e->known = c->kind != CHANGE_DELETE && c->kind != CHANGE_MOVE;
+		memset(&e->state, 0, sizeof(e->state));
+		if (e->known)
+			e->state.sum.records = digest_of(j);
+		e->dirty = true;
+		pthread_mutex_unlock(&e->lock);
+		if (c->kind == CHANGE_MOVE && c->u.path.target != NULL)
+			node_move_entries(n, c->u.path.path, c->u.path.target, false);
+	}
+}
+
+static void
+apply_mbox(struct node *n, struct job *j, const struct batch *b,
+	const struct mbox_env *env)
+{
+	struct mboxent *e = mboxes_get(n->mboxes, j->dir);
+
+	if (e == NULL) {
+		j->rc = ERR_NOMEM;
+		return;
+	}
+	pthread_mutex_lock(&e->lock);
+	enum mbox_apply_mode mode = j->redo || e->redo ? MBOX_REDO : MBOX_CHECK;
+	FAULT("replay.before-apply");
+	j->rc = mbox_apply(n->spool, b, mode, env, &e->state, &j->need, &j->fault);
+	FAULT("replay.after-apply");
+	if (j->rc == 0) {
+		e->known = (b->flags & BATCH_REMOVE) == 0;
+		e->redo = false;
+		e->dirty = true;
+		mboxes_identify(n->mboxes, e);
+	}
+	pthread_mutex_unlock(&e->lock);
+}
+
+void
+replay_job_run(struct node *n, struct job *j)
+{
+	const struct mbox_env env = env_of(n);
+	struct batch b;
+
+	memset(&j->fault, 0, sizeof(j->fault));
+	memset(&j->need, 0, sizeof(j->need));
+	if ((j->rc = batch_decode(j->bytes.data, j->bytes.len, &b)) != 0) {
+		snprintf(j->fault.check, sizeof(j->fault.check), "batch");
+		snprintf(j->fault.text, sizeof(j->fault.text),
+			"a stored batch is damaged: %s", err_text(j->rc));
+		return;
+	}
+	if (b.dir == NULL || b.dir[0] == '\0')
+		apply_path(n, j, &b, &env);
+	else
+		apply_mbox(n, j, &b, &env);
+	batch_fini(&b);
+}
+
+/* A batch that was to make a mailbox and cannot: the folder and the bodies that it brought so far
+ * are of no mailbox, and the active side may never name it again. Entry lock held. */
+void
+replay_job_unmake(struct node *n, const char *dir)
+{
+	const struct mbox_env env = env_of(n);
+	struct mbox_need no_need;
+	struct mbox_state none;
+	struct mbox_fault fault;
+	struct batch b;
+	int fd;
+
+	int found = spool_file(n->spool, dir, "cyrus.index", O_PATH, 0, &fd);
+	if (found == 0)
+		close(fd);
+	if (found != ERR_NOTFOUND)
+		return;
+	memset(&none, 0, sizeof(none));
+	memset(&fault, 0, sizeof(fault));
+	batch_init(&b);
+	b.flags = BATCH_REMOVE | BATCH_DERIVED;
+	b.dir = dir;
+	int rc = mbox_apply(n->spool, &b, MBOX_CHECK, &env, &none, &no_need, &fault);
+	if (rc != 0)
+		log_warn("what was made of a mailbox cannot be removed: dir=%s: %s",
+			dir, err_text(rc));
+	b.dir = "";
+	batch_fini(&b);
+}

@@ -1,0 +1,96 @@
+/*
+ * replay_priv.h - what replay.c, replay_job.c and replay_record.c share. For these three only.
+ */
+#ifndef SYNC_REPLAY_PRIV_H
+#define SYNC_REPLAY_PRIV_H
+
+#include "sync/node.h"
+#include "sync/replay.h"
+
+enum { REPLAY_LANES = 4096, REPLAY_RECORD_MS = 300 };
+
+enum job_state {
+	JOB_QUEUED,
+	JOB_BARRED,
+	JOB_RUNNING,
+	JOB_NEEDS,
+	JOB_STALLED,
+	JOB_MOVED
+};
+
+struct job {
+	struct job *next; /* all jobs in order */
+	struct job *lane_next;
+	struct job *run_next; /* a worker's queue, or the list of ended ones */
+	struct pos pos;
+	char *dir;
+	char *path; /* a path batch: the key of its entry, "=path" */
+	char *target; /* a folder's move: its new name */
+	bool deletes; /* the path */
+	struct buf bytes;
+	enum job_state state;
+	bool barrier, fence, redo, asked;
+	/* outcome */
+	int rc;
+	struct mbox_need need;
+	struct mbox_fault fault;
+	unsigned needs; /* how often it asked for this one: */
+	uint8_t asked_for[SHA1_LEN];
+};
+
+/* Jobs of mailboxes that hash alike run one after the other: a shared lane costs parallelism,
+ * never order. */
+struct lane {
+	struct job *first, **end;
+};
+
+struct worker {
+	struct replay *r;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	struct job *first, **end;
+	bool stop;
+};
+
+struct replay {
+	struct node *n;
+	struct job *first, **end; /* in order of pos */
+	size_t n_jobs, fences, bytes;
+	struct pos loaded; /* rows up to here are jobs or settled */
+	bool more, loading;
+	struct lane lanes[REPLAY_LANES];
+	struct worker workers[16];
+	unsigned n_workers;
+	bool redo;
+	struct pos redo_upto;
+	/* ended jobs, from the workers */
+	pthread_mutex_t ended_lock;
+	struct job *ended;
+	struct loop_call ended_call;
+	uint64_t applied, next_record_ms, next_stall_ms;
+	uint64_t hold_ms; /* recording failed: not again before that */
+	bool unrecorded;
+	char stalled[200];
+	/* recording runs on a thread of its own: a sync of the spool takes its time */
+	pthread_t recorder;
+	bool recording;
+	_Atomic bool synced;
+	int sync_rc;
+	uint64_t sync_ms; /* that the last one took */
+	uint64_t mark;
+};
+
+/* replay_job.c: any thread. Carries a job out; its outcome is in rc, need and fault. */
+void replay_job_run(struct node *n, struct job *j);
+/* Takes away what a batch made of a mailbox that it could not finish. Entry lock held. */
+void replay_job_unmake(struct node *n, const char *dir);
+
+/* replay_record.c: the peer thread. Begins to record what is done, unless that is under way: a
+ * sync of the spool on a thread of its own, then finish. */
+void replay_record_begin(struct replay *r);
+void replay_record_finish(struct replay *r);
+/* The same at once, for the end. */
+void replay_record_now(struct replay *r);
+
+#endif
