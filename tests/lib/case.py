@@ -1,6 +1,7 @@
 """The frame of a Python case: functions test_*, run in order, reported as TAP.
 
-    import case
+    import atexit
+import case
     def test_something(): ...
     case.main()
 
@@ -9,6 +10,7 @@ case.later(function, ...) runs the function at the end of the case, last one fir
 whatever happened before.
 """
 
+import atexit
 import faulthandler
 import os
 import shutil
@@ -109,6 +111,9 @@ def main(tests=None, shared=False):
     if wanted:
         tests = [t for t in tests if any(w in t[0] for w in wanted)]
     print(f"1..{len(tests)}", flush=True)
+    # Ended from outside, it still takes down what it has set up.
+    atexit.register(undo_all)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     bad = 0
     for number, (name, function) in enumerate(tests, 1):
         label = f"{number} - {name.removeprefix('test_').replace('_', ' ')}"
