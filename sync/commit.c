@@ -607,14 +607,6 @@ sync_note(struct sync *s, const char *path)
 /* ---- questions of capture ---- */
 
 bool
-sync_is_mailbox(struct sync *s, const char *dir)
-{
-	struct mboxent *e = mboxes_find(s->node.mboxes, dir);
-
-	return e != NULL && e->known;
-}
-
-bool
 sync_is_stale(
 	struct sync *s, const char *dir, uint64_t ino, uint64_t size, uint64_t mtime)
 {

@@ -186,12 +186,3 @@ held_place(
 		(void)held_put(h, o->guid, o->bytes, o->n), free(o);
 	return rc;
 }
-
-bool
-held_has(struct held *h, const uint8_t guid[SHA1_LEN])
-{
-	pthread_mutex_lock(&h->lock);
-	bool has = *find(h, guid) != NULL;
-	pthread_mutex_unlock(&h->lock);
-	return has;
-}

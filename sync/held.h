@@ -12,7 +12,6 @@
 
 #include "meta/base/hash.h"
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -30,6 +29,5 @@ int held_put(struct held *h, const uint8_t guid[SHA1_LEN], uint8_t *bytes, size_
 /* Puts it at dir/name, whole: from memory, else from staging. ERR_NOTFOUND if it is in neither. */
 int held_place(struct held *h, const uint8_t guid[SHA1_LEN], const char *dir,
 	const char *name);
-bool held_has(struct held *h, const uint8_t guid[SHA1_LEN]);
 
 #endif

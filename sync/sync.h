@@ -106,8 +106,6 @@ void sync_move(struct sync *s, const char *from, const char *to, sync_done_fn *d
  * when the path's next batch is in the journal. */
 int sync_note(struct sync *s, const char *path);
 
-/* True if dir holds a mailbox that is in the journal or on its way there. */
-bool sync_is_mailbox(struct sync *s, const char *dir);
 /* True if the index of dir with these attributes is not the one that the last batch was made
  * from: the lazy check after a clean stop. */
 bool sync_is_stale(
