@@ -96,6 +96,21 @@ t_rand(void)
 	return rng;
 }
 
+void
+t_rand_from(uint64_t point)
+{
+	/* Neighbours must not be alike: a xorshift begins slowly. */
+	rng = (seed ^ (point + 1) * 0x9e3779b97f4a7c15u) * 0xbf58476d1ce4e5b9u;
+	rng ^= rng >> 31;
+	rng |= rng == 0;
+}
+
+bool
+t_failed(void)
+{
+	return failed;
+}
+
 const char *
 t_golden(void)
 {

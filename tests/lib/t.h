@@ -24,6 +24,10 @@ void t_expect_log(const char *text);
 const char *t_tmpdir(void);
 /* Seeded numbers; the seed is printed when the test fails and taken from T_SEED. */
 uint64_t t_rand(void);
+/* From here on the numbers of that point, which follow from it and the seed alone. */
+void t_rand_from(uint64_t point);
+/* Has anything failed in this test so far? */
+bool t_failed(void);
 /* The folder tests/golden. */
 const char *t_golden(void);
 

@@ -7,16 +7,23 @@
  * a clean mark after commits that it was never told of. Every story ends with a whole line: then
  * both sides must prove each other equal, and their files must be.
  *
- * T_SEED repeats the writer's and the line's choices; threads and the kernel still have theirs.
+ * What is done in a story follows from T_SEED, its number and the number of the step alone: never
+ * from time, nor from how far the standby is. So a seed repeats the story to the letter; when each
+ * of its threads runs, and so which bytes the line's faults hit, the kernel decides anew. A
+ * story that fails prints its steps. To see it again, and to find which steps matter:
+ *
+ *   T_SEED=N SIM_STORY=2 SIM_SKIP=3,17-40 build/tests/sim/test_pair stories
+ *
+ * runs only that one and leaves those steps out, without a change to the others' choices.
  * SIM_STORIES and SIM_STEPS make it longer; SIM_WITHOUT leaves out what its letters say: k kills
  * of the standby, r its clean restarts, c crashes of the active, l faults of the line, m moves of
- * folders, d removals, f plain files, j short journals (SIM_SHORT: in every story). It is "j"
- * unless given: a comparison that meets moves which the standby has yet to replay does not always
- * end equal yet.
+ * folders, d removals, f plain files, j short journals (SIM_SHORT: in every story); it is "j"
+ * unless given. SIM_DEBUG prints all that either side logs.
  */
 #include "sync/keygen.h"
 #include "sync/loop.h"
 #include "sync/sync.h"
+#include "meta/base/buf.h"
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/hash.h"
@@ -116,7 +123,9 @@ static struct {
 	struct rig rigs[MBOXES];
 	pid_t b;
 	int b_stdin;
-	uint64_t b_back_ms; /* it is down until then */
+	unsigned b_back; /* it is down until that step */
+	unsigned number, at; /* the story, and the step that is done */
+	struct buf told; /* what was done, one line a step */
 	struct loop *loop; /* the line's */
 	struct badline *line;
 	pthread_t line_thread;
@@ -166,7 +175,6 @@ b_start(void)
 	}
 	close(fds[0]);
 	st.b_stdin = fds[1];
-	st.b_back_ms = 0;
 }
 
 /* by_signal: SIGKILL, else asked to stop. False if it did not end well. */
@@ -236,6 +244,14 @@ line_set(struct badline_faults f)
 		abort();
 }
 
+/* From here on the choices of that step. 0: those before the first. */
+static void
+choose(unsigned at)
+{
+	st.at = at;
+	t_rand_from(st.number * 100000u + at);
+}
+
 /* Is this kind of thing in the stories? */
 static bool
 with(char letter)
@@ -250,6 +266,9 @@ story_open(unsigned story)
 {
 	char cmd[700];
 
+	st.number = story;
+	choose(0);
+	buf_clear(&st.told);
 	snprintf(st.dir, sizeof(st.dir), "%s/%u", t_tmpdir(), story);
 	snprintf(st.root_a, sizeof(st.root_a), "%s/a", st.dir);
 	snprintf(st.root_b, sizeof(st.root_b), "%s/b", st.dir);
@@ -261,9 +280,9 @@ story_open(unsigned story)
 		abort();
 	st.commits = st.kills = st.crashes = st.restarts = 0;
 	st.bad = false;
-	/* Now and then one that holds only a few batches: then sums are compared. */
-	journal_size = (story % 3 == 2 || getenv("SIM_SHORT") != NULL) && with('j')
-			       ? 20000
+	/* In every second story one that holds only a few batches: then sums are compared. */
+	journal_size = (t_rand() % 2 != 0 || getenv("SIM_SHORT") != NULL) && with('j')
+			       ? 3000 + t_rand() % 20000
 			       : 64 << 20;
 	st.port = free_port();
 	loop_open(&st.loop);
@@ -292,6 +311,7 @@ story_close(void)
 	loop_close(st.loop);
 	for (unsigned i = 0; i < MBOXES; i++)
 		rig_fini(&st.rigs[i]);
+	buf_fini(&st.told);
 }
 
 /* --- what the writer does --------------------------------------------------------------- */
@@ -439,17 +459,18 @@ plain_file(bool told)
 	st.commits++;
 }
 
-/* SIM_DEBUG: what is done beside the seq it gets. */
+/* What is done beside the seq it gets. */
 static void
-debug_step(const char *what, const struct rig *g)
+tell(const char *what, const char *dir)
 {
 	struct sync_facts f;
 
-	if (getenv("SIM_DEBUG") == NULL)
-		return;
 	sync_facts(st.sync, &f);
-	fprintf(stderr, "# %s: dir=%s last=%llu\n", what, g ? g->dir : "",
+	buf_printf(&st.told, "# step %u: %s %s last=%llu\n", st.at, what, dir,
 		(unsigned long long)f.position.seq);
+	if (getenv("SIM_DEBUG") != NULL)
+		fprintf(stderr, "# step %u: %s %s last=%llu\n", st.at, what, dir,
+			(unsigned long long)f.position.seq);
 }
 
 static void
@@ -459,26 +480,26 @@ write_some(bool told)
 	uint64_t what = t_rand() % 40;
 
 	if (what < 3 && with('f')) {
-		debug_step("file", g);
+		tell("file", "");
 		plain_file(told);
 	} else if (!g->exists) {
-		debug_step("create", g);
+		tell("create", g->dir);
 		create(g, told);
 	} else if (what < 5 && with('m')) {
-		debug_step("move", g);
+		tell("move", g->dir);
 		move(g, told);
 	} else if (what < 6 && with('d')) {
-		debug_step("removal", g);
+		tell("removal", g->dir);
 		removal(g, told);
 	} else if (what < 9) {
-		debug_step("repack", g);
+		tell("repack", g->dir);
 		repack(g, told);
 	} else if (what < 16) {
-		debug_step("copy", g);
+		tell("copy", g->dir);
 		copy_some(g);
 		committed(g, told);
 	} else {
-		debug_step("random", g);
+		tell("random", g->dir);
 		rig_random(g);
 		committed(g, told);
 	}
@@ -495,31 +516,66 @@ crash_a(void)
 	st.crashes++;
 }
 
-static void
-step(void)
+/* Is the step left out? SIM_SKIP is a list like 3,17-40. */
+static bool
+is_skipped(unsigned at)
 {
-	uint64_t what = t_rand() % 100;
+	const char *p = getenv("SIM_SKIP");
+	char *end;
 
-	if (st.b == 0 && clock_ms() >= st.b_back_ms)
+	while (p != NULL && *p != '\0') {
+		unsigned long from = strtoul(p, &end, 10), to = from;
+		if (end == p)
+			return false;
+		if (*end == '-')
+			to = strtoul(end + 1, &end, 10);
+		if (at >= from && at <= to)
+			return true;
+		p = *end == ',' ? end + 1 : end;
+	}
+	return false;
+}
+
+static void
+line_turns_bad(void)
+{
+	struct badline_faults f = { .cut = t_rand() % 3 ? 300 : 0,
+		.flip = t_rand() % 3 ? 0 : 300,
+		.stall = t_rand() % 2 ? 30 : 0,
+		.stall_ms = 30 };
+
+	tell("the line has faults", "");
+	line_set(f);
+}
+
+static void
+step(unsigned at)
+{
+	choose(at);
+	if (st.b == 0 && at >= st.b_back) {
+		tell("b starts", "");
 		b_start();
+	}
+	if (is_skipped(at))
+		return;
+	uint64_t what = t_rand() % 100;
 	if (what < 4 && st.b != 0 && with('k')) {
-		debug_step("b is killed", NULL);
+		tell("b is killed", "");
 		b_stop(true);
-		st.b_back_ms = clock_ms() + t_rand() % 3 ? t_rand() % 50 : 300;
+		st.b_back = at + 1 + (unsigned)(t_rand() % (t_rand() % 3 ? 4 : 60));
 		st.kills++;
 	} else if (what < 6 && st.b != 0 && with('r')) {
-		debug_step("b is stopped", NULL);
+		tell("b is stopped", "");
 		st.bad |= !b_stop(false);
+		st.b_back = at + 1;
 		st.restarts++;
 	} else if (what < 9 && with('c')) {
-		debug_step("a crashes", NULL);
+		tell("a crashes", "");
 		crash_a();
 	} else if (what < 13 && with('l')) {
-		line_set((struct badline_faults){ .cut = t_rand() % 3 ? 300 : 0,
-			.flip = t_rand() % 3 ? 0 : 300,
-			.stall = t_rand() % 2 ? 30 : 0,
-			.stall_ms = 30 });
+		line_turns_bad();
 	} else if (what < 15 && with('l')) {
+		tell("the line is cut", "");
 		loop_post(st.loop, on_cut, NULL);
 	} else {
 		write_some(true);
@@ -580,8 +636,8 @@ story(unsigned n, unsigned steps)
 	int rc;
 
 	story_open(n);
-	for (unsigned i = 0; i < steps && !st.bad; i++)
-		step();
+	for (unsigned i = 1; i <= steps && !st.bad; i++)
+		step(i);
 	line_set((struct badline_faults){ 0 });
 	if (st.b == 0)
 		b_start();
@@ -594,11 +650,11 @@ story(unsigned n, unsigned steps)
 	       "after %llu ms\n",
 		n, st.commits, st.kills, st.crashes, st.restarts,
 		badline_count(st.line), (unsigned long long)(clock_ms() - t0));
-	if (rc != 0)
+	if (rc != 0) {
 		list_both();
-	if (rc != 0)
 		t_fail(__FILE__, __LINE__, "story %u: not equal: %s: %s", n,
 			err_text(rc), buf_str(&lack));
+	}
 	if (st.bad)
 		t_fail(__FILE__, __LINE__, "story %u: an error that nothing explains",
 			n);
@@ -607,6 +663,8 @@ story(unsigned n, unsigned steps)
 		t_fail(__FILE__, __LINE__, "story %u: the standby ended badly", n);
 	if (rc == 0)
 		compare();
+	if (t_failed())
+		printf("%s", buf_str(&st.told));
 	story_close();
 	buf_fini(&lack);
 }
@@ -627,8 +685,9 @@ TEST(stories_of_a_pair)
 	log_set_hook(on_log);
 	if (getenv("SIM_DEBUG") != NULL)
 		log_set_level(LOG_LEVEL_DEBUG);
-	for (unsigned i = 0; i < stories; i++)
-		story(i, steps);
+	for (unsigned i = 0; i < stories && !t_failed(); i++)
+		if (getenv("SIM_STORY") == NULL || from_env("SIM_STORY", 0) == i)
+			story(i, steps);
 }
 
 /* The counters are published now and then: until they stand still. */
