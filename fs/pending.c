@@ -237,6 +237,7 @@ pending_touch(struct inode *dir, bool annots)
 	pthread_mutex_lock(&p->lock);
 	touch_locked(p);
 	p->annots |= annots;
+	p->names |= !annots;
 	pthread_mutex_unlock(&p->lock);
 	put(p);
 }
@@ -320,6 +321,7 @@ take_back(struct pending *p, const struct sync_commit *c, struct mbox_touched **
 	}
 	p->unsure |= c->derive;
 	p->annots |= c->annots;
+	p->names |= c->names;
 	p->dirty = p->committed = true;
 	if (p->busy_ms == 0)
 		p->busy_ms = clock_ms();
@@ -351,11 +353,12 @@ hand_on(struct pending *p, bool force)
 	c.n_touched = p->n;
 	c.derive = p->unsure || force;
 	c.annots = p->annots || force;
+	c.names = p->names;
 	c.old_index = old_index;
 	c.old_size = p->old_size;
 	p->touched = NULL;
 	p->n = p->cap = 0;
-	p->unsure = p->annots = p->dirty = p->committed = false;
+	p->unsure = p->annots = p->names = p->dirty = p->committed = false;
 	p->old_index = NULL;
 	p->old_size = 0;
 	uint64_t waited = p->busy_ms == 0 ? 0 : clock_ms() - p->busy_ms;

@@ -81,7 +81,7 @@ stand_in_full(struct apply *a)
 {
 	bool restates = apply_overrides(a->b) || (a->b->flags & BATCH_CREATE) != 0;
 	struct stat st;
-	int rc = scan_open(a->sp, a->b->dir, SCAN_LENIENT, &a->scan, a->fault);
+	int rc = scan_open(a->sp, a->b->dir, SCAN_LENIENT, NULL, &a->scan, a->fault);
 
 	if (rc == ERR_NOMEM || rc == ERR_IO || rc == ERR_ACCESS)
 		return rc;

@@ -200,9 +200,11 @@ out:
 	return rc;
 }
 
-/* cyrus.header as the index header confirms it; *sum becomes its sum. */
+/* cyrus.header as the index header confirms it, or as Cyrus left it when it was killed before
+ * that; the state's sum of the names becomes its sum. */
 static int
-touched_names(struct maker *m, const struct index_header *h, struct mbox_state *state)
+touched_names(struct maker *m, const struct index_header *h,
+	const struct mbox_state *known, bool locked, struct mbox_state *state)
 {
 	struct scan_names names;
 	int rc = scan_names_load(m->sp, m->dir, &names);
@@ -214,14 +216,10 @@ touched_names(struct maker *m, const struct index_header *h, struct mbox_state *
 			err_text(rc));
 		goto out;
 	}
-	uint32_t crc = hash_crc32(0, names.file.data, names.file.len);
-	if (h->minor_version >= 12 && crc != h->header_file_crc) {
-		rc = scan_fault(m->fault, ERR_BUSY, 0, "header-file-crc",
-			"cyrus.header has CRC %08" PRIx32 ", the index says %08" PRIx32
-			"; reconstruct the mailbox",
-			crc, h->header_file_crc);
+	uint64_t since = locked ? UINT64_MAX : known->index_mtime;
+	rc = scan_names_check(&names, h, known, since, m->fault);
+	if (rc != 0)
 		goto out;
-	}
 	struct sum now = sum_of_names(names.file.data, names.file.len);
 	if (!sum_eq(now, state->sum.names)) {
 		state->sum.names = now;
@@ -276,9 +274,9 @@ by_touch(struct maker *m, const struct mbox_delta *d, const struct ixfile *ix,
 		if (rc == 0)
 			rc = maker_owner(m, &state->owner);
 	}
-	if (rc == 0 && (ix->h.minor_version < 12 ||
+	if (rc == 0 && (d->names || ix->h.minor_version < 12 ||
 			       ix->h.header_file_crc != was->header_file_crc))
-		rc = touched_names(m, &ix->h, state);
+		rc = touched_names(m, &ix->h, d->before, d->locked, state);
 	if (rc == 0)
 		rc = touched_records(m, ix, list, n, &state->sum.records);
 	if (rc == 0 && d->annots)
@@ -462,7 +460,11 @@ mbox_delta(struct spool *sp, const struct mbox_delta *d, const void *old_index,
 			if (rc != 0)
 				goto out;
 		}
-		rc = scan_open(sp, d->dir, SCAN_STRICT, &s, fault);
+		rc = scan_open(
+			sp, d->dir, SCAN_STRICT, f.known ? d->before : NULL, &s, fault);
+		if (rc == 0 && d->locked)
+			rc = scan_names_check(&s.names, &s.ix.h,
+				f.known ? d->before : NULL, UINT64_MAX, fault);
 		if (rc == 0)
 			rc = in_full(&m, &f, &s, &state);
 	}

@@ -16,11 +16,11 @@
 #define VERSION 1
 
 int
-mbox_load(struct spool *sp, const char *dir, struct mbox_state *out,
-	struct mbox_fault *fault)
+mbox_load(struct spool *sp, const char *dir, const struct mbox_state *known,
+	struct mbox_state *out, struct mbox_fault *fault)
 {
 	struct scan s;
-	int rc = scan_open(sp, dir, SCAN_STRICT, &s, fault);
+	int rc = scan_open(sp, dir, SCAN_STRICT, known, &s, fault);
 
 	if (rc != 0)
 		return rc;

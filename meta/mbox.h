@@ -39,11 +39,14 @@ struct mbox_fault {
 };
 
 /* Reads the whole mailbox and computes its state; checks header, records, names, annotations
- * (not bodies). ERR_NOTFOUND if there is no cyrus.index; ERR_BUSY while Cyrus is in the middle of
- * something (no header yet, names or annotations newer than the index): ask again, and if it
- * stays so, the fault says what is wrong. Allocates for the duration only. */
-int mbox_load(struct spool *sp, const char *dir, struct mbox_state *out,
-	struct mbox_fault *fault);
+ * (not bodies). known: what was known of it, or NULL; names that the index does not confirm are
+ * taken if they are those, or came after it (Cyrus was killed before it wrote the index header,
+ * and goes by them itself). ERR_NOTFOUND if there is no cyrus.index; ERR_BUSY while Cyrus is in
+ * the middle of something (no header yet, annotations newer than the index), and for names that
+ * nothing confirms: ask again, and if it stays so, the fault says what is wrong. Allocates for
+ * the duration only. */
+int mbox_load(struct spool *sp, const char *dir, const struct mbox_state *known,
+	struct mbox_state *out, struct mbox_fault *fault);
 
 /* A record that was written since the state: its position and what it was before. */
 struct mbox_touched {
@@ -67,6 +70,8 @@ struct mbox_delta {
 			  * recompute the sum from the file, state no sum before */
 	bool whole; /* name every record */
 	bool annots; /* cyrus.annotations may have changed */
+	bool names; /* cyrus.header was replaced, whatever the index says */
+	bool locked; /* a writer is at work: names that the index does not confirm yet wait */
 	const char *from_dir; /* see batch.h */
 	mbox_ref_fn *ref;
 	void *ref_arg;
@@ -160,9 +165,9 @@ struct mbox_digest {
 	uint32_t uid;
 	uint64_t digest;
 };
-int mbox_repair(struct spool *sp, const char *dir, const struct mbox_digest *theirs,
-	size_t n, uint32_t from_uid, size_t limit, mbox_ref_fn *ref, void *ref_arg,
-	struct batch *out, struct mbox_state *state_out, uint32_t *next_out,
-	struct mbox_fault *fault);
+int mbox_repair(struct spool *sp, const char *dir, const struct mbox_state *known,
+	const struct mbox_digest *theirs, size_t n, uint32_t from_uid, size_t limit,
+	mbox_ref_fn *ref, void *ref_arg, struct batch *out,
+	struct mbox_state *state_out, uint32_t *next_out, struct mbox_fault *fault);
 
 #endif

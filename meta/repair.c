@@ -92,10 +92,10 @@ state_purges(struct maker *m, const struct repair *rp, const struct scan *s)
 }
 
 int
-mbox_repair(struct spool *sp, const char *dir, const struct mbox_digest *theirs,
-	size_t n, uint32_t from_uid, size_t limit, mbox_ref_fn *ref, void *ref_arg,
-	struct batch *out, struct mbox_state *state_out, uint32_t *next_out,
-	struct mbox_fault *fault)
+mbox_repair(struct spool *sp, const char *dir, const struct mbox_state *known,
+	const struct mbox_digest *theirs, size_t n, uint32_t from_uid, size_t limit,
+	mbox_ref_fn *ref, void *ref_arg, struct batch *out,
+	struct mbox_state *state_out, uint32_t *next_out, struct mbox_fault *fault)
 {
 	struct mbox_delta d = { .dir = dir, .ref = ref, .ref_arg = ref_arg };
 	struct repair rp = { .theirs = theirs,
@@ -113,7 +113,7 @@ mbox_repair(struct spool *sp, const char *dir, const struct mbox_digest *theirs,
 	rc = maker_begin(&m, &d, sp, out, fault);
 	if (rc != 0)
 		return rc;
-	rc = scan_open(sp, dir, SCAN_STRICT, &s, fault);
+	rc = scan_open(sp, dir, SCAN_STRICT, known, &s, fault);
 	if (rc != 0)
 		goto out;
 	scan_state(&s, state_out);

@@ -2,8 +2,9 @@
  * scan.c - reading a mailbox as a whole, and the invariants of its records (F9).
  *
  * The index is read into memory first, then the names, then the annotations. On a live mailbox
- * the latter two may be newer than the index: a names file whose CRC is not the one in the
- * header is ERR_BUSY, since the header that confirms it is about to be written.
+ * the latter two may be newer than the index: Cyrus renames cyrus.header into place before it
+ * writes the header that confirms it. If it dies in between nobody takes that back, so names
+ * that are younger than what is known are taken; see scan_names_check.
  */
 #include "meta/scan.h"
 
@@ -31,6 +32,12 @@ scan_fault(struct mbox_fault *fault, int rc, uint32_t uid, const char *check,
 	vsnprintf(fault->text, sizeof(fault->text), fmt, ap);
 	va_end(ap);
 	return rc;
+}
+
+static uint64_t
+ns_of(const struct stat *st)
+{
+	return (uint64_t)st->st_mtim.tv_sec * NS + (uint64_t)st->st_mtim.tv_nsec;
 }
 
 /* ---- names ---- */
@@ -80,9 +87,34 @@ decode_names(struct scan_names *n)
 int
 scan_names_load(struct spool *sp, const char *dir, struct scan_names *out)
 {
+	struct stat st;
+
 	memset(out, 0, sizeof(*out));
-	int rc = spool_read(sp, dir, "cyrus.header", HEADER_MAX_FILE, &out->file, NULL);
-	return rc != 0 ? rc : decode_names(out);
+	int rc = spool_read(sp, dir, "cyrus.header", HEADER_MAX_FILE, &out->file, &st);
+	if (rc != 0)
+		return rc;
+	out->mtime = ns_of(&st);
+	return decode_names(out);
+}
+
+int
+scan_names_check(const struct scan_names *n, const struct index_header *h,
+	const struct mbox_state *known, uint64_t since, struct mbox_fault *fault)
+{
+	uint32_t crc = hash_crc32(0, n->file.data, n->file.len);
+
+	if (h->minor_version < 12 || crc == h->header_file_crc)
+		return 0;
+	if (known != NULL &&
+		sum_eq(known->sum.names, sum_of_names(n->file.data, n->file.len)))
+		return 0;
+	if (n->mtime >= since && (known == NULL || known->uniqueid[0] == '\0' ||
+					 strcmp(known->uniqueid, n->h.uniqueid) == 0))
+		return 0;
+	return scan_fault(fault, ERR_BUSY, 0, "header-file-crc",
+		"cyrus.header has CRC %08" PRIx32 ", the index says %08" PRIx32
+		"; reconstruct the mailbox",
+		crc, h->header_file_crc);
 }
 
 int
@@ -261,8 +293,7 @@ scan_owner(struct spool *sp, const char *dir, const struct stat *index_st,
 void
 scan_stamp(const struct stat *st, struct mbox_state *state)
 {
-	state->index_mtime =
-		(uint64_t)st->st_mtim.tv_sec * NS + (uint64_t)st->st_mtim.tv_nsec;
+	state->index_mtime = ns_of(st);
 	state->index_size = (uint64_t)st->st_size;
 	state->index_ino = st->st_ino;
 }
@@ -315,8 +346,8 @@ scan_records(struct scan *s, enum scan_rule rule, struct mbox_fault *fault)
 }
 
 int
-scan_open(struct spool *sp, const char *dir, enum scan_rule rule, struct scan *out,
-	struct mbox_fault *fault)
+scan_open(struct spool *sp, const char *dir, enum scan_rule rule,
+	const struct mbox_state *known, struct scan *out, struct mbox_fault *fault)
 {
 	int rc;
 
@@ -339,15 +370,10 @@ scan_open(struct spool *sp, const char *dir, enum scan_rule rule, struct scan *o
 			err_text(rc));
 		goto fail;
 	}
-	uint32_t crc = hash_crc32(0, out->names.file.data, out->names.file.len);
-	if (rule == SCAN_STRICT && h->minor_version >= 12 &&
-		crc != h->header_file_crc) {
-		rc = scan_fault(fault, ERR_BUSY, 0, "header-file-crc",
-			"cyrus.header has CRC %08" PRIx32 ", the index says %08" PRIx32
-			"; reconstruct the mailbox",
-			crc, h->header_file_crc);
+	uint64_t since = known != NULL ? known->index_mtime : ns_of(&out->ix.st);
+	if (rule == SCAN_STRICT &&
+		(rc = scan_names_check(&out->names, h, known, since, fault)) != 0)
 		goto fail;
-	}
 	rc = scan_annots_load(sp, dir, &out->annots);
 	if (rc != 0 && rc != ERR_BUSY)
 		scan_fault(fault, rc, 0, "annotations",

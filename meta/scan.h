@@ -22,6 +22,7 @@ struct scan_names {
 	struct buf file;
 	struct header h;
 	bool decoded;
+	uint64_t mtime; /* of the file, if it came from one */
 	char owner[256]; /* user name for the owner token in annotations; "" unknown */
 };
 /* ERR_NOTFOUND, ERR_MANGLED. file is filled in when it could be read. */
@@ -29,6 +30,12 @@ int scan_names_load(struct spool *sp, const char *dir, struct scan_names *out);
 /* The same from bytes (copied). */
 int scan_names_from(const void *p, size_t n, struct scan_names *out);
 void scan_names_close(struct scan_names *n);
+/* Are these the names to go by? Yes if the index header has their CRC, if they are what is known
+ * of the mailbox already, or if they were put in place since that (since is its index's time):
+ * Cyrus was killed before it wrote the index header, and every later reader, Cyrus too, goes by
+ * them. What changed without getting any younger is damage: ERR_BUSY and the fault. */
+int scan_names_check(const struct scan_names *n, const struct index_header *h,
+	const struct mbox_state *known, uint64_t since, struct mbox_fault *fault);
 
 /* ---- cyrus.annotations ---- */
 
@@ -83,8 +90,9 @@ struct scan {
 	struct change_owner owner;
 	uint32_t holes; /* records that could not be read and are left out (lenient) */
 };
-int scan_open(struct spool *sp, const char *dir, enum scan_rule rule, struct scan *out,
-	struct mbox_fault *fault);
+/* known: what is known of the mailbox, for scan_names_check; NULL: nothing. */
+int scan_open(struct spool *sp, const char *dir, enum scan_rule rule,
+	const struct mbox_state *known, struct scan *out, struct mbox_fault *fault);
 void scan_close(struct scan *s);
 /* The state that the scan found. */
 void scan_state(const struct scan *s, struct mbox_state *out);

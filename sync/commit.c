@@ -155,6 +155,8 @@ delta_of(struct node *n, struct mboxent *e, const struct sync_commit *c,
 		.n_touched = c->n_touched,
 		.derive = c->derive || !e->known || e->aside,
 		.annots = c->annots,
+		.names = c->names,
+		.locked = c->locked && c->patient,
 		.ref = node_ref,
 		.ref_arg = n,
 	};

@@ -111,7 +111,7 @@ adopt_one(
 	if (e == NULL)
 		return ERR_NOMEM;
 	pthread_mutex_lock(&e->lock);
-	rc = mbox_load(n->spool, dir, &e->state, &fault);
+	rc = mbox_load(n->spool, dir, NULL, &e->state, &fault);
 	if (rc == 0) {
 		e->known = true;
 		a->mailboxes++;
@@ -150,6 +150,13 @@ derive(struct node *n, const char *dir)
 	sync_commit(s, &c);
 }
 
+static uint64_t
+ns_of(const struct stat *st)
+{
+	return (uint64_t)st->st_mtim.tv_sec * 1000000000u +
+	       (uint64_t)st->st_mtim.tv_nsec;
+}
+
 static void
 look_at(struct node *n, struct mboxent *e, uint64_t synced_ns, uint64_t *moved)
 {
@@ -172,11 +179,13 @@ look_at(struct node *n, struct mboxent *e, uint64_t synced_ns, uint64_t *moved)
 	}
 	rc = fstat(fd, &st);
 	close(fd);
-	uint64_t mtime = (uint64_t)st.st_mtim.tv_sec * 1000000000u +
-			 (uint64_t)st.st_mtim.tv_nsec;
+	uint64_t mtime = ns_of(&st);
+	/* Cyrus may have died with us between cyrus.header and the index that confirms it. */
 	if (rc == 0 && !e->redo && st.st_ino == e->state.index_ino &&
 		(uint64_t)st.st_size == e->state.index_size &&
-		mtime == e->state.index_mtime && mtime + YOUNG_NS < synced_ns)
+		mtime == e->state.index_mtime && mtime + YOUNG_NS < synced_ns &&
+		spool_stat(n->spool, e->dir, "cyrus.header", &st) == 0 &&
+		ns_of(&st) <= mtime)
 		return;
 	(*moved)++;
 	derive(n, e->dir);

@@ -239,7 +239,8 @@ look_aside(struct node *n)
 			continue;
 		pthread_mutex_lock(&e->lock);
 		/* All files named by the index are there again, with their sizes. */
-		if (mbox_load(n->spool, e->dir, &now, &fault) == 0 &&
+		if (mbox_load(n->spool, e->dir, e->known ? &e->state : NULL, &now,
+			    &fault) == 0 &&
 			bodies_check(n->spool, e->dir, &fault) == 0) {
 			e->state = now;
 			e->known = true;

@@ -83,6 +83,7 @@ struct sync_commit {
 	size_t n_touched;
 	bool derive; /* touched is not known */
 	bool annots; /* cyrus.annotations may have changed */
+	bool names; /* cyrus.header was replaced */
 	const void *old_index; /* a repack: the bytes of the index that was replaced */
 	size_t old_size;
 	bool patient; /* see below */

@@ -72,7 +72,7 @@ send_records(struct node *n, struct session *s, const char *dir)
 	pthread_mutex_lock(&e->lock);
 	/* Written by a batch that did not fit: it is here, whatever is known of it. */
 	if (!e->known && !mboxes_is_path(dir) &&
-		mbox_load(n->spool, dir, &e->state, &fault) == 0) {
+		mbox_load(n->spool, dir, NULL, &e->state, &fault) == 0) {
 		e->known = e->dirty = true;
 		mboxes_identify(n->mboxes, e);
 	}

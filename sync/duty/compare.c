@@ -247,7 +247,7 @@ repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
 		refuse(p, r->dir, "has-more", why);
 		goto out;
 	}
-	rc = mbox_repair(n->spool, r->dir, r->digests, r->n, r->from_uid,
+	rc = mbox_repair(n->spool, r->dir, &e->state, r->digests, r->n, r->from_uid,
 		REPAIR_RECORDS, repair_ref, p, &b, &after, &next, &fault);
 	if (rc == 0) {
 		for (size_t i = 0; i < b.n; i++)

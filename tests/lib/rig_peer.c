@@ -264,9 +264,9 @@ rig_differ(struct spool *a, const char *dir_a, struct spool *b, const char *dir_
 	const char *wrong;
 	static char text[300];
 
-	if (scan_open(a, dir_a, SCAN_STRICT, &x, &fault) != 0)
+	if (scan_open(a, dir_a, SCAN_STRICT, NULL, &x, &fault) != 0)
 		return "the first cannot be read";
-	if (scan_open(b, dir_b, SCAN_STRICT, &y, &fault) != 0) {
+	if (scan_open(b, dir_b, SCAN_STRICT, NULL, &y, &fault) != 0) {
 		scan_close(&x);
 		snprintf(text, sizeof(text), "the second cannot be read: %s",
 			fault.text);

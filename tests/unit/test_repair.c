@@ -54,8 +54,8 @@ repair(struct rig_pair *x, size_t limit, unsigned *pieces)
 	do {
 		struct batch b;
 		if (rc == 0)
-			rc = mbox_repair(x->a, x->g.dir, d->list, d->n, from, limit,
-				NULL, NULL, &b, &x->g.state, &from, &fault);
+			rc = mbox_repair(x->a, x->g.dir, NULL, d->list, d->n, from,
+				limit, NULL, NULL, &b, &x->g.state, &from, &fault);
 		if (rc != 0)
 			break;
 		buf_clear(&x->raw);
@@ -70,7 +70,7 @@ repair(struct rig_pair *x, size_t limit, unsigned *pieces)
 		/* Half repaired it can be opened, and adds up. */
 		struct scan s;
 		if (rc == 0 &&
-			scan_open(x->b, x->g.dir, SCAN_STRICT, &s, &fault) == 0) {
+			scan_open(x->b, x->g.dir, SCAN_STRICT, NULL, &s, &fault) == 0) {
 			const char *wrong = scan_tally_check(&s.tally, &s.ix.h);
 			if (wrong != NULL) {
 				printf("# after piece %u: %s\n", *pieces, wrong);
@@ -203,8 +203,8 @@ TEST(a_crash_at_any_write_of_a_repair)
 		else if (damage == 3)
 			CHECK_EQ(spool_unlink(x->b, x->g.dir, "cyrus.index"), 0);
 		(void)mbox_digests(x->b, x->g.dir, add_digest, d);
-		CHECK_EQ(mbox_repair(x->a, x->g.dir, d->list, d->n, 0, 1000, NULL, NULL,
-				 &b, &x->g.state, &next, NULL),
+		CHECK_EQ(mbox_repair(x->a, x->g.dir, NULL, d->list, d->n, 0, 1000, NULL,
+				 NULL, &b, &x->g.state, &next, NULL),
 			0);
 		CHECK_EQ(batch_encode(&b, &raw), 0);
 		batch_fini(&b);
@@ -249,8 +249,8 @@ TEST(digests_out_of_order_are_refused)
 	struct batch b;
 	uint32_t next;
 
-	CHECK_EQ(mbox_repair(
-			 x->a, x->g.dir, d, 2, 0, 10, NULL, NULL, &b, &s, &next, NULL),
+	CHECK_EQ(mbox_repair(x->a, x->g.dir, NULL, d, 2, 0, 10, NULL, NULL, &b, &s,
+			 &next, NULL),
 		ERR_PROTO);
 	rig_pair_close(x);
 }
