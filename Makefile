@@ -36,7 +36,7 @@ FS := $(filter-out fs/main.c,$(wildcard fs/*.c))
 TESTLIB := $(wildcard tests/lib/*.c)
 UNIT := $(wildcard tests/unit/test_*.c tests/sim/test_*.c)
 FUZZ := $(wildcard tests/fuzz/fuzz_*.c)
-TOOLS := $(wildcard tests/mount/*.c tests/cyrus/*.c)
+TOOLS := $(wildcard tests/mount/*.c tests/cyrus/*.c tests/bench/*.c)
 
 obj = $(patsubst %.c,$(O)/%.o,$(1))
 UNIT_BIN := $(patsubst %.c,$(O)/%,$(UNIT))

@@ -44,13 +44,14 @@ def chown_tree(path, user="cyrus", group="mail"):
 class Cyrus:
     def __init__(self, folder, spool, layout="uuid", hashed=True,
                  expunge_mode="delayed", delete_mode="delayed", config=None,
-                 prefork=2, name="node"):
+                 prefork=2, name="node", services=()):
         case.need(BIN + "/imapd", BIN + "/lmtpd", "saslpasswd2")
         self.dir = folder
         self.spool = spool
         self.name = name
         self.proc = None
         self.prefork = prefork
+        self.services = services   # more lines for SERVICES
         self.realm = name + ".test"
         for sub in ("conf", "run", "lock", "proc"):
             os.makedirs(f"{folder}/{sub}", exist_ok=True)
@@ -126,6 +127,7 @@ class Cyrus:
                     f' listen="127.0.0.1:{self.imap_port}" prefork={self.prefork}\n'
                     f' lmtp cmd="{BIN}/lmtpd -C {self.conf} -a"'
                     f' listen="127.0.0.1:{self.lmtp_port}" prefork={self.prefork}\n'
+                    + "".join(f" {line}\n" for line in self.services) +
                     "}\nEVENTS {\n}\n")
             log = open(f"{self.dir}/master.log", "ab")
             self.proc = subprocess.Popen(

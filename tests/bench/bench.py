@@ -1,0 +1,113 @@
+"""The run behind scripts/bench."""
+
+import json
+import os
+import signal
+import sys
+import time
+
+import case
+import count
+import engine
+import golden
+import report
+import systems
+import work
+
+QUICK_SECONDS = 300
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def chosen(names, wanted):
+    parts = [w for w in wanted.split(",") if w]
+    return [n for n in names if not parts or any(p in n for p in parts)]
+
+
+def bring_up(folder, image, wanted):
+    """The systems that run here, bare first, and what the others said."""
+    up, refused = [], {}
+    for cls in systems.ALL:
+        system = cls(folder, image)
+        if system.name not in wanted:
+            continue
+        start = time.monotonic()
+        try:
+            system.up()
+        except (systems.Refused, case.Skip, case.Failed) as why:
+            if system.name == "bare":
+                raise
+            refused[system.name] = (system.title, str(why))
+            say(f"{system.title}: refused: {why}")
+            continue
+        up.append(system)
+        say(f"{system.title}: up in {time.monotonic() - start:.1f} s")
+    return up, refused
+
+
+def plan(args, folder):
+    works = work.everything(golden.pools(folder))
+    if args.quick and not args.only:
+        works = [w for w in works if w.name not in work.NOT_QUICK]
+    names = chosen([w.name for w in works], args.only)
+    return [w for w in works if w.name in names]
+
+
+def measure(args):
+    began = time.monotonic()
+    os.nice(args.nice)
+    folder = case.folder("d")
+    os.mkdir(f"{folder}/run")
+    case.later(os.rmdir, f"{folder}/run")
+    systems.in_memory(f"{folder}/run")
+    works = plan(args, folder)
+    big = args.messages if work.NEED_BIG & {w.name for w in works} else 0
+    image = golden.make(folder, big, 4)
+    say(f"mail made in {time.monotonic() - began:.1f} s")
+    wanted = chosen([c.name if isinstance(c.name, str) else c.level for c in systems.ALL],
+                    args.systems)
+    up, refused = bring_up(folder, image, {"bare", *wanted})
+    trace = count.Trace(f"bench-{os.getpid()}")
+    case.later(trace.close)
+    rounds = args.rounds or (3 if args.quick else 5)
+    seconds = args.seconds or (0.5 if args.quick else 2.0)
+    run = engine.Engine(up, rounds, seconds, trace, say)
+    for i, w in enumerate(works):
+        until = None
+        if args.quick:
+            # What is left of the time, shared by those that are still to come.
+            left = QUICK_SECONDS - (time.monotonic() - began)
+            until = time.monotonic() + left / (len(works) - i)
+        start = time.monotonic()
+        run.measure(w, until)
+        say(f"{w.title}: {time.monotonic() - start:.1f} s")
+    facts = report.facts(run, works, up, refused, trace, time.monotonic() - began)
+    say(report.tables(facts))
+    if args.json:
+        with open(args.json, "w") as f:
+            json.dump(facts, f, indent=1)
+    if args.svg:
+        import chart
+        with open(args.svg, "w") as f:
+            f.write(chart.draw(facts))
+
+
+def main(args):
+    if args.list:
+        print("workloads:", *(w.name for w in work.everything({4000: "", 100_000: ""})))
+        print("systems:", *(c.level if issubclass(c, systems.Twinspool) else c.name
+                            for c in systems.ALL))
+        return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    code = 0
+    try:
+        measure(args)
+    except (case.Failed, case.Skip) as why:
+        say(f"bench: {why}")
+        code = 1
+    finally:
+        if not case.undo_all():
+            code = 1
+    return code

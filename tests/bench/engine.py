@@ -1,0 +1,109 @@
+"""Rounds: every workload on one system after the other, again and again, in turning order.
+
+All servers are up for the whole run, one at a time has work. Before a round the system's
+disks are synced, after it the second node catches up; both are outside of the time measured,
+but what the catching up costs in processor time is counted. The first round of each workload
+is not timed: it warms up and counts syncs and FUSE requests.
+"""
+
+import collections
+import os
+import statistics
+import time
+
+import case
+import count
+
+
+class Sample:
+    """One round of one system."""
+
+    def __init__(self, ops, seconds, client, delta, drained, unit):
+        self.ops, self.seconds, self.client = ops, seconds, client
+        self.delta, self.drained = delta, drained
+        self.value = ops / seconds if unit == "op/s" else seconds
+
+
+class Cell:
+    """All rounds of one workload on one system."""
+
+    def __init__(self):
+        self.samples, self.counted = [], 0
+        self.fuse, self.syncs = collections.Counter(), collections.Counter()
+        self.refused = None
+
+    def median(self, get):
+        values = [v for v in (get(s) for s in self.samples) if v is not None]
+        return statistics.median(values) if values else None
+
+    @property
+    def value(self):
+        return self.median(lambda s: s.value)
+
+
+class Engine:
+    def __init__(self, systems, rounds, seconds, trace, say):
+        self.systems, self.rounds, self.seconds = systems, rounds, seconds
+        self.trace, self.say = trace, say
+        self.cells = {}      # (workload name, system name) -> Cell
+        self.foreign = []    # processor time of others, as a share of the machine
+
+    def once(self, work, system, ops, traced=False):
+        cell = self.cells[work.name, system.name]
+        for d in system.disks:
+            d.sync()
+        start = []
+
+        def go():
+            if traced:
+                self.trace.start(system)
+            start.append((count.Snapshot(system), time.monotonic()))
+        done, seconds, client = work.run(system, ops, go)
+        drained = time.monotonic()
+        system.drain()
+        now = time.monotonic()
+        drained = now - drained
+        delta = count.Snapshot(system) - start[0][0]
+        if traced:
+            cell.fuse, cell.syncs = count.traced(self.trace.stop())
+            cell.counted = done
+        else:
+            cell.samples.append(Sample(done, seconds, client, delta, drained, work.unit))
+            span = (now - start[0][1]) * os.cpu_count()
+            own = sum(delta.cpu.values()) + client
+            self.foreign.append(max(0, delta.busy - own) / span if span > 0.05 else 0)
+        return done / seconds
+
+    def measure(self, work, until=None):
+        """until: a time.monotonic() after which no further round begins."""
+        running = []
+        for system in self.systems:
+            cell = self.cells[work.name, system.name] = Cell()
+            try:
+                work.prepare(system)
+                rate = self.once(work, system, work.fixed or work.first, traced=True)
+                running.append(system)
+            except case.Failed as why:
+                cell.refused = str(why).splitlines()[0]
+                continue
+            if system is self.systems[0]:
+                first_rate = rate
+        ops = work.fixed or int(min(work.most, max(work.first, first_rate * self.seconds)))
+        for n in range(self.rounds):
+            if until is not None and n >= 2 and time.monotonic() > until:
+                self.say(f"  {work.name}: {n} rounds, the time is up")
+                break
+            for system in running[n % len(running):] + running[:n % len(running)]:
+                self.once(work, system, ops)
+
+    def ratio(self, work, system, base):
+        """Median over the rounds of how this system compares with base in the same round;
+        above 1 is better than base. Returns (median, lowest, highest) or None."""
+        a = self.cells.get((work.name, system.name))
+        b = self.cells.get((work.name, base.name))
+        if not a or not b or not a.samples or not b.samples:
+            return None
+        pairs = list(zip(a.samples, b.samples))
+        ratios = [x.value / y.value if work.unit == "op/s" else y.value / x.value
+                  for x, y in pairs]
+        return statistics.median(ratios), min(ratios), max(ratios)

@@ -1,0 +1,171 @@
+"""Figures of a run as one structure (the JSON) and as tables of text."""
+
+import os
+import platform
+import statistics
+
+
+def per_op(cell, get):
+    return cell.median(lambda s: None if get(s) is None else get(s) / s.ops)
+
+
+def cell_facts(run, work, system, base):
+    cell = run.cells.get((work.name, system.name))
+    if cell is None:
+        return None
+    if cell.refused:
+        return {"refused": cell.refused}
+    if not cell.samples:
+        return None
+    ratio = run.ratio(work, system, base)
+    parts = {p: per_op(cell, lambda s, p=p: s.delta.cpu[p] * 1000)
+             for p in sorted({p for s in cell.samples for p in s.delta.cpu})}
+    return {
+        "rounds": len(cell.samples), "operations": cell.samples[0].ops,
+        "value": cell.value, "values": [s.value for s in cell.samples],
+        "ratio": ratio and ratio[0], "lowest": ratio and ratio[1],
+        "highest": ratio and ratio[2],
+        "cpu_ms": per_op(cell, lambda s: sum(s.delta.cpu.values()) * 1000),
+        "cpu_ms_by_part": parts,
+        "switches": per_op(cell, lambda s: sum(s.delta.switches.values())),
+        "wire_bytes": per_op(cell, lambda s: s.delta.wire),
+        "journal_commits": per_op(cell, lambda s: s.delta.journal),
+        "disk_flushes": per_op(cell, lambda s: s.delta.flushes),
+        "disk_bytes": per_op(cell, lambda s: s.delta.written),
+        "drain_seconds": cell.median(lambda s: s.drained),
+        "client_share": cell.median(lambda s: s.client / s.seconds / os.cpu_count()),
+        "counted_operations": cell.counted,
+        "fuse": {k: n / cell.counted for k, n in cell.fuse.most_common()},
+        "syncs": {k: n / cell.counted for k, n in cell.syncs.most_common()},
+    }
+
+
+def facts(run, works, up, refused, trace, seconds):
+    base = up[0]
+    foreign = statistics.median(run.foreign) if run.foreign else 0
+    return {
+        "machine": {"cores": os.cpu_count(), "kernel": platform.release(),
+                    "others_share": foreign},
+        "seconds": seconds,
+        "counted": {"events": trace.available, "why_not": trace.why,
+                    "instructions": "not available: no hardware counters here"},
+        "base": base.name,
+        "systems": [{"name": s.name, "title": s.title} for s in up],
+        "refused": {name: {"title": title, "why": why}
+                    for name, (title, why) in refused.items()},
+        "workloads": [
+            {"name": w.name, "title": w.title, "unit": w.unit,
+             "cells": {s.name: cell_facts(run, w, s, base) for s in up}}
+            for w in works if (w.name, base.name) in run.cells],
+    }
+
+
+def number(v, digits=3):
+    if v is None:
+        return "-"
+    if v == 0:
+        return "0"
+    if abs(v) >= 1000:
+        return f"{v:,.0f}"
+    return f"{v:.{digits}g}"
+
+
+def table(title, heads, rows):
+    """Left column to the left, the rest to the right."""
+    cells = [heads] + rows
+    wide = [max(len(r[i]) for r in cells) for i in range(len(heads))]
+    lines = [title]
+    for r in cells:
+        lines.append("  ".join([r[0].ljust(wide[0])] + [
+            c.rjust(w) for c, w in zip(r[1:], wide[1:])]).rstrip())
+    lines.insert(2, "-" * len(lines[1]))
+    return "\n".join(lines) + "\n"
+
+
+def ratio_text(c):
+    if c is None:
+        return "-"
+    if "refused" in c:
+        return "failed"
+    spread = (c["highest"] - c["lowest"]) / 2 if c["ratio"] else 0
+    return f"{c['ratio']:.2f} ±{spread:.2f}"
+
+
+def tables(f):
+    names = [s["name"] for s in f["systems"]]
+    others = [n for n in names if n != f["base"]]
+    out = [""]
+
+    def rows(get, of=names, keep=lambda w: True):
+        found = []
+        for w in f["workloads"]:
+            if keep(w):
+                found.append([w["title"]] + [get(w, w["cells"][n]) for n in of])
+        return found
+
+    def good(c):
+        return c is not None and "refused" not in c
+
+    out.append(table("Speed against bare (1 = as fast; ± half the spread of the rounds)",
+                     ["", *others], rows(lambda w, c: ratio_text(c), others)))
+    out.append(table(
+        "Operations a second, or seconds where it says s", ["", *names],
+        rows(lambda w, c: "-" if not good(c) else
+             number(c["value"]) + (" s" if w["unit"] == "s" else ""))))
+    out.append(table(
+        "Processor time of all processes, milliseconds an operation", ["", *names],
+        rows(lambda w, c: number(c["cpu_ms"]) if good(c) else "-")))
+
+    def cpu_ratio(w, c):
+        base = w["cells"][f["base"]]
+        if not good(c) or not good(base) or not base["cpu_ms"]:
+            return "-"
+        return f"{c['cpu_ms'] / base['cpu_ms']:.2f}"
+    out.append(table("The same against bare", ["", *others], rows(cpu_ratio, others)))
+    for key, title in (("switches", "Context switches an operation"),
+                       ("journal_commits", "Commits of ext4's journal an operation"),
+                       ("disk_flushes", "Flushes of the disk an operation"),
+                       ("disk_bytes", "Bytes written to the disks an operation"),
+                       ("wire_bytes", "Bytes between the nodes an operation")):
+        out.append(table(title, ["", *names], rows(
+            lambda w, c: number(c[key]) if good(c) else "-")))
+    for key, title in (("fuse", "FUSE requests an operation"),
+                       ("syncs", "Syncs of files on the backing trees an operation")):
+        if any(good(c) and c[key] for w in f["workloads"] for c in w["cells"].values()):
+            out.append(table(title, ["", *names], rows(
+                lambda w, c: number(sum(c[key].values())) if good(c) else "-")))
+    kinds = []
+    for w in f["workloads"]:
+        for n in others:
+            c = w["cells"][n]
+            if good(c) and c["fuse"]:
+                kinds.append([f"{w['title']}: {n}", ", ".join(
+                    f"{v:.2g} {k}" for k, v in c["fuse"].items() if v >= 0.05)])
+    if kinds:
+        out.append("FUSE requests by kind")
+        out += [f"  {a}: {b}" for a, b in kinds] + [""]
+    out.append("Where the processor time goes, milliseconds an operation")
+    for w in f["workloads"]:
+        for n in names:
+            c = w["cells"][n]
+            if good(c):
+                out.append(f"  {w['title']}: {n}: " + ", ".join(
+                    f"{p} {number(v)}" for p, v in c["cpu_ms_by_part"].items()))
+    out.append("")
+    for r in f["refused"].values():
+        out.append(f"{r['title']}: refused: {r['why']}")
+    shares = [c["client_share"] for w in f["workloads"] for c in w["cells"].values()
+              if good(c) and w["unit"] == "op/s"]
+    if shares:
+        out.append(f"The clients took up to {max(shares) * 100:.0f} % of the machine.")
+    others_share = f["machine"]["others_share"]
+    out.append(f"Others (kernel workers and what else runs here) took "
+               f"{others_share * 100:.0f} % of it.")
+    if others_share > 0.15:
+        out.append("That is a busy machine: rely on counts, not on speeds.")
+    if f["counted"]["why_not"]:
+        out.append(f"Syncs and FUSE requests not counted: {f['counted']['why_not']}.")
+    out.append(f"Instructions: {f['counted']['instructions']}.")
+    out.append(f"{f['seconds']:.0f} s in all, {f['machine']['cores']} cores, kernel "
+               f"{f['machine']['kernel']}.")
+    return "\n".join(out)
