@@ -65,7 +65,7 @@ sync_linked(struct sync *s, uint64_t ino, const char *dir, uint32_t uid)
 }
 
 int
-node_enqueue(struct node *n, struct mboxent *e, struct batch *b, unsigned notes,
+node_enqueue(struct node *n, struct mboxent *e, struct batch *b, uint64_t noted,
 	sync_done_fn *done, void *done_arg)
 {
 	struct outq_item *it = outq_item(e->dir);
@@ -76,7 +76,7 @@ node_enqueue(struct node *n, struct mboxent *e, struct batch *b, unsigned notes,
 	it->done = done;
 	it->done_arg = done_arg;
 	it->note = strdup(mboxes_is_path(e->dir) ? e->dir + 1 : e->dir);
-	it->notes = it->note != NULL ? notes : 0;
+	it->noted = it->note != NULL ? noted : 0;
 	snprintf(it->uniqueid, sizeof(it->uniqueid), "%s", e->state.uniqueid);
 	it->bytes.max = BATCH_MAX;
 	if ((rc = batch_encode(b, &it->bytes)) != 0)
@@ -119,7 +119,7 @@ node_set_aside(
 /* A call that found nothing to journal still answers, behind what was queued before it. The notes
  * of a path that is as it was journaled (NULL: it is not) have had their time then. */
 static void
-enqueue_nothing(struct node *n, const char *key, const char *note, unsigned notes,
+enqueue_nothing(struct node *n, const char *key, const char *note, uint64_t noted,
 	sync_done_fn *done, void *done_arg)
 {
 	struct outq_item *it = outq_item(key);
@@ -133,7 +133,7 @@ enqueue_nothing(struct node *n, const char *key, const char *note, unsigned note
 	it->done = done;
 	it->done_arg = done_arg;
 	if (note != NULL && (it->note = strdup(note)) != NULL)
-		it->notes = notes;
+		it->noted = noted;
 	outq_push(n->outq, it);
 }
 
@@ -210,7 +210,7 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 	}
 	pthread_mutex_lock(&e->lock);
 	/* What is noted from here on, this commit may not have seen. */
-	unsigned notes = notes_held(n->notes, e->dir);
+	uint64_t noted = notes_mark(n->notes, e->dir);
 	for (unsigned tries = 0; tries < 20; tries++) {
 		memset(&fault, 0, sizeof(fault));
 		rc = delta_of(n, e, &again, &b, &after, &fault);
@@ -254,7 +254,7 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 		e->state = after;
 		e->known = !gone;
 		e->aside = false;
-		if ((rc = node_enqueue(n, e, &b, notes, c->done, c->done_arg)) != 0) {
+		if ((rc = node_enqueue(n, e, &b, noted, c->done, c->done_arg)) != 0) {
 			e->state = old;
 			e->known = old_known;
 			log_err("a commit could not be journaled: dir=%s: %s", e->dir,
@@ -389,7 +389,7 @@ node_remove_gone(struct node *n, const char *path, sync_done_fn *done, void *don
 
 	if (e == NULL)
 		return false;
-	unsigned notes = notes_held(n->notes, path);
+	uint64_t noted = notes_mark(n->notes, path);
 	pthread_mutex_lock(&e->lock);
 	rc = e->known ? spool_file(n->spool, path, NULL, O_PATH, 0, &fd) : ERR_EXISTS;
 	if (rc == 0)
@@ -404,7 +404,7 @@ node_remove_gone(struct node *n, const char *path, sync_done_fn *done, void *don
 	b.uniqueid = e->state.uniqueid;
 	e->known = false;
 	e->aside = false;
-	if ((rc = node_enqueue(n, e, &b, notes, done, done_arg)) != 0)
+	if ((rc = node_enqueue(n, e, &b, noted, done, done_arg)) != 0)
 		e->known = true;
 	pthread_mutex_unlock(&e->lock);
 	b.dir = b.uniqueid = "";
@@ -431,24 +431,24 @@ node_path_now(struct node *n, const char *path, sync_done_fn *done, void *done_a
 		return;
 	}
 	pthread_mutex_lock(&e->lock);
-	unsigned notes = notes_held(n->notes, path);
+	uint64_t noted = notes_mark(n->notes, path);
 	rc = describe(n, path, &b, &c);
 	if (rc == 0) {
 		struct sum now = digest_of(&b);
 		if (e->known && sum_eq(now, e->state.sum.records)) {
-			enqueue_nothing(n, key, path, notes, done, done_arg);
+			enqueue_nothing(n, key, path, noted, done, done_arg);
 			goto out;
 		}
 		memset(&e->state, 0, sizeof(e->state));
 		e->state.sum.records = now;
 		e->known = true;
-		rc = node_enqueue(n, e, &b, notes, done, done_arg);
+		rc = node_enqueue(n, e, &b, noted, done, done_arg);
 	} else if (rc == ERR_NOTFOUND &&
 		   (e->known || mboxes_find(n->mboxes, path) != NULL)) {
 		e->known = false;
 		if ((c = batch_add(&b, CHANGE_DELETE)) != NULL)
 			c->u.path.path = batch_keep(&b, path, strlen(path));
-		rc = c != NULL ? node_enqueue(n, e, &b, notes, done, done_arg)
+		rc = c != NULL ? node_enqueue(n, e, &b, noted, done, done_arg)
 			       : ERR_NOMEM;
 	} else {
 		if (rc != ERR_NOTFOUND && rc != ERR_EXISTS)
@@ -459,7 +459,7 @@ node_path_now(struct node *n, const char *path, sync_done_fn *done, void *done_a
 		struct mboxent *m = mboxes_find(n->mboxes, path);
 		bool settled = rc == ERR_NOTFOUND ||
 			       (rc == ERR_EXISTS && m != NULL && m->known);
-		enqueue_nothing(n, key, settled ? path : NULL, notes, done, done_arg);
+		enqueue_nothing(n, key, settled ? path : NULL, noted, done, done_arg);
 		rc = 0;
 	}
 	if (rc != 0) {
@@ -587,7 +587,7 @@ sync_move(struct sync *s, const char *from, const char *to, sync_done_fn *done,
 		it->done = done;
 		it->done_arg = done_arg;
 		it->note = strdup(from);
-		it->notes = it->note != NULL ? notes_held(n->notes, from) : 0;
+		it->noted = it->note != NULL ? notes_mark(n->notes, from) : 0;
 		if (batch_encode(&b, &it->bytes) == 0)
 			outq_push(n->outq, it);
 		else

@@ -178,9 +178,9 @@ struct sync {
 	struct node node;
 };
 
-/* commit.c: any thread. A batch that was built goes to the out queue under its entry's lock. notes:
- * how many notes of the path were held before it was looked at; they end with the batch. */
-int node_enqueue(struct node *n, struct mboxent *e, struct batch *b, unsigned notes,
+/* commit.c: any thread. A batch that was built goes to the out queue under its entry's lock. noted:
+ * the mark of the path's notes before it was looked at; they end with the batch. */
+int node_enqueue(struct node *n, struct mboxent *e, struct batch *b, uint64_t noted,
 	sync_done_fn *done, void *done_arg);
 /* The same for links that refs knows of. */
 bool node_ref_in(struct node *n, struct refs *refs, const char *dir, uint32_t uid,

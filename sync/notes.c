@@ -43,6 +43,7 @@ struct note {
 	uint32_t hash;
 	unsigned count; /* 0: gone, but its + may be among the lines being written */
 	uint64_t round; /* of its + line */
+	uint64_t last; /* which of all notes ever made was the last of this path */
 	char path[];
 };
 
@@ -55,6 +56,7 @@ struct notes {
 	uint64_t live_bytes; /* of the + lines of live notes */
 	struct note **buckets;
 	size_t n_buckets, n_notes;
+	uint64_t made; /* notes ever, counted */
 	struct buf waiting; /* lines not written yet */
 	uint64_t round; /* that waiting lines will be written in */
 	uint64_t over; /* the last round that ended */
@@ -356,6 +358,7 @@ notes_add(struct notes *n, const char *path)
 		x->round = n->round;
 	}
 	x->count++;
+	x->last = ++n->made;
 	uint64_t round = x->round;
 	while (n->over < round) {
 		if (n->writing)
@@ -372,16 +375,32 @@ notes_add(struct notes *n, const char *path)
 	return rc;
 }
 
+/* No note of the path counts any more. Lock held. */
+static void
+strike(struct notes *n, const char *path)
+{
+	put_line(&n->waiting, '-', path);
+	n->live_bytes -= line_len(path);
+	forget(n, path);
+}
+
 void
 notes_clear(struct notes *n, const char *path)
 {
 	pthread_mutex_lock(&n->lock);
 	struct note *x = *slot_of(n, path, hash_of(path));
-	if (x != NULL && --x->count == 0) {
-		put_line(&n->waiting, '-', path);
-		n->live_bytes -= line_len(path);
-		forget(n, path);
-	}
+	if (x != NULL && --x->count == 0)
+		strike(n, path);
+	pthread_mutex_unlock(&n->lock);
+}
+
+void
+notes_settle(struct notes *n, const char *path, uint64_t mark)
+{
+	pthread_mutex_lock(&n->lock);
+	struct note *x = *slot_of(n, path, hash_of(path));
+	if (x != NULL && x->last <= mark)
+		strike(n, path);
 	pthread_mutex_unlock(&n->lock);
 }
 
@@ -398,6 +417,7 @@ load_line(struct notes *n, char sign, const char *path)
 	if (x == NULL)
 		return ERR_NOMEM;
 	x->count = 1;
+	x->last = ++n->made;
 	return 0;
 }
 
@@ -556,12 +576,12 @@ notes_count(struct notes *n)
 	return count;
 }
 
-unsigned
-notes_held(struct notes *n, const char *path)
+uint64_t
+notes_mark(struct notes *n, const char *path)
 {
 	pthread_mutex_lock(&n->lock);
 	struct note *x = *slot_of(n, path, hash_of(path));
-	unsigned held = x != NULL ? x->count : 0;
+	uint64_t mark = x != NULL ? x->last : 0;
 	pthread_mutex_unlock(&n->lock);
-	return held;
+	return mark;
 }

@@ -10,6 +10,7 @@
 #define SYNC_NOTES_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 enum { NOTES_MAX_PATH = 4096 };
 
@@ -30,7 +31,13 @@ void notes_clear(struct notes *n, const char *path);
 typedef int notes_fn(void *arg, const char *path);
 int notes_walk(struct notes *n, notes_fn *fn, void *arg);
 size_t notes_count(struct notes *n);
-/* How many notes of this path are held now: to take back exactly these once they are journaled. */
-unsigned notes_held(struct notes *n, const char *path);
+/*
+ * For a batch: mark what is noted of the path, look at the path, and settle the mark once the batch
+ * is journaled. Settled is what was noted up to the mark, unless the path was noted again since: that
+ * note speaks of what the batch may not have seen. Any number of batches may hold the same mark.
+ * 0: nothing is noted.
+ */
+uint64_t notes_mark(struct notes *n, const char *path);
+void notes_settle(struct notes *n, const char *path, uint64_t mark);
 
 #endif

@@ -20,7 +20,7 @@ struct outq_item {
 	struct outq_item *next;
 	char *key; /* entry of the mailbox table: directory, or "=path" */
 	char *note; /* a path to take back from the notes, or NULL */
-	unsigned notes; /* how many times */
+	uint64_t noted; /* the mark up to which they are */
 	char uniqueid[64];
 	struct buf bytes; /* the encoded batch; empty: nothing to journal */
 	enum outq_state what; /* what becomes of the stored state */

@@ -78,8 +78,8 @@ journaled(struct node *n, struct outq_item *it)
 	if (it->what == OUTQ_STATE_DROP && it->bytes.len == 0 &&
 		inbox_quarantine_release(n->inbox, it->key, false) == 0)
 		node_count_asides(n);
-	for (unsigned i = 0; i < it->notes; i++)
-		notes_clear(n->notes, it->note);
+	if (it->noted != 0)
+		notes_settle(n->notes, it->note, it->noted);
 	if (it->done != NULL)
 		it->done(it->done_arg);
 }

@@ -142,17 +142,19 @@ on_log(enum log_level level, const char *line)
 		st.bad = true;
 }
 
+/* A port for the standby's whole life; below those that the kernel gives to outgoing connections,
+ * one of which might have it when the standby comes back. */
 static unsigned
 free_port(void)
 {
 	struct sockaddr_in sin = { .sin_family = AF_INET };
-	socklen_t len = sizeof(sin);
+	unsigned n = (unsigned)getpid() * 13 + (unsigned)clock_ms();
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 
 	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	if (bind(fd, (struct sockaddr *)&sin, sizeof(sin)) != 0 ||
-		getsockname(fd, (struct sockaddr *)&sin, &len) != 0)
-		abort();
+	do
+		sin.sin_port = htons((uint16_t)(12000 + ++n % 20000));
+	while (bind(fd, (struct sockaddr *)&sin, sizeof(sin)) != 0);
 	close(fd);
 	return ntohs(sin.sin_port);
 }

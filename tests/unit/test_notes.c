@@ -197,6 +197,33 @@ TEST(the_file_does_not_grow_for_ever)
 	notes_close(n);
 }
 
+/* Two batches looked at the path while the same note was held; another came before they were
+ * journaled. */
+TEST(what_is_noted_later_is_not_settled)
+{
+	struct notes *n = open_notes();
+
+	CHECK(n != NULL);
+	CHECK_EQ(notes_mark(n, "box"), 0);
+	CHECK_EQ(notes_add(n, "box"), 0);
+	CHECK_EQ(notes_add(n, "box"), 0);
+	CHECK_EQ(notes_add(n, "other"), 0);
+	uint64_t first = notes_mark(n, "box"), second = notes_mark(n, "box");
+	CHECK_EQ(notes_add(n, "box"), 0);
+	notes_settle(n, "box", first);
+	notes_settle(n, "box", second);
+	CHECK(noted(n, "box"));
+	notes_close(n);
+	n = open_notes();
+	CHECK(n != NULL && noted(n, "box"));
+	uint64_t third = notes_mark(n, "box");
+	CHECK(third != 0);
+	notes_settle(n, "box", third);
+	notes_settle(n, "box", third);
+	CHECK(!noted(n, "box") && noted(n, "other"));
+	notes_close(n);
+}
+
 struct worker {
 	pthread_t t;
 	struct notes *n;
