@@ -516,6 +516,7 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 	struct mboxent **list = mboxes_list(n->mboxes, &count);
 	char key[BATCH_MAX_PATH + 2];
 	const char *rest;
+	uint64_t moved_now = ++n->moves_begun;
 	static const struct mbox_fault moved = { .check = "moved",
 		.text = "it was set aside under another name, and is looked at again" };
 
@@ -526,12 +527,12 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 			continue;
 		snprintf(key, sizeof(key), "%s%s%s", path ? "=" : "", to, rest);
 		struct mboxent *e = mboxes_get(n->mboxes, key);
-		if (e == NULL || !old->known)
+		if (e == NULL || !(old->known || old->repairing || old->owed))
 			continue;
 		pthread_mutex_lock(&old->lock);
 		struct mbox_state st = old->state;
 		bool repairing = old->repairing || old->owed, redo = old->redo,
-		     aside = old->aside;
+		     aside = old->aside, known = old->known;
 		unsigned repairs = old->repairs;
 		old->known = false;
 		old->repairing = false;
@@ -543,13 +544,19 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 		mboxes_identify(n->mboxes, old);
 		pthread_mutex_unlock(&old->lock);
 		pthread_mutex_lock(&e->lock);
-		e->state = st;
-		e->known = true;
-		e->dirty = true;
 		/* What was asked for under the old name is not answered any more. */
 		e->repairing |= repairing || (aside && !journal);
 		e->redo |= redo;
-		e->repairs = repairs;
+		if (repairs > e->repairs)
+			e->repairs = repairs;
+		if (!known) {
+			pthread_mutex_unlock(&e->lock);
+			continue;
+		}
+		e->state = st;
+		e->known = true;
+		e->dirty = true;
+		e->moved = moved_now;
 		mboxes_identify(n->mboxes, e);
 		if (journal)
 			queue_move(n, old->dir, key, &st);
@@ -557,6 +564,7 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 			node_set_aside(n, e, &moved, ERR_DIVERGED);
 		pthread_mutex_unlock(&e->lock);
 	}
+	n->moves_ended++;
 	free(list);
 }
 

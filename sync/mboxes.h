@@ -36,6 +36,8 @@ struct mboxent {
 	bool asking; /* the peer thread's: waits to be asked for */
 	uint32_t round; /* of the comparison that named it last */
 	uint32_t repairs; /* how often in a row without success */
+	uint64_t
+		moved; /* the move that gave it this name, counted; 0: none in this life */
 	/* fixed */
 	char *dir;
 	/* the table's */

@@ -91,6 +91,7 @@ struct peer {
 	struct mboxent **sums; /* still to be listed */
 	size_t n_sums, sums_at;
 	bool sums_sent, diff_done;
+	uint64_t sums_moves; /* moves that the list has seen */
 	struct repair *repairs, **repairs_end; /* complete ones */
 	struct repair *filling; /* its RECORDS are coming */
 	bool comparing;
@@ -123,6 +124,7 @@ struct node {
 	struct refs *refs;
 	struct kept *kept;
 	struct moves *moves;
+	_Atomic uint64_t moves_begun, moves_ended; /* of entries, to other names */
 	struct notes *notes;
 	struct store *store;
 	struct journal *journal;
@@ -143,6 +145,7 @@ struct node {
 	struct mboxent **asks;
 	size_t n_asks, cap_asks, asks_at;
 	bool diff_due;
+	bool owed_due; /* what is owed is to be stored */
 	struct replay *replay;
 	pthread_t thread;
 	bool thread_runs, clean_start;
@@ -266,6 +269,10 @@ void ask_close(struct node *n, struct mboxent *e);
 int ask_on_diff(struct node *n, const struct wire_diff *m);
 /* What was asked for because a batch did not fit outlives the process. */
 void ask_load(struct node *n);
+/* What became owed since is stored: before the rows that may say where it went are. */
+void ask_save(struct node *n);
+/* A comparison begins that states everything: nothing is owed from before. */
+void ask_forget_owed(struct node *n);
 /* Asks as far as the session takes it. */
 void ask_pump(struct node *n);
 

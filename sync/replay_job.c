@@ -91,6 +91,7 @@ apply_path(struct node *n, struct job *j, const struct batch *b,
 			continue;
 		pthread_mutex_lock(&e->lock);
 		e->known = c->kind != CHANGE_DELETE && c->kind != CHANGE_MOVE;
+		e->owed &= c->kind == CHANGE_MOVE;
 		memset(&e->state, 0, sizeof(e->state));
 		if (e->known)
 			e->state.sum.records = digest_of(j);
@@ -118,7 +119,7 @@ apply_mbox(struct node *n, struct job *j, const struct batch *b,
 	FAULT("replay.after-apply");
 	if (j->rc == 0) {
 		e->known = (b->flags & BATCH_REMOVE) == 0;
-		e->redo = false;
+		e->redo = e->owed = false;
 		e->dirty = true;
 		mboxes_identify(n->mboxes, e);
 	}

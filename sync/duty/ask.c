@@ -102,7 +102,8 @@ send_records(struct node *n, struct session *s, const char *dir)
 }
 
 /* The list of what a batch did not fit, one name after the other. Asked for in a full comparison
- * is not on it: that begins again by itself. */
+ * is not on it: that begins again by itself. But what is owed is, for the active side takes it for
+ * settled. */
 static void
 save_repairs(struct node *n)
 {
@@ -111,9 +112,11 @@ save_repairs(struct node *n)
 	struct mboxent **all = mboxes_list(n->mboxes, &count);
 
 	for (size_t i = 0; all != NULL && i < count; i++)
-		if (all[i]->repairing && all[i]->repairs > 0)
+		if ((all[i]->repairing && all[i]->repairs > 0) ||
+			(all[i]->owed && !mboxes_is_path(all[i]->dir)))
 			buf_put(&list, all[i]->dir, strlen(all[i]->dir) + 1);
 	int rc = buf_ok(&list);
+	n->owed_due = false;
 	if (rc == 0)
 		rc = store_put_blob(n->store, "repairs", list.data, list.len);
 	if (rc != 0)
@@ -179,11 +182,21 @@ ask_mailbox(struct node *n, const char *dir)
 	ask_pump(n);
 }
 
-/* What follows from in dir, or NULL if dir is not it and not below it. */
+void
+ask_save(struct node *n)
+{
+	if (n->owed_due)
+		save_repairs(n);
+}
+
+/* What follows from in a mailbox's folder or a lone path's key, or NULL if it is not from and not
+ * below it. */
 static const char *
 rest_of(const char *dir, const char *from)
 {
 	size_t n = strlen(from);
+
+	dir += mboxes_is_path(dir);
 
 	if (strncmp(dir, from, n) != 0 || (dir[n] != '\0' && dir[n] != '/'))
 		return NULL;
@@ -228,18 +241,23 @@ ask_folder(struct node *n, const char *from, const char *target)
 
 	for (size_t i = 0; list != NULL && i < count; i++) {
 		struct mboxent *e = list[i];
-		if (!e->known || mboxes_is_path(e->dir))
+		bool path = mboxes_is_path(e->dir);
+		if (!e->known && !e->repairing && !e->owed)
 			continue;
 		if ((rest = rest_of(e->dir, from)) != NULL) {
 			ask_anew(n, e->dir);
-			if (target != NULL && (size_t)snprintf(to, sizeof(to), "%s%s",
-						      target, rest) < sizeof(to))
+			if (target != NULL &&
+				(size_t)snprintf(to, sizeof(to), "%s%s%s",
+					path ? "=" : "", target, rest) < sizeof(to))
 				ask_anew(n, to);
 		} else if (target != NULL && rest_of(e->dir, target) != NULL) {
 			ask_anew(n, e->dir);
 		}
 	}
 	free(list);
+	/* Of a mailbox that was moved before its first row fitted here, nothing is known by name. */
+	if (target != NULL)
+		ask_anew(n, target);
 }
 
 void
@@ -299,6 +317,7 @@ ask_on_diff(struct node *n, const struct wire_diff *m)
 			 * way. */
 			pthread_mutex_lock(&e->lock);
 			e->owed = e->repairing;
+			n->owed_due |= e->owed;
 			pthread_mutex_unlock(&e->lock);
 		}
 		ask_repaired(n, d[i].dir);
@@ -323,6 +342,21 @@ ask_repaired(struct node *n, const char *dir)
 		log_info("mailbox repaired: dir=%s", dir);
 		save_repairs(n);
 	}
+}
+
+void
+ask_forget_owed(struct node *n)
+{
+	size_t count;
+	struct mboxent **list = mboxes_list(n->mboxes, &count);
+
+	for (size_t i = 0; list != NULL && i < count; i++) {
+		pthread_mutex_lock(&list[i]->lock);
+		n->owed_due |= list[i]->owed;
+		list[i]->owed = false;
+		pthread_mutex_unlock(&list[i]->lock);
+	}
+	free(list);
 }
 
 /* After a new session: what was asked for and not answered. */

@@ -33,6 +33,9 @@ void
 compare_start(struct peer *p)
 {
 	compare_stop(p);
+	p->sums_moves = p->node->moves_ended;
+	if (p->node->moves_begun != p->sums_moves)
+		p->sums_moves = 0; /* some are under way: all are looked at again */
 	p->sums = mboxes_list(p->node->mboxes, &p->n_sums);
 	p->sums_at = 0;
 	p->sums_sent = p->diff_done = false;
@@ -72,6 +75,37 @@ compare_stop(struct peer *p)
 	p->refs = NULL;
 }
 
+/* A folder that was moved before its old name was listed is on the list under neither. Those that
+ * came by a move meanwhile are listed, too. False: a move is under way, its entries are in between. */
+static bool
+add_moved(struct peer *p)
+{
+	struct node *n = p->node;
+	uint64_t ended = n->moves_ended;
+	size_t count, kept = 0;
+	struct mboxent **list;
+
+	if (n->moves_begun != ended)
+		return false;
+	if (ended == p->sums_moves)
+		return true;
+	if ((list = mboxes_list(n->mboxes, &count)) == NULL)
+		return false;
+	for (size_t i = 0; i < count; i++) {
+		pthread_mutex_lock(&list[i]->lock);
+		bool late = list[i]->moved > p->sums_moves;
+		pthread_mutex_unlock(&list[i]->lock);
+		if (late)
+			list[kept++] = list[i];
+	}
+	free(p->sums);
+	p->sums = list;
+	p->n_sums = kept;
+	p->sums_at = 0;
+	p->sums_moves = ended;
+	return true;
+}
+
 static void
 send_sums(struct peer *p)
 {
@@ -79,6 +113,9 @@ send_sums(struct peer *p)
 	char ids[SUMS_PAGE][64];
 	struct wire_sums m = { { items, 0 }, false };
 
+	if (p->sums_at == p->n_sums && !add_moved(p))
+		return;
+	size_t from = p->sums_at;
 	while (p->sums_at < p->n_sums && m.list.n < SUMS_PAGE) {
 		struct mboxent *e = p->sums[p->sums_at++];
 		pthread_mutex_lock(&e->lock);
@@ -92,10 +129,11 @@ send_sums(struct peer *p)
 		}
 		pthread_mutex_unlock(&e->lock);
 	}
-	m.last = p->sums_at == p->n_sums;
-	size_t n = m.list.n;
+	m.last = p->sums_at == p->n_sums && p->node->moves_begun == p->sums_moves;
+	if (m.list.n == 0 && !m.last)
+		return;
 	if (session_send(p->session, WIRE_SUMS, &m) != 0) {
-		p->sums_at -= n; /* those are listed again: harmless */
+		p->sums_at = from;
 		return;
 	}
 	if (m.last)

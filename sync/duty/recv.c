@@ -61,6 +61,7 @@ recv_on_start(void *node, struct session *s, const void *msg)
 	if (first && m->mode == WIRE_MODE_COMPARE) {
 		p->round++;
 		p->rebase = true;
+		ask_forget_owed(n);
 		log_info("comparing all mailboxes with the active side: peer=%s",
 			p->conf->name);
 	}
@@ -172,6 +173,7 @@ may_wait(struct node *n)
 static void
 store_arrived(struct node *n)
 {
+	ask_save(n);
 	int rc = inbox_put(n->inbox, n->arrived, n->n_arrived, NULL);
 
 	n->n_arrived = 0;
