@@ -157,8 +157,10 @@ ns_of(const struct stat *st)
 	       (uint64_t)st->st_mtim.tv_nsec;
 }
 
+/* An index as young as the last entry that the journal kept may have been written again within
+ * the same tick of the file system's clock, however long ago that is now. */
 static void
-look_at(struct node *n, struct mboxent *e, uint64_t synced_ns, uint64_t *moved)
+look_at(struct node *n, struct mboxent *e, uint64_t entry_ns, uint64_t *moved)
 {
 	struct mbox_fault fault = { 0 };
 	struct stat st;
@@ -183,7 +185,7 @@ look_at(struct node *n, struct mboxent *e, uint64_t synced_ns, uint64_t *moved)
 	/* Cyrus may have died with us between cyrus.header and the index that confirms it. */
 	if (rc == 0 && !e->redo && st.st_ino == e->state.index_ino &&
 		(uint64_t)st.st_size == e->state.index_size &&
-		mtime == e->state.index_mtime && mtime + YOUNG_NS < synced_ns &&
+		mtime == e->state.index_mtime && mtime + YOUNG_NS < entry_ns &&
 		spool_stat(n->spool, e->dir, "cyrus.header", &st) == 0 &&
 		ns_of(&st) <= mtime)
 		return;
@@ -378,7 +380,7 @@ gap_close(struct node *n, bool takeover)
 			continue;
 		if (mboxes_is_path(e->dir))
 			continue;
-		look_at(n, e, clock_wall_ns(), &moved);
+		look_at(n, e, jf.newest, &moved);
 	}
 	free(list);
 	log_info("own gap closed after an unclean stop: mailboxes=%zu moved=%" PRIu64

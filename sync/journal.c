@@ -50,8 +50,9 @@ static const char *const sql[Q_N] = {
 		"SELECT seq, epoch, run, time, dir, bytes FROM journal WHERE seq >= ?"
 		" ORDER BY seq",
 	[Q_OLDEST] = "SELECT seq, time, cum, nth, n FROM journal ORDER BY seq LIMIT 1",
-	[Q_NEWEST] = "SELECT seq, epoch, run, cum, nth FROM journal ORDER BY seq DESC "
-		     "LIMIT 1",
+	[Q_NEWEST] =
+		"SELECT seq, epoch, run, cum, nth, time FROM journal ORDER BY seq DESC "
+		"LIMIT 1",
 	[Q_AGES] = "SELECT seq, epoch, run, time, cum, n FROM journal ORDER BY seq "
 		   "LIMIT ?",
 	[Q_DELETE] = "DELETE FROM journal WHERE seq <= ?",
@@ -93,6 +94,7 @@ struct counters {
 	uint64_t cum, nth; /* with the newest row */
 	uint64_t first; /* oldest row held, 0 if none */
 	uint64_t first_time;
+	uint64_t last_time; /* of the newest row there ever was */
 };
 
 struct journal {
@@ -134,7 +136,8 @@ load_rows(struct journal *j)
 		(rc = meta_get(j, "trimmed_epoch", &j->trimmed.epoch)) != 0 ||
 		(rc = meta_get(j, "trimmed_run", &j->trimmed.run)) != 0 ||
 		(rc = meta_get(j, "trimmed_cum", &j->cum_trimmed)) != 0 ||
-		(rc = meta_get(j, "trimmed_nth", &j->nth_trimmed)) != 0)
+		(rc = meta_get(j, "trimmed_nth", &j->nth_trimmed)) != 0 ||
+		(rc = meta_get(j, "trimmed_time", &c->last_time)) != 0)
 		return rc;
 	c->last = j->trimmed;
 	c->cum = j->cum_trimmed;
@@ -145,6 +148,7 @@ load_rows(struct journal *j)
 		c->last.run = store_sql_u64(q, 2);
 		c->cum = store_sql_u64(q, 3);
 		c->nth = store_sql_u64(q, 4);
+		c->last_time = store_sql_u64(q, 5);
 	}
 	store_sql_reset(q);
 	c->seq = c->last.seq;
@@ -370,6 +374,7 @@ append(struct journal *j, const struct journal_entry *e)
 	c.last = (struct pos){ j->epoch, j->run, c.seq };
 	c.cum += e->n + strlen(e->dir) + ROW_OVERHEAD;
 	c.nth++;
+	c.last_time = now;
 	if (c.first == 0) {
 		c.first = c.seq;
 		c.first_time = now;
@@ -462,6 +467,7 @@ journal_facts(struct journal *j, struct journal_facts *out)
 		.rows = j->c.nth - j->nth_trimmed,
 		.bytes = j->c.cum - j->cum_trimmed,
 		.oldest = j->c.first_time,
+		.newest = j->c.last_time,
 		.trimmed = j->trimmed.seq,
 		.writable = j->writable,
 	};
@@ -563,7 +569,7 @@ cut_rows(struct journal *j, struct pos cut, uint64_t cum, uint64_t rows)
 		uint64_t v;
 	} metas[] = { { "trimmed", cut.seq }, { "trimmed_epoch", cut.epoch },
 		{ "trimmed_run", cut.run }, { "trimmed_cum", cum },
-		{ "trimmed_nth", nth } };
+		{ "trimmed_nth", nth }, { "trimmed_time", j->c.last_time } };
 	int rc = store_sql_begin(j->jdb);
 
 	if (rc != 0)

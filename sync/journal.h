@@ -83,6 +83,7 @@ struct journal_facts {
 	uint64_t first; /* oldest seq held; above last.seq if none is */
 	uint64_t rows, bytes;
 	uint64_t oldest; /* wall clock of the oldest row held, ns; 0 if none */
+	uint64_t newest; /* the same of the last append, even if trimmed since */
 	uint64_t trimmed; /* highest seq that was trimmed */
 	bool writable;
 };
