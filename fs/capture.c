@@ -14,6 +14,7 @@
  * Without a struct sync (a standby, or a mount that replicates nothing) everything passes.
  */
 #include "fs/capture.h"
+#include "fs/gate.h"
 #include "fs/inode.h"
 #include "fs/pending.h"
 #include "fs/quiet.h"
@@ -33,13 +34,13 @@
 static struct sync *to;
 
 int
-capture_start(struct sync *sync)
+capture_start(struct sync *sync, const char *mountpoint)
 {
 	int rc = quiet_start(sync);
 
 	to = sync;
 	if (rc == 0)
-		rc = pending_start(sync);
+		rc = pending_start(sync, mountpoint);
 	return rc;
 }
 
@@ -48,7 +49,7 @@ capture_stop(void)
 {
 	if (to == NULL)
 		return;
-	pending_flush();
+	pending_flush(true);
 	pending_stop();
 	quiet_stop();
 	to = NULL;
@@ -60,7 +61,7 @@ capture_flush(void)
 	if (to == NULL)
 		return;
 	quiet_flush();
-	pending_flush();
+	pending_flush(strcmp(gate_word(), "shut") == 0);
 }
 
 static enum place_kind
@@ -297,6 +298,9 @@ capture_name_end(struct cap_name *op, int err)
 	if (op->op == CAP_MKDIR || op->op == CAP_RMDIR)
 		type = S_IFDIR;
 	struct place at = place_under(op->parent, op->name, type);
+	/* A rename in the layout by name links message after message before it says so. */
+	if (at.kind == PLACE_MESSAGE)
+		pending_stir(op->parent);
 	if (at.kind == PLACE_FILE || at.kind == PLACE_DIR)
 		path_changed(op->parent, op->name,
 			err == 0 && (op->op == CAP_UNLINK || op->op == CAP_RMDIR));

@@ -23,7 +23,7 @@ struct sync;
 
 /* From now on changes are handed to replication; mailboxes that an earlier server left marked
  * are derived first. Before it everything passes. 0 or ERR_NOMEM. */
-int capture_start(struct sync *sync);
+int capture_start(struct sync *sync, const char *mountpoint);
 /* Hands on what waits, then lets everything pass again. */
 void capture_stop(void);
 /* Hands on what waits for its writer to rest. */

@@ -17,10 +17,15 @@
  * The tick thread looks after what its writer left: a header that was never synced is synced by
  * us after a second, a touched mailbox without a header whose index nobody has locked was
  * aborted (F7.4), and is derived so that the journal says what later readers will see.
+ *
+ * What is derived without its writer waiting for us must not be half of a transaction: the list
+ * of touches is taken first, then nobody may have the index locked (whoever wrote before has
+ * written then), and after the reading nobody may have written again (sync asks).
  */
 #include "fs/pending.h"
 #include "fs/inode.h"
 #include "fs/stats.h"
+#include "fs/unmount.h"
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/fault.h"
@@ -29,6 +34,7 @@
 #include "sync/sync.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -53,6 +59,8 @@ struct pending {
 	bool unsure, annots, names;
 	bool dirty; /* touched since the last commit */
 	bool committed; /* a header was written since the last commit */
+	uint64_t touches; /* how often it was touched */
+	uint64_t taken; /* under order too: touches when it was last handed on */
 	void *old_index;
 	size_t old_size;
 	unsigned in_flight;
@@ -64,6 +72,8 @@ struct pending {
 static struct pending *buckets[BUCKETS];
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct sync *to;
+static unsigned dev_major, dev_minor; /* of the mount; 0, 0: not known */
+static _Atomic bool nobody_writes;
 static pthread_t ticker;
 static bool running;
 static pthread_mutex_t tick_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -130,6 +140,7 @@ touch_locked(struct pending *p)
 	if (!p->dirty && !p->committed)
 		p->since_ms = clock_ms();
 	p->dirty = true;
+	p->touches++;
 	inode_mark(p->dir, PENDING_MARK_TOUCHED);
 }
 
@@ -330,11 +341,42 @@ take_back(struct pending *p, const struct sync_commit *c, struct mbox_touched **
 
 static bool index_is_locked(struct pending *p);
 
-/* Gives what is pending to replication. The caller holds a user of p; force derives even if
- * nothing was committed. */
+/* The same for what was not even tried: it stays what it was, and is derived. */
 static void
-hand_on(struct pending *p, bool force)
+leave(struct pending *p, const struct sync_commit *c, bool committed)
 {
+	pthread_mutex_lock(&p->lock);
+	p->unsure = p->dirty = true;
+	p->annots |= c->annots;
+	p->committed |= committed;
+	p->since_ms = clock_ms();
+	pthread_mutex_unlock(&p->lock);
+}
+
+/* What replication asks of a reading, with the order lock held: see the top. */
+static bool
+disturbed(void *arg, bool odd)
+{
+	struct pending *p = arg;
+
+	pthread_mutex_lock(&p->lock);
+	bool touched = p->touches != p->taken;
+	pthread_mutex_unlock(&p->lock);
+	return touched || (odd && index_is_locked(p));
+}
+
+/* Why something is handed on. */
+enum why {
+	WHY_COMMIT, /* its writer is through, and waits */
+	WHY_LATE, /* it was committed, or too early, some time ago */
+	WHY_FORCE, /* derive it even though nothing was committed */
+};
+
+/* Gives what is pending to replication. The caller holds a user of p. */
+static void
+hand_on(struct pending *p, enum why why)
+{
+	bool force = why == WHY_FORCE;
 	char path[BATCH_MAX_PATH];
 	struct sync_commit c = { 0 };
 	struct mbox_touched *touched;
@@ -356,6 +398,8 @@ hand_on(struct pending *p, bool force)
 	c.names = p->names;
 	c.old_index = old_index;
 	c.old_size = p->old_size;
+	bool committed = p->committed;
+	p->taken = p->touches;
 	p->touched = NULL;
 	p->n = p->cap = 0;
 	p->unsure = p->annots = p->names = p->dirty = p->committed = false;
@@ -363,14 +407,23 @@ hand_on(struct pending *p, bool force)
 	p->old_size = 0;
 	uint64_t waited = p->busy_ms == 0 ? 0 : clock_ms() - p->busy_ms;
 	pthread_mutex_unlock(&p->lock);
-	/* What is derived while its writer is at work may be half of a transaction. */
-	c.locked = c.derive && waited < LOCKED_MS && index_is_locked(p);
-	c.patient = c.locked || waited < PATIENCE_MS;
+	c.patient =
+		!nobody_writes &&
+		(waited < PATIENCE_MS || (waited < LOCKED_MS && index_is_locked(p)));
+	c.locked = c.patient && c.derive && index_is_locked(p);
+	if (c.locked && why != WHY_COMMIT) {
+		leave(p, &c, committed);
+		pthread_mutex_unlock(&p->order);
+		free(touched);
+		free(old_index);
+		return;
+	}
 
 	pthread_mutex_lock(&table_lock);
 	p->in_flight++;
 	p->users++;
 	pthread_mutex_unlock(&table_lock);
+	c.disturbed = disturbed;
 	c.done = on_done;
 	c.done_arg = p;
 	FAULT("capture.before-journal");
@@ -400,7 +453,7 @@ pending_commit(struct inode *dir)
 
 	if (p == NULL)
 		return;
-	hand_on(p, false);
+	hand_on(p, WHY_COMMIT);
 	put(p);
 }
 
@@ -415,8 +468,26 @@ pending_retry(struct inode *dir)
 	bool busy = p->busy_ms != 0;
 	pthread_mutex_unlock(&p->lock);
 	if (busy)
-		hand_on(p, false);
+		hand_on(p, WHY_LATE);
 	put(p);
+}
+
+void
+pending_stir(struct inode *dir)
+{
+	uint64_t nodeid = inode_nodeid(dir);
+	struct pending *p;
+
+	pthread_mutex_lock(&table_lock);
+	for (p = *bucket_of(nodeid); p != NULL && p->nodeid != nodeid; p = p->next)
+		;
+	if (p != NULL) {
+		pthread_mutex_lock(&p->lock);
+		if (p->busy_ms != 0)
+			p->busy_ms = clock_ms();
+		pthread_mutex_unlock(&p->lock);
+	}
+	pthread_mutex_unlock(&table_lock);
 }
 
 bool
@@ -440,7 +511,7 @@ pending_derive(struct inode *dir)
 	if (p == NULL)
 		return;
 	inode_mark(dir, PENDING_MARK_TOUCHED);
-	hand_on(p, true);
+	hand_on(p, WHY_FORCE);
 	put(p);
 }
 
@@ -461,31 +532,35 @@ any_busy(void)
 	return busy;
 }
 
-/* Syncs an index that its writer did not. */
-static void
+/* Syncs an index that its writer did not; by name, since the kernel may have forgotten it. False:
+ * it is there and not on disk, so it must not be journaled. */
+static bool
 sync_index(struct pending *p)
 {
-	struct stat st;
-	struct inode *index = NULL;
-	int fd;
+	int dirfd, fd;
 
-	if (inode_peek(p->dir, "cyrus.index", &st, &index) != 0 || index == NULL)
-		return;
-	if (inode_fd(index, INODE_READ, &fd) != 0)
-		return;
+	if (inode_fd(p->dir, INODE_ANY, &dirfd) != 0)
+		return true;
+	fd = openat(
+		dirfd, "cyrus.index", O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+	inode_fd_put(p->dir, dirfd);
+	if (fd < 0)
+		return true;
 	stats_add(STATS_SYNCS, 1);
-	if (fsync(fd) != 0)
+	bool done = fsync(fd) == 0;
+	if (!done)
 		log_err("sync of an index failed: %s", strerror(errno));
-	inode_fd_put(index, fd);
+	close(fd);
+	return done;
 }
 
-/* Locks stay in the kernel (design 3.5); /proc/locks shows them by inode number. */
+/* Locks stay in the kernel (design 3.5); /proc/locks shows them by device and inode number. */
 static bool
 index_is_locked(struct pending *p)
 {
 	struct stat st;
 	struct inode *index = NULL;
-	char line[256], want[32];
+	char line[256], want[64];
 	bool found = false;
 
 	if (inode_peek(p->dir, "cyrus.index", &st, &index) != 0)
@@ -493,7 +568,11 @@ index_is_locked(struct pending *p)
 	FILE *f = fopen("/proc/locks", "re");
 	if (f == NULL)
 		return true;
-	snprintf(want, sizeof(want), ":%" PRIu64 " ", (uint64_t)st.st_ino);
+	if (dev_major + dev_minor != 0)
+		snprintf(want, sizeof(want), " %02x:%02x:%" PRIu64 " ", dev_major,
+			dev_minor, (uint64_t)st.st_ino);
+	else
+		snprintf(want, sizeof(want), ":%" PRIu64 " ", (uint64_t)st.st_ino);
 	while (!found && fgets(line, sizeof(line), f) != NULL)
 		found = strstr(line, "WRITE") != NULL && strstr(line, want) != NULL;
 	fclose(f);
@@ -506,56 +585,67 @@ look_after(struct pending *p, uint64_t now, bool flush)
 	pthread_mutex_lock(&p->lock);
 	uint64_t age = now - p->since_ms;
 	bool committed = p->committed, dirty = p->dirty, busy = p->busy_ms != 0;
-	bool early = busy && p->unsure && now - p->busy_ms < LOCKED_MS;
 	pthread_mutex_unlock(&p->lock);
 
 	if (committed && busy) {
-		if (!early || !index_is_locked(p))
-			hand_on(p, false);
+		hand_on(p, WHY_LATE);
 	} else if (committed && (flush || age >= PENDING_SYNC_MS)) {
-		sync_index(p);
-		hand_on(p, false);
-	} else if (!committed && dirty && age >= PENDING_ABORT_MS &&
-		   !index_is_locked(p)) {
-		hand_on(p, true);
+		if (sync_index(p)) {
+			hand_on(p, WHY_LATE);
+			return;
+		}
+		pthread_mutex_lock(&p->lock);
+		p->since_ms = clock_ms();
+		pthread_mutex_unlock(&p->lock);
+	} else if (!committed && dirty && (flush || age >= PENDING_ABORT_MS)) {
+		hand_on(p, WHY_FORCE);
 	}
+}
+
+/* The first pending at or behind *at whose successor is asked for, with a user counted; the user
+ * of p is given back. */
+static struct pending *
+next_of(struct pending *p, unsigned *at)
+{
+	struct pending *next;
+
+	pthread_mutex_lock(&table_lock);
+	next = p != NULL ? p->next : buckets[*at];
+	while (next == NULL && ++*at < BUCKETS)
+		next = buckets[*at];
+	if (next != NULL)
+		next->users++;
+	pthread_mutex_unlock(&table_lock);
+	if (p != NULL)
+		put(p);
+	return next;
 }
 
 static void
 look_after_all(bool flush)
 {
 	uint64_t now = clock_ms();
+	unsigned at = 0;
 
-	for (unsigned i = 0; i < BUCKETS; i++) {
-		struct pending *list[64];
-		size_t n = 0;
-
-		pthread_mutex_lock(&table_lock);
-		for (struct pending *p = buckets[i]; p != NULL && n < 64; p = p->next) {
-			p->users++;
-			list[n++] = p;
-		}
-		pthread_mutex_unlock(&table_lock);
-		for (size_t k = 0; k < n; k++) {
-			look_after(list[k], now, flush);
-			put(list[k]);
-		}
-	}
+	for (struct pending *p = next_of(NULL, &at); p != NULL; p = next_of(p, &at))
+		look_after(p, now, flush);
 }
 
 void
-pending_flush(void)
+pending_flush(bool final)
 {
 	uint64_t until = clock_ms() + PATIENCE_MS;
 
 	if (!running)
 		return;
+	nobody_writes = final;
 	look_after_all(true);
 	/* What came back will go with its writer's next step. Who waits for it, waits for that. */
 	while (any_busy() && clock_ms() < until) {
 		usleep(FLUSH_STEP_MS * 1000);
 		look_after_all(true);
 	}
+	nobody_writes = false;
 }
 
 static void *
@@ -594,11 +684,17 @@ derive_marked(struct inode *ino, uint32_t marks, void *arg)
 }
 
 int
-pending_start(struct sync *sync)
+pending_start(struct sync *sync, const char *mountpoint)
 {
+	struct mount_place *place = malloc(sizeof(*place));
 	unsigned n = 0;
 
 	to = sync;
+	if (place != NULL && unmount_find(mountpoint, place) == 0) {
+		dev_major = place->major;
+		dev_minor = place->minor;
+	}
+	free(place);
 	inode_each_marked(derive_marked, &n);
 	if (n > 0)
 		log_info("mailboxes derived after the last server's death: n=%u", n);

@@ -27,8 +27,9 @@ struct sync;
  * before we look after it ourselves. */
 enum { PENDING_ABORT_MS = 200, PENDING_SYNC_MS = 1000 };
 
-/* Starts the watching thread; mailboxes that an earlier server left marked are derived. */
-int pending_start(struct sync *sync);
+/* Starts the watching thread; mailboxes that an earlier server left marked are derived. Locks are
+ * looked for on what is mounted at mountpoint. */
+int pending_start(struct sync *sync, const char *mountpoint);
 void pending_stop(void);
 
 /* cyrus.index of dir is about to be written at [off, off + len); fd is its descriptor. Notes what
@@ -47,12 +48,15 @@ void pending_replace(struct inode *dir, int fd);
 void pending_commit(struct inode *dir);
 /* A file of dir was synced: a commit that was too early when it was handed on goes again. */
 void pending_retry(struct inode *dir);
+/* Somebody is at work in dir: files there that do not add up yet get more time. */
+void pending_stir(struct inode *dir);
 /* Whether anything of dir is on its way. */
 bool pending_is(struct inode *dir);
-/* Derives the mailbox in dir, whatever is pending. */
+/* Derives the mailbox in dir, whatever is pending; once nobody has it locked. */
 void pending_derive(struct inode *dir);
 
-/* Everything committed but not yet synced by its writer is handed on now. */
-void pending_flush(void);
+/* Everything that is not in the middle of a transaction is handed on now. final: nobody can write
+ * any more, so nothing is waited for. */
+void pending_flush(bool final);
 
 #endif

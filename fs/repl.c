@@ -113,7 +113,7 @@ repl_start(const struct conf *conf, bool takeover)
 	if ((rc = sync_open(&sc, spool, &hooks, &sync_of)) != 0 ||
 		(rc = sync_start(sync_of)) != 0 ||
 		(sync_role(sync_of) == SYNC_ACTIVE &&
-			(rc = capture_start(sync_of)) != 0)) {
+			(rc = capture_start(sync_of, conf->mountpoint)) != 0)) {
 		log_err("replication cannot start: %s", err_text(rc));
 		repl_stop(false);
 		return rc;

@@ -16,7 +16,6 @@
 #include "meta/mbox.h"
 
 #include "meta/base/err.h"
-#include "meta/base/log.h"
 #include "meta/maker.h"
 
 #include <inttypes.h>
@@ -373,10 +372,11 @@ in_full(struct maker *m, const struct full *f, const struct scan *s,
 	out->sync_annot = h->sync_annot;
 	const char *wrong = scan_tally_check(&s->tally, h);
 	if (wrong != NULL) {
-		log_warn("mailbox header does not add up, reconstruct it: dir=%s "
-			 "check=%s",
-			m->dir, wrong);
+		scan_fault(m->fault, 0, 0, wrong,
+			"mailbox header does not add up, reconstruct it");
 		out->sync_basic = out->sync_annot = 0;
+		/* Unknown to the peer: the next header states them again. */
+		state->header.sync_basic = state->header.sync_annot = 0;
 	}
 	bool all = !f->repack;
 	if (all || memcmp(&state->owner, &d->before->owner, sizeof(state->owner)) != 0)

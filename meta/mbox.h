@@ -86,6 +86,7 @@ struct mbox_delta {
  * no state: CREATE, or with whole set WHOLE. derive: DERIVED. Option DELETED: REMOVE, state_out
  * is empty then.
  *
+ * 0 with a fault named: the header does not add up, which the batch allows for.
  * ERR_NOTFOUND nothing changed (state_out is filled in: the stamp may be newer), or no state
  * before and no cyrus.index (state_out untouched). ERR_BUSY as for mbox_load. ERR_USAGE: a
  * record that the state counted was touched, and what it was before is not said: derive. */

@@ -163,7 +163,32 @@ delta_of(struct node *n, struct mboxent *e, const struct sync_commit *c,
 
 	if (!e->known)
 		d.whole = true;
-	return mbox_delta(n->spool, &d, c->old_index, c->old_size, b, after, fault);
+	memset(fault, 0, sizeof(*fault));
+	int rc = mbox_delta(n->spool, &d, c->old_index, c->old_size, b, after, fault);
+	if (!c->patient)
+		return rc;
+	bool odd = rc != 0 ? rc != ERR_NOTFOUND : fault->check[0] != '\0';
+	/* A rename in the layout by name copies the index before it links the messages. */
+	if (!e->known && rc != 0 && rc != ERR_NOTFOUND)
+		return ERR_BUSY;
+	if (c->disturbed != NULL && c->disturbed(c->done_arg, odd && d.derive))
+		return ERR_BUSY;
+	return rc;
+}
+
+/* Cyrus makes it empty before it writes the header. One that stays so is no mailbox yet, and the
+ * note of its making stays as well. */
+static bool
+index_is_empty(struct node *n, const char *dir)
+{
+	struct stat st;
+	int fd;
+
+	if (spool_file(n->spool, dir, "cyrus.index", O_PATH, 0, &fd) != 0)
+		return false;
+	bool empty = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0;
+	close(fd);
+	return empty;
 }
 
 /* A directory that is new but whose id is known is a rename (F7.3): bodies are linked from the
@@ -212,32 +237,31 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 	/* What is noted from here on, this commit may not have seen. */
 	uint64_t noted = notes_mark(n->notes, e->dir);
 	for (unsigned tries = 0; tries < 20; tries++) {
-		memset(&fault, 0, sizeof(fault));
-		rc = delta_of(n, e, &again, &b, &after, &fault);
-		/* A rename in the layout by name copies the index before it links the messages. */
-		bool growing = !e->known && rc != 0 && rc != ERR_NOTFOUND;
-		bool between = c->locked && rc != 0 && rc != ERR_NOTFOUND;
-		if (c->patient && (rc == ERR_BUSY || growing || between)) {
-			pthread_mutex_unlock(&e->lock);
-			batch_fini(&b);
-			return ERR_BUSY;
-		}
-		if (!is_passing(rc))
+		rc = !e->known && index_is_empty(n, e->dir)
+			     ? ERR_NOTFOUND
+			     : delta_of(n, e, &again, &b, &after, &fault);
+		if (!is_passing(rc) || (c->patient && rc == ERR_BUSY))
 			break;
 		batch_fini(&b);
 		batch_init(&b);
 		usleep(5000);
 		again.derive = true;
 	}
-	if (rc != 0 && rc != ERR_NOTFOUND && !again.derive) {
+	if (rc != 0 && rc != ERR_NOTFOUND && rc != ERR_BUSY && !again.derive) {
 		/* What was noted may not be the whole truth; the file is. */
 		batch_fini(&b);
 		batch_init(&b);
 		again.derive = true;
 		again.annots = true;
-		memset(&fault, 0, sizeof(fault));
 		rc = delta_of(n, e, &again, &b, &after, &fault);
 	}
+	if (rc == ERR_BUSY && c->patient) {
+		pthread_mutex_unlock(&e->lock);
+		batch_fini(&b);
+		return ERR_BUSY;
+	}
+	if (rc == 0 && fault.check[0] != '\0')
+		log_warn("%s: dir=%s check=%s", fault.text, e->dir, fault.check);
 	if (rc != 0 && node_is_gone(n, e->dir))
 		rc = ERR_NOTFOUND;
 	if (rc == ERR_NOTFOUND) {
@@ -324,8 +348,8 @@ describe(struct node *n, const char *path, struct batch *b, struct change **out)
 			goto out;
 		break;
 	case S_IFDIR:
-		if (spool_file(n->spool, path, "cyrus.index", O_PATH, 0, &probe) == 0) {
-			close(probe);
+		if (spool_file(n->spool, path, "cyrus.index", O_PATH, 0, &probe) == 0 &&
+			(close(probe), !index_is_empty(n, path))) {
 			rc = ERR_EXISTS; /* a mailbox says so itself */
 			goto out;
 		}

@@ -87,7 +87,11 @@ struct sync_commit {
 	const void *old_index; /* a repack: the bytes of the index that was replaced */
 	size_t old_size;
 	bool patient; /* see below */
-	bool locked; /* a writer has the index locked: what does not add up may be his */
+	bool locked; /* derive: a writer has the index locked, who may be waiting for us */
+	/* Asked with done_arg once the files were read (NULL: never): may it be half of a
+	 * transaction, because somebody wrote meanwhile or, if odd (it does not add up), is
+	 * still at it? */
+	bool (*disturbed)(void *arg, bool odd);
 	sync_done_fn *done;
 	void *done_arg;
 };
