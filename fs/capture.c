@@ -342,10 +342,12 @@ capture_write_end(struct inode *ino, int fd, off_t off, const void *data, ssize_
 }
 
 int
-capture_fsync(struct inode *ino, int fd, bool datasync)
+capture_fsync(struct inode *ino, int fd, bool datasync, unsigned *kinds_out)
 {
 	char path[BATCH_MAX_PATH];
 	struct inode *dir;
+
+	*kinds_out = 0;
 	int rc = datasync ? fdatasync(fd) : fsync(fd);
 
 	stats_add(STATS_SYNCS, 1);
@@ -355,7 +357,7 @@ capture_fsync(struct inode *ino, int fd, bool datasync)
 		return 0;
 	if (kind_of(ino) == PLACE_INDEX) {
 		if ((dir = inode_parent(ino)) != NULL && is_ours(dir))
-			pending_commit(dir);
+			*kinds_out = pending_commit(dir);
 	} else if (kind_of(ino) == PLACE_ANNOT) {
 		if ((dir = inode_parent(ino)) != NULL && is_ours(dir))
 			pending_retry(dir);
@@ -364,6 +366,18 @@ capture_fsync(struct inode *ino, int fd, bool datasync)
 			quiet_changed(path, true);
 	}
 	return 0;
+}
+
+bool
+capture_waits(unsigned kinds)
+{
+	return to != NULL && kinds != 0 && sync_waits(to, kinds);
+}
+
+bool
+capture_confirm(unsigned kinds, void (*fn)(void *arg, int code), void *arg)
+{
+	return to != NULL && kinds != 0 && sync_confirm(to, kinds, fn, arg);
 }
 
 int

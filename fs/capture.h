@@ -68,8 +68,13 @@ int capture_write_begin(struct inode *ino, int fd, off_t off, size_t len);
 void
 capture_write_end(struct inode *ino, int fd, off_t off, const void *data, ssize_t done);
 
-/* Carries out the sync of a file or folder; a positive errno when it failed. */
-int capture_fsync(struct inode *ino, int fd, bool datasync);
+/* Carries out the sync of a file or folder; a positive errno when it failed. kinds_out: 0, or what
+ * was committed by it, for capture_confirm. */
+int capture_fsync(struct inode *ino, int fd, bool datasync, unsigned *kinds_out);
+/* Whether a commit of these kinds may have to wait for the peers. */
+bool capture_waits(unsigned kinds);
+/* True: fn is called when the peers have what was committed up to now; see sync_confirm. */
+bool capture_confirm(unsigned kinds, void (*fn)(void *arg, int code), void *arg);
 
 /* Around setattr; to_set is FUSE_SET_ATTR_*, truncation included, st the new values. */
 int capture_attr_begin(struct inode *ino, int fd, int to_set, const struct stat *st);

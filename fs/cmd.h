@@ -19,6 +19,7 @@ int cmd_umount_helper(int argc, char **argv);
 /* cmd_ctl.c: clients of the control socket. */
 int cmd_status(int argc, char **argv);
 int cmd_wait(int argc, char **argv);
+int cmd_continue(int argc, char **argv);
 /* cmd_keygen.c */
 int cmd_keygen(int argc, char **argv);
 /* cmd_dump.c, cmd_fsck.c: the codecs without a mount. */

@@ -127,3 +127,24 @@ usage:
 	fputs("usage: twinspool wait [--timeout TIME] MOUNTPOINT|SLOT.conf\n", stderr);
 	return CMD_USAGE;
 }
+
+int
+cmd_continue(int argc, char **argv)
+{
+	struct buf b = BUF_INIT;
+	struct client *client;
+	int code;
+
+	if (argc != 2 || argv[1][0] == '-') {
+		fputs("usage: twinspool continue MOUNTPOINT|SLOT.conf\n", stderr);
+		return CMD_USAGE;
+	}
+	client = find(argv[1]);
+	if (client == NULL)
+		return CMD_FAIL;
+	code = print_answer(
+		client_ask(client, "force", ANSWER_MS, PATIENCE_MS, &b), &b);
+	buf_fini(&b);
+	free(client);
+	return code;
+}

@@ -38,7 +38,7 @@ static struct conf conf; /* large, and must outlive the servers' forks */
 static uint64_t started, begun_ms; /* wall clock and clock_ms of the mount's start */
 static int launcher = -1; /* socket to the one who called us */
 
-enum { HELLO_POLL_US = 5000 };
+enum { HELLO_POLL_US = 5000, GUARD_POLL_US = 100000 };
 
 /* The thread that brings the slot from "mounted" to "serving". */
 static struct {
@@ -46,6 +46,12 @@ static struct {
 	bool runs, first;
 	_Atomic bool stop;
 } settle;
+
+/* The thread that shuts the gate while no peer confirms (when_alone: refuse). */
+static struct {
+	pthread_t thread;
+	bool runs;
+} guard;
 
 /* ---- to the launcher: 'l' and a line, or 'y' for ready ---- */
 
@@ -216,6 +222,27 @@ settle_main(void *arg)
 	return NULL;
 }
 
+/* While no peer confirms and that is not to be ignored, no transaction begins. Asked for rather
+ * than told, since the gate may be moved by others meanwhile (a drain that failed opens it). */
+static void *
+guard_main(void *arg)
+{
+	bool shut = false;
+
+	(void)arg;
+	gate_await_session();
+	while (!settle.stop) {
+		bool refusing = repl_refusing();
+		if (refusing)
+			gate_refuse();
+		else if (shut)
+			gate_admit();
+		shut = refusing;
+		usleep(GUARD_POLL_US);
+	}
+	return NULL;
+}
+
 static int
 on_start(int root_fd, bool takeover, void *arg)
 {
@@ -244,6 +271,8 @@ on_start(int root_fd, bool takeover, void *arg)
 	if (rc != 0)
 		repl_stop(false);
 	settle.runs = rc == 0;
+	if (rc == 0 && conf.when_alone == CONF_REFUSE && !repl_is_standby())
+		guard.runs = pthread_create(&guard.thread, NULL, guard_main, NULL) == 0;
 	return rc;
 }
 
@@ -264,6 +293,8 @@ on_stop(void *arg)
 	settle.stop = true;
 	if (settle.runs)
 		pthread_join(settle.thread, NULL);
+	if (guard.runs)
+		pthread_join(guard.thread, NULL);
 	clean = service_stop();
 	repl_stop(clean);
 	unmount_unregister(conf.mountpoint);
@@ -300,22 +331,6 @@ run(bool front)
 	return mount_run(&opts) == 0 ? CMD_OK : CMD_FAIL;
 }
 
-/* A promise that is not kept is not taken. */
-static bool
-kept_promises(void)
-{
-	for (int kind = 0; kind < CONF_KINDS; kind++) {
-		if (conf.durability[kind] == CONF_LOCAL)
-			continue;
-		fprintf(stderr,
-			"%s: durability: expected local, the only level that this "
-			"version serves, not \"%s\"\n",
-			conf.path, conf_level_word(conf.durability[kind]));
-		return false;
-	}
-	return true;
-}
-
 static bool
 load(const char *path)
 {
@@ -326,7 +341,7 @@ load(const char *path)
 	if (rc != 0 && complaints.len == 0)
 		fprintf(stderr, "twinspool: %s: %s\n", path, err_text(rc));
 	buf_fini(&complaints);
-	return rc == 0 && kept_promises();
+	return rc == 0;
 }
 
 int

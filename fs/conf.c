@@ -328,6 +328,9 @@ static const struct conf_key conf_keys[] = {
 		"what a client's OK means" },
 	{ "when_alone", &type_word, AT(when_alone), "continue", alone_words, 0, 0, false,
 		"what to do about durability while no peer answers" },
+	{ "durability_timeout", &type_time, AT(durability_timeout), "10s", NULL, 10,
+		MS_DAY, false,
+		"how long an answer waits for the peers before when_alone decides" },
 	{ "sync", &type_word, AT(sync), "commit", sync_words, 0, 0, false,
 		"join the syncs of a commit into one round, or do each as it comes" },
 	{ "imapd_conf", &type_path, AT(imapd_conf), "/etc/imapd.conf", NULL, 0, 0, false,
@@ -490,6 +493,14 @@ check_whole(struct parse *p)
 	if (path_within(c->state, c->mountpoint) || path_within(c->state, c->spool))
 		wrong(p, line_of(p, "state"), "state",
 			"a folder outside the mount point and the spool", c->state);
+	for (int kind = 0; kind < CONF_KINDS && c->n_peers == 0; kind++) {
+		if (c->durability[kind] == CONF_LOCAL)
+			continue;
+		wrong(p, line_of(p, "durability"), "durability",
+			"local, or a peer that could confirm more",
+			level_words[c->durability[kind]]);
+		break;
+	}
 	for (uint32_t i = 0; i < c->n_peers; i++) {
 		if (strcmp(c->peers[i].name, c->name) == 0)
 			wrong(p, line_of(p, "peer"), "peer",

@@ -59,6 +59,7 @@ struct conf {
 	uint32_t sync; /* enum conf_sync */
 	uint32_t xattr; /* 0 or 1 */
 	uint32_t log; /* enum log_level */
+	uint64_t durability_timeout; /* ms an answer waits for the peers */
 	uint64_t threads; /* that answer requests */
 	uint64_t start_wait; /* ms the gate stays shut for a peer's hello at start */
 	uint64_t stop_wait; /* ms a clean stop waits for the peers */

@@ -24,6 +24,8 @@ static const struct command {
 		"role, positions, peers, lag, quarantine" },
 	{ "wait", cmd_wait, "[--timeout TIME] SLOT",
 		"until every peer has everything committed up to now" },
+	{ "continue", cmd_continue, "SLOT",
+		"answer without the peers until they have caught up" },
 	{ "keygen", cmd_keygen, "STATE-FOLDER",
 		"key and certificate; prints the fingerprint that peers pin" },
 	{ "dump", cmd_dump, "[--json] FILE", "one of Cyrus's files, field by field" },

@@ -107,20 +107,32 @@ out:
 		fuse_reply_write(req, put);
 }
 
+/* The peers have it; or none ever will, and then nobody may be told that it is safe. */
+static void
+confirmed(void *arg, int code)
+{
+	fuse_reply_err(arg, code == 0 ? 0 : EIO);
+}
+
 void
 ops_data_fsync(
 	fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_info *fi)
 {
 	struct inode *ino;
+	unsigned kinds = 0;
 	int fd, err = file_open(nodeid, INODE_ANY, &ino, &fd);
 
 	(void)fi;
 	slot_wait_begin();
 	if (err == 0)
-		err = capture_fsync(ino, fd, datasync != 0);
+		err = capture_fsync(ino, fd, datasync != 0, &kinds);
 	slot_wait_end();
 	file_close(ino, fd);
-	fuse_reply_err(req, err);
+	/* No thread waits for the peers, and no slot: whoever hears of them answers. */
+	if (err == 0 && capture_waits(kinds))
+		slot_park();
+	if (err != 0 || !capture_confirm(kinds, confirmed, req))
+		fuse_reply_err(req, err);
 }
 
 void

@@ -166,13 +166,14 @@ ops_dir_fsync(
 	fuse_req_t req, fuse_ino_t nodeid, int datasync, struct fuse_file_info *fi)
 {
 	struct inode *dir = inode_get(nodeid);
+	unsigned kinds; /* a repack's end: nobody is answered because of it */
 	int fd = -1, err = ops_vdir_errno(nodeid);
 
 	(void)fi;
 	if (dir != NULL)
 		err = inode_fd(dir, INODE_ANY, &fd);
 	if (err == 0) {
-		err = capture_fsync(dir, fd, datasync != 0);
+		err = capture_fsync(dir, fd, datasync != 0, &kinds);
 		inode_fd_put(dir, fd);
 	}
 	fuse_reply_err(req, err);

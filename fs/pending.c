@@ -372,13 +372,15 @@ enum why {
 	WHY_FORCE, /* derive it even though nothing was committed */
 };
 
-/* Gives what is pending to replication. The caller holds a user of p. */
-static void
+/* Gives what is pending to replication. The caller holds a user of p. Returns the kinds of what it
+ * was. */
+static unsigned
 hand_on(struct pending *p, enum why why)
 {
 	bool force = why == WHY_FORCE;
 	char path[BATCH_MAX_PATH];
-	struct sync_commit c = { 0 };
+	unsigned kinds = SYNC_ALL_KINDS;
+	struct sync_commit c = { .kinds_out = &kinds };
 	struct mbox_touched *touched;
 	void *old_index;
 
@@ -387,7 +389,7 @@ hand_on(struct pending *p, enum why why)
 	if (!p->committed && !force) {
 		pthread_mutex_unlock(&p->lock);
 		pthread_mutex_unlock(&p->order);
-		return;
+		return kinds;
 	}
 	touched = p->touched;
 	old_index = p->old_index;
@@ -416,7 +418,7 @@ hand_on(struct pending *p, enum why why)
 		pthread_mutex_unlock(&p->order);
 		free(touched);
 		free(old_index);
-		return;
+		return kinds;
 	}
 
 	pthread_mutex_lock(&table_lock);
@@ -444,17 +446,19 @@ hand_on(struct pending *p, enum why why)
 	pthread_mutex_unlock(&p->order);
 	free(touched);
 	free(old_index);
+	return kinds;
 }
 
-void
+unsigned
 pending_commit(struct inode *dir)
 {
 	struct pending *p = get(dir, false);
 
 	if (p == NULL)
-		return;
-	hand_on(p, WHY_COMMIT);
+		return SYNC_ALL_KINDS;
+	unsigned kinds = hand_on(p, WHY_COMMIT);
 	put(p);
+	return kinds;
 }
 
 void

@@ -44,8 +44,9 @@ void pending_unsure(struct inode *dir);
 void pending_replace(struct inode *dir, int fd);
 
 /* The index of dir was synced, or replaced: if its header was written, the commit is handed to
- * replication before this returns. */
-void pending_commit(struct inode *dir);
+ * replication before this returns. What it was, as sync.h's kinds; all of them if that is not
+ * known, because somebody else has handed it on or an earlier server has. */
+unsigned pending_commit(struct inode *dir);
 /* A file of dir was synced: a commit that was too early when it was handed on goes again. */
 void pending_retry(struct inode *dir);
 /* Somebody is at work in dir: files there that do not add up yet get more time. */

@@ -92,8 +92,16 @@ repl_start(const struct conf *conf, bool takeover)
 		.n_peers = conf->n_peers,
 		.journal_size = conf->journal_size,
 		.journal_age = conf->journal_age,
+		.refuse = conf->when_alone == CONF_REFUSE,
+		.level_limit = conf->durability_timeout,
 		.takeover = takeover };
+	static const enum sync_level level_of[] = { SYNC_LOCAL, SYNC_RECEIVED,
+		SYNC_FLUSHED, SYNC_APPLIED };
 	int rc;
+
+	sc.level[SYNC_DELIVERY] = level_of[conf->durability[CONF_DELIVERY]];
+	sc.level[SYNC_FLAGS] = level_of[conf->durability[CONF_FLAGS]];
+	sc.level[SYNC_OTHER] = level_of[conf->durability[CONF_OTHER]];
 
 	for (unsigned i = 0; i < conf->n_peers; i++) {
 		snprintf(peers[i].name, sizeof(peers[i].name), "%s",
@@ -150,6 +158,12 @@ repl_is_standby(void)
 	return sync_of != NULL && sync_role(sync_of) == SYNC_STANDBY;
 }
 
+bool
+repl_refusing(void)
+{
+	return sync_of != NULL && sync_refusing(sync_of);
+}
+
 void
 repl_stop(bool clean)
 {
@@ -193,9 +207,17 @@ prove(void *arg, uint64_t ms, bool (*on)(void *), void *on_arg, struct buf *lack
 	return sync_prove(sync_of, ms, on, on_arg, lack);
 }
 
+static unsigned
+force(void *arg)
+{
+	(void)arg;
+	return sync_force(sync_of);
+}
+
 void
 repl_service(struct service_ops *ops)
 {
+	ops->force = force;
 	ops->facts = facts;
 	ops->gate = gate;
 	ops->wait = await;

@@ -21,6 +21,8 @@ int repl_start(const struct conf *conf, bool takeover);
 bool repl_is_standby(void);
 /* True once each peer has said hello since the start. */
 bool repl_greeted(void);
+/* No peer confirms, and nothing may be let in. */
+bool repl_refusing(void);
 /* After the last request. clean: it was drained. */
 void repl_stop(bool clean);
 

@@ -276,6 +276,17 @@ on_drained(void *arg, struct ctl_call *call, char *args, struct buf *out)
 }
 
 static int
+on_force(void *arg, struct ctl_call *call, char *args, struct buf *out)
+{
+	const struct service_ops *ops = sv.c.ops;
+
+	(void)arg, (void)call, (void)args;
+	if (ops->force != NULL)
+		buf_printf(out, "%u answered without a peer\n", ops->force(ops->arg));
+	return 0;
+}
+
+static int
 on_pids(void *arg, struct ctl_call *call, char *args, struct buf *out)
 {
 	(void)arg, (void)call, (void)args;
@@ -291,7 +302,7 @@ service_start(const struct service_conf *conf)
 		ctl_fn *fn;
 	} commands[] = { { "status", on_status }, { "wait", on_wait },
 		{ "drain", on_drain }, { "resume", on_resume },
-		{ "drained", on_drained }, { "pids", on_pids } };
+		{ "drained", on_drained }, { "pids", on_pids }, { "force", on_force } };
 	int rc;
 
 	sv.c = *conf;

@@ -8,6 +8,7 @@
  *   resume                  gate open again, the proof is void
  *   drained                 ok if the proof of a drain still stands
  *   pids                    "SUPERVISOR SERVER\n"
+ *   force                   what waits for a peer is answered without it
  *
  * After a drain the slot waits to be unmounted. If that does not come within SERVICE_DRAINED_MS,
  * or the one who asked for it goes away while it runs, the gate opens again by itself: nobody's
@@ -43,6 +44,8 @@ struct service_ops {
 	int (*shut)(void *arg, uint64_t ms, bool (*on)(void *), void *on_arg,
 		struct buf *why);
 	void (*open)(void *arg);
+	/* Answers who waits for a peer, and nobody waits until they have caught up; how many. */
+	unsigned (*force)(void *arg);
 	void (*metrics)(void *arg, struct buf *out); /* more of them, behind our own */
 };
 

@@ -17,6 +17,7 @@
 
 #include "fs/cred.h"
 #include "fs/gate.h"
+#include "fs/park.h"
 #include "fs/stats.h"
 #include "fs/super.h"
 #include "meta/base/err.h"
@@ -47,6 +48,7 @@ struct slot_shared {
 	_Atomic uint32_t init_len; /* written last */
 	_Atomic uint32_t init_done; /* the kernel has the answer */
 	_Alignas(8) uint8_t init[INIT_MAX];
+	struct park park;
 };
 
 /* Private to this server. */
@@ -64,6 +66,7 @@ static struct {
 	pthread_mutex_t lock; /* the lists and the threads */
 	pthread_cond_t freed;
 	int free, again;
+	int parked; /* the next of those that the last server had parked; -1: none */
 	pthread_t threads[THREADS_MAX];
 	unsigned nthreads, wanted, waiting;
 	atomic_bool stop;
@@ -177,6 +180,38 @@ put_free(int i)
 	pthread_mutex_unlock(&st.lock);
 }
 
+/* What a slot knows of its request, for one that begins. */
+static void
+forget(int i)
+{
+	struct slot *s = slot_at(i);
+
+	st.own[i].again = false;
+	s->deaths = s->kills = 0;
+	s->ngrants = s->progress = 0;
+	atomic_store(&s->unique, 0);
+	atomic_store(&s->note.taken, 0);
+}
+
+/* The next one that the last server had parked, into slot i. Lock held. */
+static void
+unpark(int i)
+{
+	struct park *park = &st.sh->park;
+	struct fuse_in_header *in = slot_header(i);
+	int from = st.parked;
+
+	forget(i);
+	st.parked = park_next(park, from + 1);
+	if (park_get(park, from, in, st.sh->bytes_size) >= sizeof(*in)) {
+		st.own[i].again = true;
+		atomic_store(&slot_at(i)->unique, in->unique);
+		atomic_store_explicit(&slot_at(i)->state, BEGUN, memory_order_release);
+		stats_add(STATS_REDONE, 1);
+	}
+	park_free(park, from);
+}
+
 /* A slot to work with: first what must be done again. -1 when the loop ends. */
 static int
 take(void)
@@ -194,6 +229,8 @@ take(void)
 	} else {
 		i = st.free;
 		st.free = st.own[i].next;
+		if (st.parked >= 0)
+			unpark(i);
 	}
 	pthread_mutex_unlock(&st.lock);
 	return i;
@@ -279,6 +316,20 @@ save(int i, const struct iovec *iov, int count)
 	return true;
 }
 
+static ssize_t
+send_parked(int i, const struct iovec *iov, int count)
+{
+	struct iovec reply = park_answer(&st.sh->park, i, iov, count);
+
+	FAULT("slot.before-send");
+	ssize_t n = send_iov(&reply, 1);
+	int err = n < 0 ? errno : 0;
+	FAULT("slot.after-send");
+	park_free(&st.sh->park, i);
+	errno = err;
+	return n;
+}
+
 ssize_t
 slot_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
@@ -298,6 +349,8 @@ slot_writev(int fd, struct iovec *iov, int count, void *userdata)
 		return n;
 	}
 	i = find(out->unique);
+	if (i < 0 && (i = park_find(&st.sh->park, out->unique)) >= 0)
+		return send_parked(i, iov, count);
 	if (i < 0) {
 		log_err("an answer without a request unique=%llu",
 			(unsigned long long)out->unique);
@@ -366,6 +419,20 @@ slot_note_take(const struct slot_handle *name, const struct slot_handle *newname
 		note->newname = *newname;
 	note->word = word;
 	atomic_store_explicit(&note->taken, 1, memory_order_release);
+}
+
+void
+slot_park(void)
+{
+	struct fuse_in_header *in = slot_header(here);
+
+	if (!park_put(&st.sh->park, in->unique, in, in->len))
+		return;
+	FAULT("slot.parked");
+	atomic_store(&slot_at(here)->unique, 0);
+	in->unique = 0;
+	in->len = 0;
+	(void)one_done(here); /* its answer is no longer this slot's */
 }
 
 void *
@@ -457,11 +524,7 @@ read_one(int i)
 	struct fuse_in_header *in = slot_header(i);
 	ssize_t n;
 
-	st.own[i].again = false;
-	s->deaths = s->kills = 0;
-	s->ngrants = s->progress = 0;
-	atomic_store(&s->unique, 0);
-	atomic_store(&s->note.taken, 0);
+	forget(i);
 	in->len = 0;
 	in->unique = 0;
 	atomic_store_explicit(&s->state, READING, memory_order_release);
@@ -618,6 +681,7 @@ slot_start(struct slot_shared *sh, struct super *su, struct fuse_session *se)
 	if (rc != 0)
 		return rc;
 	st.free = st.again = -1;
+	st.parked = park_next(&sh->park, 0);
 	for (int i = (int)sh->nslots - 1; i >= 0; i--)
 		take_over(i);
 	len = atomic_load_explicit(&sh->init_len, memory_order_acquire);

@@ -88,6 +88,9 @@ bool slot_again(void);
 /* Around what may take long (a disk, a peer): another thread stands in meanwhile. */
 void slot_wait_begin(void);
 void slot_wait_end(void);
+/* The request is copied aside and its slot is free when the handler returns: for an answer that
+ * will come later from any thread. Nothing of the request may be used afterwards. */
+void slot_park(void);
 /* Writes the note; keeps the one of the first try. */
 void slot_note_take(const struct slot_handle *name, const struct slot_handle *newname,
 	uint32_t word);

@@ -3,6 +3,7 @@
  * names in JSON and metrics may not.
  */
 #include "fs/status.h"
+#include "fs/status_level.h"
 
 #include <inttypes.h>
 #include <stddef.h>
@@ -197,6 +198,7 @@ status_text(const struct status_facts *f, struct buf *out)
 			s->replay_pending);
 	if (s->stalled[0] != '\0')
 		buf_printf(out, "stalled: %s\n", s->stalled);
+	status_level_text(&s->level, f->now, out);
 	status_peers(f, out);
 	if (s->n_quarantined > 0) {
 		buf_printf(out, "quarantined: %u\n", s->n_quarantined);
@@ -320,6 +322,7 @@ status_json(const struct status_facts *f, struct buf *out)
 	json_number(out, "body_bytes", s->body_bytes);
 	buf_printf(out, "}");
 	json_number(out, "applied_batches", s->applied_batches);
+	status_level_json(&s->level, out);
 	buf_printf(out, ",\"peers\":[");
 	for (unsigned i = 0; i < s->n_peers; i++) {
 		if (i > 0)
@@ -440,4 +443,8 @@ status_metrics(const struct status_facts *f, struct buf *out)
 	metric(f, out, "body_bytes_sent_total", "counter",
 		"Bytes of message bodies sent.", s->body_bytes);
 	metrics_of_peers(f, out);
+	struct buf slot = BUF_INIT;
+	label(&slot, f->name);
+	status_level_metrics(&s->level, buf_str(&slot), out);
+	buf_fini(&slot);
 }

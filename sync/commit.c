@@ -223,10 +223,13 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 	struct mbox_fault fault = { 0 };
 	struct mbox_state after;
 	struct sync_commit again = *c;
+	unsigned kinds = SYNC_ALL_KINDS;
 	struct batch b;
 	int rc = ERR_NOMEM;
 
 	batch_init(&b);
+	if (c->kinds_out != NULL)
+		*c->kinds_out = kinds;
 	if (e == NULL) {
 		log_err("out of memory; a commit is derived at the next start: dir=%s",
 			c->dir);
@@ -271,6 +274,7 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 		enqueue_nothing(n, e->dir, NULL, 0, c->done, c->done_arg);
 	} else {
 		name_twin(n, e, &after, &b);
+		kinds = confirm_kinds(&b);
 		bool gone = (b.flags & BATCH_REMOVE) != 0;
 		bool was_aside = e->aside;
 		struct mbox_state old = e->state;
@@ -292,6 +296,8 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 	}
 	pthread_mutex_unlock(&e->lock);
 	batch_fini(&b);
+	if (c->kinds_out != NULL)
+		*c->kinds_out = kinds;
 	return 0;
 }
 

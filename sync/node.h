@@ -29,6 +29,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+struct level;
 struct replay;
 struct spool;
 
@@ -77,6 +78,8 @@ struct peer {
 	uint64_t visible; /* applied there: replayed, verified, to be seen */
 	struct journal_peer cursor; /* its applied: also synced there */
 	bool cursor_dirty;
+	uint64_t reached[SYNC_LEVELS]; /* that it has confirmed */
+	uint64_t cover; /* which says nothing below this seq */
 	struct buf row; /* the batch that is being sent, its bodies first */
 	struct pos row_pos;
 	uint64_t row_next;
@@ -110,6 +113,8 @@ struct peer {
 		began; /* where its START begins: rows before it are of older times */
 	bool extras_due; /* all sums were listed; see ask_extras */
 	struct wire_ack acked;
+	unsigned want; /* levels that it waits for */
+	struct wire_confirm confirmed;
 	uint32_t round; /* of the comparison */
 };
 
@@ -129,6 +134,7 @@ struct node {
 	struct store *store;
 	struct journal *journal;
 	struct inbox *inbox;
+	struct level *level;
 	struct epoch epoch;
 	struct buf line; /* epoch.line encoded, for HELLO */
 	struct link_tls *tls;
@@ -275,6 +281,21 @@ void ask_save(struct node *n);
 void ask_forget_owed(struct node *n);
 /* Asks as far as the session takes it. */
 void ask_pump(struct node *n);
+
+/* duty/confirm.c */
+unsigned
+confirm_kinds(const struct batch *b); /* bits 1 << enum sync_kind; any thread */
+/* The active side: beginning, behind START; the peer is equal now; end; an ACK. */
+void confirm_start(struct peer *p, bool stream);
+void confirm_compared(struct peer *p);
+void confirm_stop(struct peer *p);
+void confirm_from_ack(struct peer *p, const struct wire_ack *m);
+int confirm_on_confirm(void *node, struct session *s, const void *msg);
+/* A standby: what is in memory, before it is stored (true: sent, and should leave first); then the
+ * rest. */
+int confirm_on_want(void *node, struct session *s, const void *msg);
+bool confirm_early(struct peer *p);
+void confirm_late(struct peer *p, const struct inbox_facts *f);
 
 /* duty/prove.c */
 void prove_tick(struct node *n);

@@ -11,6 +11,7 @@
 #include "meta/base/log.h"
 #include "meta/bodies.h"
 #include "meta/spool.h"
+#include "sync/level.h"
 #include "sync/link.h"
 #include "sync/node.h"
 #include "sync/replay.h"
@@ -199,6 +200,7 @@ sync_facts(struct sync *s, struct sync_facts *out)
 	pthread_mutex_lock(&s->node.lock);
 	*out = s->node.facts;
 	pthread_mutex_unlock(&s->node.lock);
+	level_facts(s->node.level, &out->level);
 }
 
 /* ---- the peer thread ---- */
@@ -271,6 +273,7 @@ on_tick(void *arg)
 			send_pump(&n->peers[i]);
 	replay_tick(n->replay);
 	recv_flush(n);
+	level_tick(n->level);
 	prove_tick(n);
 	look_aside(n);
 	if (clock_ms() >= next_facts) {
@@ -376,6 +379,9 @@ int
 sync_open(const struct sync_conf *conf, struct spool *spool,
 	const struct sync_hooks *hooks, struct sync **out)
 {
+	struct level_conf lc = { .refuse = conf->refuse,
+		.limit_ms = conf->level_limit,
+		.n_peers = conf->n_peers };
 	struct sync *s = calloc(1, sizeof(*s));
 	struct node *n;
 	int rc = ERR_NOMEM;
@@ -402,7 +408,9 @@ sync_open(const struct sync_conf *conf, struct spool *spool,
 		p->repairs_end = &p->repairs;
 		p->body.fd = -1;
 	}
-	if ((rc = loop_open(&n->loop)) != 0 || (rc = mboxes_open(&n->mboxes)) != 0 ||
+	memcpy(lc.level, conf->level, sizeof(lc.level));
+	if ((rc = level_open(&lc, &n->level)) != 0 || (rc = loop_open(&n->loop)) != 0 ||
+		(rc = mboxes_open(&n->mboxes)) != 0 ||
 		(rc = outq_open(n->loop, &n->wake, &n->outq)) != 0 ||
 		(rc = refs_open(&n->refs)) != 0 || (rc = moves_open(&n->moves)) != 0 ||
 		(rc = held_open(spool, &n->held)) != 0 || (rc = open_store(n)) != 0 ||
@@ -479,6 +487,7 @@ sync_stop(struct sync *s, bool clean)
 	refs_close(n->refs);
 	moves_close(n->moves);
 	held_close(n->held);
+	level_close(n->level);
 	kept_close(n->kept);
 	mboxes_close(n->mboxes);
 	if (n->loop != NULL)

@@ -7,7 +7,7 @@
  *
  * Owns     the state folder, the mailboxes' states, the peer thread and the replay workers.
  * Threads  sync_commit, sync_derive, sync_path, sync_move, sync_note, sync_keep_body,
- *          sync_wait*, sync_facts: any. The rest: the thread that wires the program together.
+ *          sync_confirm, sync_refusing, sync_force, sync_wait*, sync_facts: any. The rest: the thread that wires the program together.
  * Locks    a mailbox's lock is taken inside; callers hold none of their own that a hook takes.
  * Errors   err.h.
  */
@@ -25,6 +25,13 @@ struct sync;
 
 enum sync_role { SYNC_STANDBY, SYNC_ACTIVE };
 enum { SYNC_PEERS_MAX = 16, SYNC_NAME_MAX = 64 };
+
+/* What a client's OK means (design 5): on our disk; also in each peer's memory; on its disk;
+ * replayed there and to be seen. */
+enum sync_level { SYNC_LOCAL, SYNC_RECEIVED, SYNC_FLUSHED, SYNC_APPLIED, SYNC_LEVELS };
+/* What a commit was: a new message; changes of flags and of nothing else; the rest. */
+enum sync_kind { SYNC_DELIVERY, SYNC_FLAGS, SYNC_OTHER, SYNC_KINDS };
+#define SYNC_ALL_KINDS ((1u << SYNC_KINDS) - 1)
 
 struct sync_peer_conf {
 	char name[SYNC_NAME_MAX];
@@ -45,6 +52,9 @@ struct sync_conf {
 	uint64_t journal_age; /* ms the same are kept */
 	unsigned workers; /* replay threads; 0: two */
 	bool takeover; /* an earlier server of this mount died; what it left is marked */
+	enum sync_level level[SYNC_KINDS];
+	bool refuse; /* when no peer confirms: rather answer nothing than without them */
+	uint64_t level_limit; /* ms that a wait for the peers may last */
 };
 
 /* Upward. Called from replay workers and the peer thread; none may call back into sync.h. */
@@ -92,6 +102,7 @@ struct sync_commit {
 	 * transaction, because somebody wrote meanwhile or, if odd (it does not add up), is
 	 * still at it? */
 	bool (*disturbed)(void *arg, bool odd);
+	unsigned *kinds_out; /* may be NULL: what it was, bits 1 << enum sync_kind */
 	sync_done_fn *done;
 	void *done_arg;
 };
@@ -122,6 +133,21 @@ void sync_keep_body(struct sync *s, const char *dir, uint32_t uid);
 /* A link of the body of (from_dir, from_uid) was made at (dir, uid): so that it travels as a
  * reference. */
 void sync_linked(struct sync *s, uint64_t ino, const char *dir, uint32_t uid);
+
+/*
+ * Everything handed in up to now, of these kinds at least (bits), is to be confirmed by every peer
+ * at the level of the strongest kind. True: fn is called, once, perhaps before this returns, from
+ * any thread and without a lock: 0, or a code when no peer will ever confirm it. False: there is
+ * nothing to wait for.
+ */
+typedef void sync_confirmed_fn(void *arg, int code);
+bool sync_waits(struct sync *s, unsigned kinds); /* whether that may be true */
+bool sync_confirm(struct sync *s, unsigned kinds, sync_confirmed_fn *fn, void *arg);
+/* No peer confirms, and nothing new may be let in (refuse). */
+bool sync_refusing(struct sync *s);
+/* An administrator's word: who waits is answered, and nobody waits until the peers have caught
+ * up. How many it were. */
+unsigned sync_force(struct sync *s);
 
 /* Waits until every peer has applied everything handed in up to now. on (may be NULL) is asked a
  * few times a second whether to go on. 0, ERR_TIMEOUT, or ERR_CLOSED when stopping or told to;
@@ -155,6 +181,34 @@ struct sync_peer_facts {
 	uint64_t wire_sent, wire_got, raw_sent, raw_got;
 };
 
+/* Upper bounds of the classes of sync_level_facts.waits; the last class has none. */
+enum { SYNC_WAIT_BUCKETS = 14 };
+extern const uint64_t sync_wait_bucket_ms[SYNC_WAIT_BUCKETS - 1];
+
+enum sync_level_state {
+	SYNC_LEVEL_LOCAL, /* nothing waits */
+	SYNC_LEVEL_WAITING,
+	SYNC_LEVEL_ALONE, /* no peer confirms: answers do not wait */
+	SYNC_LEVEL_REFUSING, /* no peer confirms: no answers, nothing new */
+	SYNC_LEVEL_FORCED, /* as ALONE, by an administrator */
+	SYNC_LEVEL_FAILED /* this side is stale */
+};
+
+struct sync_level_facts {
+	enum sync_level level[SYNC_KINDS];
+	enum sync_level_state state;
+	bool refuse;
+	uint64_t limit_ms;
+	unsigned waiting;
+	uint64_t oldest_ms; /* that the longest wait has lasted */
+	uint64_t alone_since; /* wall ns, 0: not alone */
+	uint64_t alone_ms; /* clock_ms of the same */
+	uint64_t alones; /* how often */
+	uint64_t unconfirmed; /* waits that ended without the peers */
+	uint64_t waits_total, waited_ms;
+	uint64_t waits[SYNC_WAIT_BUCKETS];
+};
+
 struct sync_quarantine_facts {
 	char dir[300];
 	uint32_t uid;
@@ -176,6 +230,7 @@ struct sync_facts {
 	char stalled[200]; /* why nothing is applied at the moment, "" if it is */
 	unsigned n_peers;
 	struct sync_peer_facts peers[SYNC_PEERS_MAX];
+	struct sync_level_facts level;
 	unsigned n_quarantined;
 	unsigned n_listed; /* how many of them are below */
 	struct sync_quarantine_facts quarantined[64];

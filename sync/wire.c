@@ -81,6 +81,18 @@ static const struct rec_field ack_fields[] = {
 	REC_END
 };
 
+static const struct rec_field want_fields[] = {
+	REC_UINT(struct wire_want, levels, 15),
+	REC_END
+};
+
+static const struct rec_field confirm_fields[] = {
+	REC_U64(struct wire_confirm, received),
+	REC_U64(struct wire_confirm, flushed),
+	REC_U64(struct wire_confirm, applied),
+	REC_END
+};
+
 static const struct rec_field sum_fields[] = {
 	REC_STR(struct wire_sum, dir, WIRE_DIR_MAX),
 	REC_STR(struct wire_sum, uniqueid, WIRE_ID_MAX),

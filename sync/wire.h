@@ -18,8 +18,9 @@
 /* Versions of the protocol that this program speaks. */
 #define WIRE_PROTO_MIN 1
 #define WIRE_PROTO_MAX 1
-/* Feature bits of HELLO; both sides must have one for it to be used. None is defined yet. */
-#define WIRE_FEATURES 0
+/* Feature bits of HELLO; both sides must have one for it to be used. */
+#define WIRE_FEATURE_LEVELS 1u /* WANT and CONFIRM are understood */
+#define WIRE_FEATURES WIRE_FEATURE_LEVELS
 
 enum {
 	WIRE_NAME_MAX = 64,
@@ -113,6 +114,18 @@ struct wire_ack {
 	uint64_t received, flushed, applied;
 };
 
+/* The side that feeds waits for these levels: bits 1 << enum sync_level. They are to be confirmed
+ * as soon as they are reached. */
+struct wire_want {
+	uint8_t levels;
+};
+
+/* The highest seq up to which everything is in memory; on disk, bodies included; on disk and
+ * visible. 0 for a level that is not wanted. */
+struct wire_confirm {
+	uint64_t received, flushed, applied;
+};
+
 struct wire_heartbeat {
 	uint64_t clock; /* wall nanoseconds */
 	uint64_t journal_last;
@@ -203,7 +216,9 @@ struct wire_bye {
 	X(RECORDS, 13, records, 1 << 20, WIRE_LIVE, false, 1) \
 	X(QUARANTINE, 14, quarantine, 16 << 10, WIRE_LIVE, false, 1) \
 	X(VERIFY, 15, verify, 64, WIRE_LIVE, false, 1) \
-	X(VERIFIED, 16, verified, 2 << 10, WIRE_LIVE, false, 1)
+	X(VERIFIED, 16, verified, 2 << 10, WIRE_LIVE, false, 1) \
+	X(WANT, 17, want, 64, WIRE_FED, false, 1) \
+	X(CONFIRM, 18, confirm, 64, WIRE_FEEDS, false, 1)
 
 #define WIRE_ENUM(name, num, stem, max, when, bulk, since) WIRE_##name = (num),
 enum wire_type { WIRE_TABLE(WIRE_ENUM) WIRE_TYPES };

@@ -370,6 +370,7 @@ compare_pump(struct peer *p)
 		p->refs = NULL;
 		p->cursor.state = JOURNAL_PEER_STREAMING;
 		journal_peer_set(n->journal, &p->cursor);
+		confirm_compared(p);
 		log_info("peer is compared: peer=%s mailboxes=%" PRIu64
 			 " messages=%" PRIu64 " bytes=%" PRIu64 " ms=%" PRIu64,
 			p->conf->name, p->repaired, p->repaired_messages,

@@ -157,6 +157,8 @@ duty_hello_ops(struct session_ops *ops)
 			[WIRE_QUARANTINE] = compare_on_quarantine,
 			[WIRE_VERIFY] = prove_on_verify,
 			[WIRE_VERIFIED] = prove_on_verified,
+			[WIRE_WANT] = confirm_on_want,
+			[WIRE_CONFIRM] = confirm_on_confirm,
 		},
 	};
 }

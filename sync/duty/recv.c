@@ -136,19 +136,17 @@ recv_on_batch(void *node, struct session *s, const void *msg)
 }
 
 static void
-ack(struct node *n, struct peer *p)
+ack(struct node *n, struct peer *p, const struct inbox_facts *f)
 {
-	struct inbox_facts f;
 	struct wire_ack a;
 
-	inbox_facts(n->inbox, &f);
 	/* Positions of an older run say nothing about this journal. */
-	bool same = f.received.epoch == p->fed.epoch && f.received.run == p->fed.run;
+	bool same = f->received.epoch == p->fed.epoch && f->received.run == p->fed.run;
 	if (!same)
 		return;
-	a.received = f.received.seq;
-	a.applied = f.done.run == p->fed.run ? f.done.seq : 0;
-	a.flushed = f.applied.run == p->fed.run ? f.applied.seq : 0;
+	a.received = f->received.seq;
+	a.applied = f->done.run == p->fed.run ? f->done.seq : 0;
+	a.flushed = f->applied.run == p->fed.run ? f->applied.seq : 0;
 	/* A row that was skipped for a repair is not to be seen yet. */
 	if (n->open_repairs > 0 && a.applied >= n->open_from)
 		a.applied = n->open_from - 1;
@@ -191,8 +189,19 @@ store_arrived(struct node *n)
 void
 recv_flush(struct node *n)
 {
+	struct inbox_facts f;
+	bool early = false;
+
 	if (n->role == SYNC_ACTIVE)
 		return;
+	for (unsigned i = 0; i < n->n_peers; i++)
+		if (n->peers[i].feeding && n->peers[i].session != NULL)
+			early |= confirm_early(&n->peers[i]);
+	if (early) {
+		/* It leaves before the disk is waited for; then this comes again. */
+		loop_hook_again(n->loop);
+		return;
+	}
 	if (n->n_arrived > 0 && !may_wait(n))
 		store_arrived(n);
 	for (unsigned i = 0; i < n->n_peers; i++) {
@@ -200,7 +209,6 @@ recv_flush(struct node *n)
 		if (!p->feeding || p->session == NULL)
 			continue;
 		if (p->rebase && replay_idle(n->replay)) {
-			struct inbox_facts f;
 			inbox_facts(n->inbox, &f);
 			/* Batches of this run have taken it there themselves. */
 			if (f.received.run == p->fed.run &&
@@ -210,7 +218,9 @@ recv_flush(struct node *n)
 				p->rebase = false;
 		}
 		ask_extras(n, p);
-		ack(n, p);
+		inbox_facts(n->inbox, &f);
+		ack(n, p, &f);
+		confirm_late(p, &f);
 	}
 }
 
@@ -350,6 +360,8 @@ recv_stop(struct peer *p)
 	p->rebase = false;
 	p->extras_due = false;
 	memset(&p->acked, 0, sizeof(p->acked));
+	p->want = 0;
+	memset(&p->confirmed, 0, sizeof(p->confirmed));
 	stage_drop(n);
 	for (size_t i = n->asks_at; i < n->n_asks; i++)
 		n->asks[i]->asking = false;

@@ -12,6 +12,7 @@
 #include "meta/base/fault.h"
 #include "meta/base/log.h"
 #include "meta/spool.h"
+#include "sync/level.h"
 #include "sync/node.h"
 
 #include <fcntl.h>
@@ -121,6 +122,7 @@ send_journal(struct node *n)
 		settled++;
 	}
 	outq_settled(n->outq, settled);
+	level_journaled(n->level, settled, n->journal_last);
 	for (unsigned i = 0; i < n->n_peers; i++)
 		if (n->peers[i].sending)
 			send_pump(&n->peers[i]);
@@ -599,6 +601,7 @@ send_start(struct peer *p)
 		return;
 	if (v != JOURNAL_STREAM)
 		compare_start(p);
+	confirm_start(p, v == JOURNAL_STREAM);
 	send_pump(p);
 }
 
@@ -606,6 +609,7 @@ void
 send_stop(struct peer *p)
 {
 	p->sending = false;
+	confirm_stop(p);
 	drop_row(p);
 	while (p->wanted != NULL)
 		drop_wanted(p);
@@ -631,6 +635,7 @@ send_on_ack(void *node, struct session *s, const void *msg)
 	if (m->applied > p->visible)
 		p->visible = m->applied;
 	p->cursor_dirty = true;
+	confirm_from_ack(p, m);
 	node_publish(n);
 	return 0;
 }

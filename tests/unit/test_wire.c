@@ -96,7 +96,7 @@ TEST(round_trip_of_every_message)
 			free(list);
 		}
 	}
-	CHECK_EQ(seen, 16);
+	CHECK_EQ(seen, 18);
 	CHECK(wire_kind(0) == NULL && wire_kind(WIRE_TYPES) == NULL);
 }
 
