@@ -20,6 +20,7 @@
 #include "fs/park.h"
 #include "fs/stats.h"
 #include "fs/super.h"
+#include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/fault.h"
 #include "meta/base/log.h"
@@ -55,6 +56,7 @@ struct slot_shared {
 struct own {
 	atomic_int left; /* handler to return, answer to send */
 	bool again; /* carried over a death */
+	uint64_t since; /* when it was read, us */
 	int next; /* in the free list or the list of what to do again; -1 ends */
 };
 
@@ -376,6 +378,9 @@ slot_writev(int fd, struct iovec *iov, int count, void *userdata)
 		inode_grants_undo(slot_at(i));
 	else if (out->unique == st.sh->init_unique)
 		atomic_store(&st.sh->init_done, 1);
+	/* One that an earlier server had read has waited for a time that nobody measured. */
+	if (!st.own[i].again)
+		stats_answer(opcode, clock_us() - st.own[i].since);
 	if (one_done(i))
 		put_free(i);
 	errno = err;
@@ -531,6 +536,7 @@ read_one(int i)
 	n = read(st.su->dev_fd, in, st.sh->bytes_size);
 	if (n >= (ssize_t)sizeof(*in)) {
 		stats_request(in->opcode);
+		st.own[i].since = clock_us();
 		return true;
 	}
 	atomic_store(&s->state, IDLE);

@@ -8,12 +8,15 @@
 
 #include <linux/fuse.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 
 #define OPCODES 64 /* those above are counted as 0, "OTHER" */
 
 struct stats_shared {
 	_Atomic uint64_t requests[OPCODES];
 	_Atomic uint64_t other[STATS_IDS];
+	_Atomic uint64_t answers[OPCODES][STATS_BUCKETS];
+	_Atomic uint64_t answer_us[OPCODES]; /* sum */
 };
 
 static const char *const opcode_names[OPCODES] = {
@@ -102,6 +105,21 @@ stats_request(uint32_t opcode)
 }
 
 void
+stats_answer(uint32_t opcode, uint64_t us)
+{
+	struct stats_shared *sh = atomic_load_explicit(&shared, memory_order_acquire);
+	unsigned b = us <= 1 ? 0 : 64 - (unsigned)__builtin_clzll(us - 1);
+	uint32_t row = row_of(opcode);
+
+	if (sh == NULL)
+		return;
+	if (b >= STATS_BUCKETS)
+		b = STATS_BUCKETS - 1;
+	atomic_fetch_add_explicit(&sh->answers[row][b], 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&sh->answer_us[row], us, memory_order_relaxed);
+}
+
+void
 stats_add(enum stats_id id, uint64_t n)
 {
 	struct stats_shared *sh = atomic_load_explicit(&shared, memory_order_acquire);
@@ -126,6 +144,80 @@ stats_get(enum stats_id id)
 	return sh == NULL ? 0 : atomic_load(&sh->other[id]);
 }
 
+uint64_t
+stats_answers(uint32_t opcode, unsigned bucket)
+{
+	struct stats_shared *sh = atomic_load(&shared);
+
+	return sh == NULL ? 0 : atomic_load(&sh->answers[row_of(opcode)][bucket]);
+}
+
+/* Of one kind, with the running sums that a histogram of Prometheus has. */
+static void
+render_times(const struct stats_shared *sh, uint32_t op, struct buf *out)
+{
+	static const char metric[] = "twinspool_fuse_request_seconds";
+	const char *kind = opcode_names[op];
+	uint64_t sum = 0;
+
+	for (unsigned b = 0; b < STATS_BUCKETS; b++) {
+		sum += atomic_load(&sh->answers[op][b]);
+		buf_printf(out, "%s_bucket{kind=\"%s\",le=\"", metric, kind);
+		if (b < STATS_BUCKETS - 1)
+			buf_printf(out, "%.6f", (double)(1u << b) / 1e6);
+		else
+			buf_printf(out, "+Inf");
+		buf_printf(out, "\"} %llu\n", (unsigned long long)sum);
+	}
+	buf_printf(out, "%s_sum{kind=\"%s\"} %.6f\n%s_count{kind=\"%s\"} %llu\n",
+		metric, kind, (double)atomic_load(&sh->answer_us[op]) / 1e6, metric,
+		kind, (unsigned long long)sum);
+}
+
+static void
+render_histograms(struct buf *out)
+{
+	const struct stats_shared *sh = atomic_load(&shared);
+
+	buf_printf(out,
+		"# HELP twinspool_fuse_request_seconds from reading a request to its "
+		"answer\n# TYPE twinspool_fuse_request_seconds histogram\n");
+	for (uint32_t op = 0; sh != NULL && op < OPCODES; op++) {
+		uint64_t any = 0;
+
+		for (unsigned b = 0; b < STATS_BUCKETS; b++)
+			any |= atomic_load(&sh->answers[op][b]);
+		if (any != 0 && opcode_names[op] != NULL)
+			render_times(sh, op, out);
+	}
+}
+
+static double
+seconds(struct timeval t)
+{
+	return (double)t.tv_sec + (double)t.tv_usec / 1e6;
+}
+
+/* Of this server since it was started; what the kernel knows already needs no counter. */
+static void
+render_usage(struct buf *out)
+{
+	struct rusage r;
+
+	if (getrusage(RUSAGE_SELF, &r) != 0)
+		return;
+	buf_printf(out,
+		"# HELP twinspool_cpu_seconds_total processor time of the server\n"
+		"# TYPE twinspool_cpu_seconds_total counter\n"
+		"twinspool_cpu_seconds_total{mode=\"user\"} %.6f\n"
+		"twinspool_cpu_seconds_total{mode=\"system\"} %.6f\n"
+		"# HELP twinspool_context_switches_total of the server's threads\n"
+		"# TYPE twinspool_context_switches_total counter\n"
+		"twinspool_context_switches_total{kind=\"voluntary\"} %ld\n"
+		"twinspool_context_switches_total{kind=\"involuntary\"} %ld\n",
+		seconds(r.ru_utime), seconds(r.ru_stime), r.ru_nvcsw, r.ru_nivcsw);
+}
+
 void
 stats_render(struct buf *out)
 {
@@ -148,4 +240,6 @@ stats_render(struct buf *out)
 			other_names[id], other_help[id], other_names[id],
 			other_names[id],
 			(unsigned long long)stats_get((enum stats_id)id));
+	render_histograms(out);
+	render_usage(out);
 }

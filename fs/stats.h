@@ -33,12 +33,19 @@ void stats_start(struct stats_shared *sh);
 
 /* One request of this FUSE opcode was read from the device. */
 void stats_request(uint32_t opcode);
+/* Its answer was sent, that many microseconds after it was read. */
+void stats_answer(uint32_t opcode, uint64_t us);
 void stats_add(enum stats_id id, uint64_t n);
 
 uint64_t stats_requests(uint32_t opcode);
 uint64_t stats_get(enum stats_id id);
 
-/* Appends all of it as Prometheus text. */
+/* Answers by time: bucket b holds those of at most 2^b microseconds and more than half of that,
+ * the last one all that took longer. */
+#define STATS_BUCKETS 25
+uint64_t stats_answers(uint32_t opcode, unsigned bucket);
+
+/* Appends all of it as Prometheus text, and what this server has used of the machine. */
 void stats_render(struct buf *out);
 
 #endif

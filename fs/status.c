@@ -371,6 +371,31 @@ static const struct peer_metric {
 #undef AT
 };
 
+/* What was sent to each peer by kind of message: how many, and bytes before compression. */
+static void
+metrics_of_messages(const struct status_facts *f, bool bytes, struct buf *out)
+{
+	const struct sync_facts *s = f->sync;
+	const char *name =
+		bytes ? "peer_sent_message_bytes_total" : "peer_sent_messages_total";
+
+	buf_printf(out,
+		"# HELP twinspool_%s %s by kind.\n# TYPE twinspool_%s counter\n", name,
+		bytes ? "Bytes of messages, before compression," : "Messages sent,",
+		name);
+	for (unsigned i = 0; i < s->n_peers; i++)
+		for (unsigned k = 0; k < s->peers[i].n_sent_kinds; k++) {
+			const struct sync_sent_facts *sent = &s->peers[i].sent_kinds[k];
+
+			buf_printf(out, "twinspool_%s{slot=", name);
+			label(out, f->name);
+			buf_printf(out, ",peer=");
+			label(out, s->peers[i].name);
+			buf_printf(out, ",message=\"%s\"} %" PRIu64 "\n", sent->kind,
+				bytes ? sent->bytes : sent->messages);
+		}
+}
+
 static void
 metrics_of_peers(const struct status_facts *f, struct buf *out)
 {
@@ -399,6 +424,8 @@ metrics_of_peers(const struct status_facts *f, struct buf *out)
 		label(out, s->peers[i].name);
 		buf_printf(out, "} %d\n", s->peers[i].connected);
 	}
+	metrics_of_messages(f, false, out);
+	metrics_of_messages(f, true, out);
 }
 
 void

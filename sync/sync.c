@@ -117,6 +117,25 @@ oldest_unapplied(void *arg, const struct journal_row *row)
 }
 
 static void
+sent_facts(const struct session_stats *stats, struct sync_peer_facts *pf)
+{
+	_Static_assert(WIRE_TYPES <= (int)SYNC_SENT_KINDS, "room for every kind");
+
+	pf->n_sent_kinds = 0;
+	for (unsigned type = 0; type < WIRE_TYPES; type++) {
+		const struct wire_kind *k = wire_kind(type);
+
+		if (k == NULL || stats->sent[type].messages == 0)
+			continue;
+		pf->sent_kinds[pf->n_sent_kinds++] = (struct sync_sent_facts){
+			.kind = k->name,
+			.messages = stats->sent[type].messages,
+			.bytes = stats->sent[type].bytes,
+		};
+	}
+}
+
+static void
 peer_facts(struct node *n, struct peer *p, struct sync_peer_facts *pf)
 {
 	struct hub_peer_facts hf;
@@ -131,6 +150,7 @@ peer_facts(struct node *n, struct peer *p, struct sync_peer_facts *pf)
 	pf->wire_got = hf.stats.wire_got;
 	pf->raw_sent = hf.stats.raw_sent;
 	pf->raw_got = hf.stats.raw_got;
+	sent_facts(&hf.stats, pf);
 	pf->lag_ms = 0;
 	if (n->role == SYNC_ACTIVE && p->visible < n->journal_last &&
 		journal_read(n->journal, p->visible + 1, 1, oldest_unapplied, &oldest,

@@ -24,7 +24,7 @@ struct spool;
 struct sync;
 
 enum sync_role { SYNC_STANDBY, SYNC_ACTIVE };
-enum { SYNC_PEERS_MAX = 16, SYNC_NAME_MAX = 64 };
+enum { SYNC_PEERS_MAX = 16, SYNC_NAME_MAX = 64, SYNC_SENT_KINDS = 32 };
 
 /* What a client's OK means (design 5): on our disk; also in each peer's memory; on its disk;
  * replayed there and to be seen. */
@@ -165,6 +165,12 @@ struct sync_position {
 	uint64_t epoch, run, seq;
 };
 
+/* What was sent of one kind of message; bytes before compression. */
+struct sync_sent_facts {
+	const char *kind; /* a constant */
+	uint64_t messages, bytes;
+};
+
 struct sync_peer_facts {
 	char name[SYNC_NAME_MAX];
 	char address[300];
@@ -179,6 +185,8 @@ struct sync_peer_facts {
 		bytes_done;
 	uint64_t bytes_per_s, left_s;
 	uint64_t wire_sent, wire_got, raw_sent, raw_got;
+	unsigned n_sent_kinds;
+	struct sync_sent_facts sent_kinds[SYNC_SENT_KINDS];
 };
 
 /* Upper bounds of the classes of sync_level_facts.waits; the last class has none. */

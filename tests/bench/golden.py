@@ -7,6 +7,7 @@
 """
 
 import os
+import zlib
 
 import cyrus
 import disk
@@ -38,7 +39,10 @@ def fill(server, user, messages, size):
     """Message files as Cyrus names them, then its own reconstruct makes the index."""
     path = server.mailbox_dir(f"user.{user}")
     st = os.stat(path)
-    bodies = [mail.message(n, size, subject=f"message {MARK}") for n in range(200)]
+    # No two messages of any users are the same: that would be replicated as a link.
+    first = zlib.crc32(user.encode()) % 1_000_000 * 1000
+    bodies = [mail.message(first + n, size, subject=f"message {MARK}")
+              for n in range(200)]
     for uid in range(1, messages + 1):
         name = f"{path}/{uid}."
         with open(name, "wb") as f:

@@ -99,6 +99,23 @@ def test_metrics_are_prometheus_text():
     for one in text.splitlines():
         case.check(line.fullmatch(one), f"no Prometheus line: {one}")
     case.check("twinspool_" in text, text)
+    one = {}
+    for line in text.splitlines():
+        name, _, value = line.rpartition(" ")
+        one[name] = value
+
+    def kind(name, rest=""):
+        return int(one.get(f'twinspool_{name}{{kind="FSYNC"{rest}}}', 0))
+    # Every request that came has its place in the histogram: none is under way now.
+    case.check(kind("fuse_requests_total") > 0, "no FSYNC was counted")
+    case.equal(kind("fuse_request_seconds_count"), kind("fuse_requests_total"), "answers")
+    case.equal(kind("fuse_request_seconds_bucket", ',le="+Inf"'),
+               kind("fuse_requests_total"), "answers in the histogram")
+    for name in ("messages", "message_bytes"):
+        got = int(one.get('twinspool_peer_sent_%s_total{slot="a",peer="b",'
+                          'message="BATCH"}' % name, 0))
+        case.check(got > 0, f"no batch in peer_sent_{name}_total")
+    case.check(float(one['twinspool_cpu_seconds_total{mode="system"}']) > 0, "no CPU time")
 
 
 def test_mailboxes():

@@ -63,4 +63,62 @@ TEST(unknown_kinds_have_one_row)
 	free(sh);
 }
 
+static uint64_t
+answers(unsigned bucket)
+{
+	return stats_answers(FUSE_FSYNC, bucket);
+}
+
+TEST(answers_fall_into_powers_of_two)
+{
+	struct stats_shared *sh = calloc(1, stats_shared_size());
+
+	stats_start(sh);
+	stats_answer(FUSE_FSYNC, 0);
+	stats_answer(FUSE_FSYNC, 1);
+	CHECK_EQ(answers(0), 2);
+	stats_answer(FUSE_FSYNC, 2);
+	CHECK_EQ(answers(1), 1);
+	stats_answer(FUSE_FSYNC, 3);
+	stats_answer(FUSE_FSYNC, 4);
+	CHECK_EQ(answers(2), 2);
+	stats_answer(FUSE_FSYNC, 1025);
+	CHECK_EQ(answers(11), 1);
+	stats_answer(FUSE_FSYNC, 8388608);
+	CHECK_EQ(answers(STATS_BUCKETS - 2), 1);
+	stats_answer(FUSE_FSYNC, 8388609);
+	stats_answer(FUSE_FSYNC, UINT64_MAX / 2);
+	CHECK_EQ(answers(STATS_BUCKETS - 1), 2);
+	CHECK_EQ(stats_answers(FUSE_READ, 0), 0);
+	stats_start(NULL);
+	free(sh);
+}
+
+TEST(a_histogram_adds_up)
+{
+	struct stats_shared *sh = calloc(1, stats_shared_size());
+	struct buf out = BUF_INIT;
+	const char *text;
+
+	stats_start(sh);
+	stats_answer(FUSE_READ, 3);
+	stats_answer(FUSE_READ, 100);
+	stats_answer(FUSE_READ, 20000000);
+	stats_render(&out);
+	text = buf_str(&out);
+#define ROW "\ntwinspool_fuse_request_seconds_"
+	CHECK(strstr(text, ROW "bucket{kind=\"READ\",le=\"0.000002\"} 0\n") != NULL);
+	CHECK(strstr(text, ROW "bucket{kind=\"READ\",le=\"0.000004\"} 1\n") != NULL);
+	CHECK(strstr(text, ROW "bucket{kind=\"READ\",le=\"0.000128\"} 2\n") != NULL);
+	CHECK(strstr(text, ROW "bucket{kind=\"READ\",le=\"8.388608\"} 2\n") != NULL);
+	CHECK(strstr(text, ROW "bucket{kind=\"READ\",le=\"+Inf\"} 3\n") != NULL);
+	CHECK(strstr(text, ROW "count{kind=\"READ\"} 3\n") != NULL);
+	CHECK(strstr(text, ROW "sum{kind=\"READ\"} 20.000103\n") != NULL);
+	CHECK(strstr(text, "kind=\"WRITE\"") == NULL);
+#undef ROW
+	stats_start(NULL);
+	buf_fini(&out);
+	free(sh);
+}
+
 T_MAIN
