@@ -102,6 +102,9 @@ int spool_kept_open(struct spool *sp, const uint8_t guid[SHA1_LEN], int *fd_out)
 int spool_kept_link(struct spool *sp, const uint8_t guid[SHA1_LEN], const char *dir,
 	const char *name);
 void spool_kept_drop(struct spool *sp, const uint8_t guid[SHA1_LEN]);
+/* When it was linked there or, later, another link of it came or went; wall clock, ns. */
+int spool_kept_since(
+	struct spool *sp, const uint8_t guid[SHA1_LEN], uint64_t *since_ns_out);
 /* Everything in kept/, for the start. */
 int spool_kept_walk(struct spool *sp,
 	void (*fn)(void *arg, const uint8_t guid[SHA1_LEN]), void *arg);

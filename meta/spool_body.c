@@ -178,6 +178,21 @@ spool_kept_drop(struct spool *sp, const uint8_t guid[SHA1_LEN])
 }
 
 int
+spool_kept_since(
+	struct spool *sp, const uint8_t guid[SHA1_LEN], uint64_t *since_ns_out)
+{
+	struct stat st;
+	char hex[HEX];
+
+	hash_hex(guid, SHA1_LEN, hex);
+	int rc = spool_stat(sp, KEPT, hex, &st);
+	if (rc == 0)
+		*since_ns_out = (uint64_t)st.st_ctim.tv_sec * 1000000000 +
+				(uint64_t)st.st_ctim.tv_nsec;
+	return rc;
+}
+
+int
 spool_kept_walk(struct spool *sp, void (*fn)(void *arg, const uint8_t guid[SHA1_LEN]),
 	void *arg)
 {

@@ -1,8 +1,10 @@
 /*
- * A queue in the order of the additions, whose seqs never fall; a body that is kept twice stays
- * until the later one is confirmed.
+ * A queue in the order of the seqs, which hardly ever fall from one addition to the next, and a
+ * table of the same entries by GUID: a body that is kept twice is one entry, at the place of the
+ * later one. So an addition looks at one chain of the table, and a release only at what it drops.
  */
 #include "sync/kept.h"
+#include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/spool.h"
 
@@ -10,8 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { SLOTS_MIN = 256 };
+
 struct one {
-	struct one *next;
+	struct one *next, *prev; /* the queue */
+	struct one *same; /* the table's chain */
 	uint64_t seq;
 	uint8_t guid[SHA1_LEN];
 };
@@ -19,21 +24,94 @@ struct one {
 struct kept {
 	struct spool *spool;
 	pthread_mutex_t lock;
-	struct one *first, **end;
-	uint64_t start_seq;
+	struct one *first, *last;
+	struct one **slots; /* a power of two of them */
+	size_t n_slots, n;
+	uint64_t start_seq, looks;
+	int rc; /* of the walk */
 };
+
+static struct one **
+slot_of(const struct kept *k, const uint8_t guid[SHA1_LEN])
+{
+	uint32_t h;
+
+	memcpy(&h, guid, sizeof(h)); /* a hash already */
+	return &k->slots[h & (k->n_slots - 1)];
+}
+
+/* Room for one more. */
+static int
+grow(struct kept *k)
+{
+	size_t n = k->n_slots ? k->n_slots * 2 : SLOTS_MIN;
+
+	if (k->n < k->n_slots)
+		return 0;
+	struct one **slots = calloc(n, sizeof(*slots));
+	if (slots == NULL)
+		return ERR_NOMEM;
+	free(k->slots);
+	k->slots = slots;
+	k->n_slots = n;
+	for (struct one *o = k->first; o != NULL; o = o->next) {
+		struct one **at = slot_of(k, o->guid);
+		o->same = *at;
+		*at = o;
+	}
+	return 0;
+}
+
+static struct one **
+find(struct kept *k, const uint8_t guid[SHA1_LEN])
+{
+	struct one **at = slot_of(k, guid);
+
+	for (; *at != NULL; at = &(*at)->same) {
+		k->looks++;
+		if (memcmp((*at)->guid, guid, SHA1_LEN) == 0)
+			break;
+	}
+	return at;
+}
+
+static void
+unqueue(struct kept *k, struct one *o)
+{
+	*(o->prev != NULL ? &o->prev->next : &k->first) = o->next;
+	*(o->next != NULL ? &o->next->prev : &k->last) = o->prev;
+}
+
+static void
+queue(struct kept *k, struct one *o)
+{
+	o->next = NULL;
+	o->prev = k->last;
+	*(k->last != NULL ? &k->last->next : &k->first) = o;
+	k->last = o;
+}
 
 static int
 push(struct kept *k, const uint8_t guid[SHA1_LEN], uint64_t seq)
 {
-	struct one *o = calloc(1, sizeof(*o));
+	int rc = grow(k);
 
-	if (o == NULL)
+	if (rc != 0)
+		return rc;
+	struct one **at = find(k, guid), *o = *at;
+	if (o != NULL) {
+		unqueue(k, o);
+		o->seq = seq > o->seq ? seq : o->seq;
+		queue(k, o);
+		return 0;
+	}
+	if ((o = calloc(1, sizeof(*o))) == NULL)
 		return ERR_NOMEM;
 	o->seq = seq;
 	memcpy(o->guid, guid, SHA1_LEN);
-	*k->end = o;
-	k->end = &o->next;
+	*at = o;
+	queue(k, o);
+	k->n++;
 	return 0;
 }
 
@@ -42,7 +120,8 @@ found(void *arg, const uint8_t guid[SHA1_LEN])
 {
 	struct kept *k = arg;
 
-	push(k, guid, k->start_seq);
+	if (k->rc == 0)
+		k->rc = push(k, guid, k->start_seq);
 }
 
 int
@@ -54,13 +133,15 @@ kept_open(struct spool *sp, uint64_t seq, struct kept **out)
 		return ERR_NOMEM;
 	k->spool = sp;
 	k->start_seq = seq;
-	k->end = &k->first;
 	pthread_mutex_init(&k->lock, NULL);
 	int rc = spool_kept_walk(sp, found, k);
+	if (rc == 0)
+		rc = k->rc;
 	if (rc != 0) {
 		kept_close(k);
 		return rc;
 	}
+	k->looks = 0;
 	*out = k;
 	return 0;
 }
@@ -74,6 +155,7 @@ kept_close(struct kept *k)
 		next = o->next;
 		free(o);
 	}
+	free(k->slots);
 	pthread_mutex_destroy(&k->lock);
 	free(k);
 }
@@ -90,29 +172,58 @@ kept_add(struct kept *k, const uint8_t guid[SHA1_LEN], const char *dir,
 	return rc;
 }
 
-static int
-is_kept_later(const struct kept *k, const uint8_t guid[SHA1_LEN])
-{
-	for (const struct one *o = k->first; o != NULL; o = o->next)
-		if (memcmp(o->guid, guid, SHA1_LEN) == 0)
-			return 1;
-	return 0;
-}
-
 void
 kept_release(struct kept *k, uint64_t confirmed)
 {
+	if (k == NULL)
+		return;
 	pthread_mutex_lock(&k->lock);
 	while (k->first != NULL && k->first->seq <= confirmed) {
-		struct one *o = k->first;
-		k->first = o->next;
-		if (k->first == NULL)
-			k->end = &k->first;
-		/* A scan of what is still kept: short while the peer keeps up, and a body
-		 * deleted too early would be a lost mail. */
-		if (!is_kept_later(k, o->guid))
-			spool_kept_drop(k->spool, o->guid);
+		struct one *o = k->first, **at = find(k, o->guid);
+		*at = o->same;
+		unqueue(k, o);
+		k->n--;
+		spool_kept_drop(k->spool, o->guid);
 		free(o);
 	}
 	pthread_mutex_unlock(&k->lock);
+}
+
+uint64_t
+kept_looks(const struct kept *k)
+{
+	return k->looks;
+}
+
+/* ---- a standby ---- */
+
+struct expiry {
+	struct spool *spool;
+	uint64_t before_ns;
+	unsigned gone;
+};
+
+/* A link's making and going both count as a change of the file, so that a body which somebody
+ * still uses elsewhere stays longer, never shorter. */
+static void
+expire(void *arg, const uint8_t guid[SHA1_LEN])
+{
+	struct expiry *x = arg;
+	uint64_t changed_ns;
+
+	if (spool_kept_since(x->spool, guid, &changed_ns) != 0 ||
+		changed_ns >= x->before_ns)
+		return;
+	spool_kept_drop(x->spool, guid);
+	x->gone++;
+}
+
+unsigned
+kept_expire(struct spool *sp, uint64_t age_ms)
+{
+	uint64_t now = clock_wall_ns(), age = age_ms * 1000000;
+	struct expiry x = { sp, now > age ? now - age : 0, 0 };
+
+	(void)spool_kept_walk(sp, expire, &x);
+	return x.gone;
 }

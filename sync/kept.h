@@ -1,7 +1,11 @@
 /*
- * kept.h - bodies that were unlinked while a peer may still need them: .twinspool/kept/.
+ * kept.h - bodies that were unlinked while somebody may still need them: .twinspool/kept/.
  *
- * Threads  add: any. release: the peer thread.
+ * On an active side a body is kept for peers that have not confirmed the batch that names it; what
+ * is kept is known by the seq that must be confirmed. On a standby replay itself links bodies
+ * there (spool_keep), and what may go is known by its age alone.
+ *
+ * Threads  add: any. The others: the peer thread.
  */
 #ifndef SYNC_KEPT_H
 #define SYNC_KEPT_H
@@ -13,13 +17,18 @@
 struct kept;
 struct spool;
 
-/* What is there from an earlier life is released once seq is confirmed. */
+/* Of an active side. What is there from an earlier life is released once seq is confirmed. */
 int kept_open(struct spool *sp, uint64_t seq, struct kept **out);
 void kept_close(struct kept *k);
 /* Links dir/name there until seq is confirmed by every peer. 0 or the spool's error. */
 int kept_add(struct kept *k, const uint8_t guid[SHA1_LEN], const char *dir,
 	const char *name, uint64_t seq);
-/* Drops what was kept up to the confirmed seq. */
+/* Drops what was kept up to the confirmed seq. k may be NULL. */
 void kept_release(struct kept *k, uint64_t confirmed);
+/* How many entries have been looked at since the open, for whoever counts. */
+uint64_t kept_looks(const struct kept *k);
+
+/* Of a standby: drops what has been there for age_ms. Returns how many went. */
+unsigned kept_expire(struct spool *sp, uint64_t age_ms);
 
 #endif

@@ -145,7 +145,7 @@ struct node {
 	struct loop_timer tick;
 	bool repairing; /* some entry is */
 	/* entries that are open, and the first seq that was skipped for one: not yet applied */
-	unsigned open_repairs;
+	_Atomic unsigned open_repairs; /* read by workers */
 	uint64_t open_from;
 	/* mailboxes to be asked for, as the session takes them; then DIFF, if that is due */
 	struct mboxent **asks;
@@ -180,7 +180,7 @@ struct node {
 	bool greeted_all; /* under lock */
 	uint64_t prove_ids; /* under lock: last asked for */
 	uint64_t batches_sent, bodies_sent, body_bytes_sent;
-	uint64_t next_look_ms;
+	uint64_t next_look_ms, next_kept_ms;
 };
 
 struct sync {
@@ -264,6 +264,8 @@ void ask_mailbox(struct node *n, const char *dir);
 /* A folder that could not be moved (to target) or removed (NULL): asks for each mailbox in it,
  * under the name that it has and the one that it should have. */
 void ask_folder(struct node *n, const char *from, const char *target);
+/* One that a restart must not forget to ask for. */
+void ask_anew(struct node *n, const char *dir);
 /* A folder was moved: what was asked for under its old name is asked for again. */
 void ask_moved(struct node *n, const char *target);
 /* After a start or a new session: asks again for what was not finished. */

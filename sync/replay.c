@@ -284,9 +284,15 @@ set_aside(struct replay *r, struct job *j)
 {
 	struct node *n = r->n;
 	struct mboxent *e = mboxes_get(n->mboxes, key_of(j));
+	char text[sizeof(j->fault.text) + 160];
 	struct inbox_quarantine q = { key_of(j), j->fault.uid,
-		j->fault.check[0] ? j->fault.check : "replay",
-		j->fault.text[0] ? j->fault.text : err_text(j->rc), 0, j->pos };
+		j->fault.check[0] ? j->fault.check : "replay", text, 0, j->pos };
+
+	snprintf(text, sizeof(text),
+		"%s; see that the active side's is sound, then remove this one from "
+		"the "
+		"standby's spool: it is fetched anew",
+		j->fault.text[0] ? j->fault.text : err_text(j->rc));
 
 	log_err("mailbox set aside: dir=%s uid=%" PRIu32 " check=%s: %s", q.dir, q.uid,
 		q.check, q.text);
@@ -295,7 +301,6 @@ set_aside(struct replay *r, struct job *j)
 		e->aside = true;
 		e->redo = true;
 		e->repairing = false;
-		ask_close(n, e);
 		pthread_mutex_unlock(&e->lock);
 	}
 	int rc = inbox_quarantine_put(n->inbox, &q);
@@ -304,6 +309,9 @@ set_aside(struct replay *r, struct job *j)
 		stall(r, j);
 		return;
 	}
+	/* Not before it counts as set aside: a worker that unlinks just now asks for either. */
+	if (e != NULL)
+		ask_close(n, e);
 	struct wire_quarantine m = { q.dir, q.uid, q.check, q.text };
 	for (unsigned i = 0; i < n->n_peers; i++)
 		if (n->peers[i].session != NULL && n->peers[i].feeding)

@@ -22,14 +22,15 @@ take_body(void *arg, const uint8_t guid[SHA1_LEN], const char *dir, const char *
 	return held_place(n->held, guid, dir, name);
 }
 
-/* While any mailbox is set aside its held rows may name the body. */
+/* While any mailbox is set aside its held rows may name the body; so may those that were skipped
+ * for a repair. */
 static bool
 keep_body(void *arg, const uint8_t guid[SHA1_LEN])
 {
 	struct node *n = arg;
 
 	(void)guid;
-	return n->asides > 0;
+	return n->asides > 0 || n->open_repairs > 0;
 }
 
 static bool

@@ -28,6 +28,7 @@ enum {
 	FACTS_MS = 100,
 	BYE_MS = 1000,
 	LOOK_ASIDE_MS = 5000,
+	LOOK_KEPT_MS = 60000,
 	SLICE_MS = 200
 };
 
@@ -239,15 +240,60 @@ on_turn(void *arg)
 	ask_pump(arg);
 }
 
-/* A mailbox that the active side set aside is looked at now and then: healed by hand, it needs
- * no command. */
+/* What a standby kept while rows that may name it were not applied: it goes once there are no such
+ * rows, and has been there for as long as a peer's journal is kept. What a comparison took from a
+ * mailbox lies there as well, and is to be found that long. */
+static void
+look_kept(struct node *n)
+{
+	uint64_t age = n->conf.journal_age, now = clock_ms();
+
+	if (n->role != SYNC_STANDBY || age == 0 || now < n->next_kept_ms)
+		return;
+	n->next_kept_ms = now + (age / 8 < LOOK_KEPT_MS ? age / 8 : LOOK_KEPT_MS);
+	if (n->asides > 0 || n->open_repairs > 0 || !replay_idle(n->replay))
+		return;
+	unsigned gone = kept_expire(n->spool, age);
+	if (gone > 0)
+		log_info("bodies kept for nobody any more are gone: count=%u", gone);
+}
+
+/* A mailbox that was set aside here and that somebody has taken away since: the cure. It is
+ * fetched anew. */
+static void
+look_removed(struct node *n, struct mboxent *e)
+{
+	struct inbox_facts f;
+	struct stat st;
+
+	pthread_mutex_lock(&e->lock);
+	bool gone = e->aside && e->known && !mboxes_is_path(e->dir) &&
+		    spool_stat(n->spool, e->dir, NULL, &st) == ERR_NOTFOUND;
+	if (gone)
+		e->aside = e->known = false;
+	if (gone)
+		e->dirty = true;
+	pthread_mutex_unlock(&e->lock);
+	if (!gone)
+		return;
+	log_info("mailbox that was set aside is gone, it is fetched anew: dir=%s",
+		e->dir);
+	/* Its rows are dropped: what they named is kept until they are stated again. */
+	inbox_facts(n->inbox, &f);
+	ask_open(n, e, f.done.seq + 1);
+	ask_anew(n, e->dir);
+	inbox_quarantine_release(n->inbox, e->dir, false);
+	node_count_asides(n);
+}
+
+/* A mailbox that was set aside is looked at now and then: healed by hand, it needs no command. */
 static void
 look_aside(struct node *n)
 {
 	size_t count;
 	struct mboxent **list;
 
-	if (n->role != SYNC_ACTIVE || clock_ms() < n->next_look_ms)
+	if (clock_ms() < n->next_look_ms)
 		return;
 	n->next_look_ms = clock_ms() + LOOK_ASIDE_MS;
 	if (inbox_quarantine_count(n->inbox) == 0 ||
@@ -259,6 +305,10 @@ look_aside(struct node *n)
 		struct mbox_state now;
 		if (!e->aside || mboxes_is_path(e->dir))
 			continue;
+		if (n->role == SYNC_STANDBY) {
+			look_removed(n, e);
+			continue;
+		}
 		pthread_mutex_lock(&e->lock);
 		/* All files named by the index are there again, with their sizes. */
 		if (mbox_load(n->spool, e->dir, e->known ? &e->state : NULL, &now,
@@ -296,6 +346,7 @@ on_tick(void *arg)
 	level_tick(n->level);
 	prove_tick(n);
 	look_aside(n);
+	look_kept(n);
 	if (clock_ms() >= next_facts) {
 		next_facts = clock_ms() + FACTS_MS;
 		publish_all(n);
@@ -382,7 +433,8 @@ open_store(struct node *n)
 	struct journal_facts jf;
 	journal_facts(n->journal, &jf);
 	n->journal_last = jf.last.seq;
-	if ((rc = kept_open(n->spool, n->journal_last, &n->kept)) != 0)
+	if (n->role == SYNC_ACTIVE &&
+		(rc = kept_open(n->spool, n->journal_last, &n->kept)) != 0)
 		return rc;
 	n->confirmed = journal_confirmed(n->journal);
 	if (n->role == SYNC_ACTIVE)

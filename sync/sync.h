@@ -221,7 +221,7 @@ struct sync_quarantine_facts {
 	char dir[300];
 	uint32_t uid;
 	char check[32];
-	char text[200];
+	char text[400];
 	uint64_t since; /* wall ns */
 };
 

@@ -217,7 +217,7 @@ ask_moved(struct node *n, const char *target)
 	free(list);
 }
 
-static void
+void
 ask_anew(struct node *n, const char *dir)
 {
 	struct mboxent *e = mboxes_get(n->mboxes, dir);
@@ -393,7 +393,10 @@ differs(struct node *n, const struct wire_sum *w, uint32_t round)
 		e->aside = false;
 	pthread_mutex_unlock(&e->lock);
 	if (aside) {
+		struct inbox_facts f;
+		inbox_facts(n->inbox, &f);
 		log_info("mailbox was set aside, it is tried again: dir=%s", w->dir);
+		ask_open(n, e, f.done.seq + 1);
 		inbox_quarantine_release(n->inbox, w->dir, false);
 		node_count_asides(n);
 		differ = true;

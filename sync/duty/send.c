@@ -666,7 +666,7 @@ send_tick(struct node *n)
 			send_pump(p);
 	}
 	n->confirmed = journal_confirmed(n->journal);
-	kept_release(n->kept, n->confirmed);
+	kept_release(n->kept, n->confirmed); /* NULL on a standby */
 	moves_release(n->moves, n->confirmed);
 	journal_trim(n->journal, on_behind, n, &more);
 }

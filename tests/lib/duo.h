@@ -1,0 +1,66 @@
+/*
+ * duo.h - an active node in this process and its standby in another, over TLS on this machine.
+ *
+ * The standby is this very program: a test's main calls duo_main first. So SIGKILL is real, and what
+ * the environment says when duo_start_b is called holds for it alone. Failures of the duo itself
+ * abort the test. Mailboxes are rigs on the active's spool; a commit is told to the active as
+ * capture would.
+ */
+#ifndef TESTS_LIB_DUO_H
+#define TESTS_LIB_DUO_H
+
+#include "sync/keygen.h"
+#include "sync/sync.h"
+#include "tests/lib/rig.h"
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+enum { DUO_WAIT_MS = 20000 };
+
+struct duo {
+	char root_a[300], state_a[300], root_b[300], state_b[300];
+	char print_a[KEYGEN_PRINT_LEN], print_b[KEYGEN_PRINT_LEN];
+	unsigned port;
+	struct sync_hooks hooks; /* the active's */
+	uint64_t journal_size, journal_age; /* of both, from their next start on */
+	struct sync_peer_conf peer;
+	struct spool *spool; /* the active's, while it runs */
+	struct sync *sync;
+	pid_t b;
+	int b_stdin;
+};
+
+/* The standby's life, if that is what the arguments say; else returns. */
+void duo_main(int argc, char **argv);
+
+/* Folders and keys in a place of their own; nobody runs. */
+void duo_open(struct duo *d);
+/* Ends whoever runs. */
+void duo_close(struct duo *d);
+void duo_start_a(struct duo *d);
+void duo_stop_a(struct duo *d, bool clean);
+void duo_start_b(struct duo *d);
+/* by_signal: SIGKILL; else it is asked to stop, and must end well. */
+void duo_stop_b(struct duo *d, bool by_signal);
+
+/* The new mailbox, created and committed. */
+void duo_create(struct duo *d, struct rig *g, const char *dir, const char *id);
+/* Commits what was done to the rig and tells the active; untold: only the disk has it. */
+void duo_commit(struct duo *d, struct rig *g);
+void duo_commit_untold(struct rig *g);
+/* Unlinks what was expunged, as Cyrus does when it cleans up. */
+void duo_cleanup(struct duo *d, struct rig *g);
+/* Everything is applied on the standby and both say so. False: not in time. */
+bool duo_settled(struct duo *d);
+/* Waits until what is asked about the active is so, or false after DUO_WAIT_MS. */
+bool
+duo_until(struct duo *d, bool (*so)(const struct sync_facts *f, void *arg), void *arg);
+/* The two nodes' mailboxes are the same; NULL, or how they differ. */
+const char *duo_differ(struct duo *d, const struct rig *g);
+/* Whether a file with these bytes' SHA-1 is anywhere in that tree: in a mailbox or kept. */
+bool duo_has(const char *root, const uint8_t guid[SHA1_LEN]);
+/* A shell command that must succeed. */
+void duo_sh(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+#endif
