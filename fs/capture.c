@@ -20,6 +20,7 @@
 #include "fs/quiet.h"
 #include "fs/stats.h"
 #include "meta/base/err.h"
+#include "meta/base/fault.h"
 #include "meta/base/log.h"
 #include "sync/sync.h"
 
@@ -115,13 +116,34 @@ path_of(struct inode *ino, int fd, char *out, size_t size)
 	return len > 0 && (size_t)len < size;
 }
 
+/* The path of what lies under name in dir, or of dir itself, changed. */
 static void
 path_changed(struct inode *dir, const char *name, bool now)
 {
 	char path[BATCH_MAX_PATH];
+	uint64_t names;
 
-	if (join(dir, name, path, sizeof(path)))
-		quiet_changed(path, now);
+	do {
+		names = sync_names(to);
+		if (name != NULL ? !join(dir, name, path, sizeof(path))
+				 : inode_path(dir, path, sizeof(path)) != 0)
+			return;
+		FAULT("capture.path-found");
+	} while (!quiet_changed(path, names, now));
+}
+
+static void
+file_changed(struct inode *ino, int fd, bool now)
+{
+	char path[BATCH_MAX_PATH];
+	uint64_t names;
+
+	do {
+		names = sync_names(to);
+		if (!path_of(ino, fd, path, sizeof(path)))
+			return;
+		FAULT("capture.path-found");
+	} while (!quiet_changed(path, names, now));
 }
 
 static int
@@ -147,10 +169,53 @@ note_dir(struct inode *dir)
 	return rc == 0 ? 0 : err_errno(rc);
 }
 
+/* A folder that changes its name, both names in the replicated area. */
+static bool
+is_move(const struct cap_name *op)
+{
+	return op->target != NULL && inode_type(op->target) == S_IFDIR &&
+	       (op->flags & RENAME_EXCHANGE) == 0 && is_ours(op->parent) &&
+	       is_ours(op->newparent);
+}
+
 static struct place
 place_under(struct inode *dir, const char *name, mode_t type)
 {
 	return place_step(inode_place(dir), name, type);
+}
+
+/* Both names of a folder that is about to be moved within the replicated area. */
+static int
+move_begin(struct cap_name *op)
+{
+	char from[BATCH_MAX_PATH], dest[BATCH_MAX_PATH];
+	int rc;
+
+	do {
+		uint64_t names = sync_names(to);
+		if (!join(op->parent, op->name, from, sizeof(from)) ||
+			!join(op->newparent, op->newname, dest, sizeof(dest)))
+			return ENAMETOOLONG;
+		rc = sync_move_begin(to, names, from, dest, &op->moving);
+	} while (rc == ERR_NOTFOUND);
+	if (rc == 0 &&
+		((rc = sync_note(to, from)) != 0 || (rc = sync_note(to, dest)) != 0)) {
+		sync_move_end(to, op->moving, false);
+		op->moving = NULL;
+	}
+	return rc == 0 ? 0 : err_errno(rc);
+}
+
+static void
+move_end(struct cap_name *op, bool done)
+{
+	char from[BATCH_MAX_PATH], dest[BATCH_MAX_PATH];
+
+	if (done && join(op->parent, op->name, from, sizeof(from)) &&
+		join(op->newparent, op->newname, dest, sizeof(dest)))
+		quiet_moved(from, dest);
+	sync_move_end(to, op->moving, done);
+	op->moving = NULL;
 }
 
 static int
@@ -171,6 +236,8 @@ rename_begin(struct cap_name *op)
 			inode_fd_put(op->replaced, fd);
 	} else if (goal.kind == PLACE_HEADER || goal.kind == PLACE_ANNOT) {
 		pending_touch(op->newparent, goal.kind == PLACE_ANNOT);
+	} else if (is_move(op)) {
+		err = move_begin(op);
 	} else if (op->target != NULL && inode_type(op->target) == S_IFDIR) {
 		if (is_ours(op->parent) || is_ours(op->newparent))
 			err = note(op->parent, op->name);
@@ -186,6 +253,27 @@ rename_begin(struct cap_name *op)
 	return err;
 }
 
+/* Before its unlink. Found under a name that a move has just taken it is not there: once more. */
+static void
+keep_body(struct inode *dir, uint32_t uid)
+{
+	char path[BATCH_MAX_PATH];
+	bool valid;
+
+	do {
+		uint64_t names = sync_names(to);
+		if (inode_path(dir, path, sizeof(path)) != 0)
+			return;
+		FAULT("capture.path-found");
+		sync_keep_body(to, path, uid);
+		valid = sync_names_enter(to, names, path);
+		if (valid)
+			sync_names_leave(to);
+		else
+			sync_names_wait(to, path);
+	} while (!valid);
+}
+
 int
 capture_name_begin(struct cap_name *op)
 {
@@ -193,6 +281,7 @@ capture_name_begin(struct cap_name *op)
 	struct place at;
 
 	op->done = false;
+	op->moving = NULL;
 	if (to == NULL || op->parent == NULL)
 		return 0;
 	if (op->op == CAP_RENAME)
@@ -216,6 +305,7 @@ capture_name_begin(struct cap_name *op)
 	case CAP_LINK:
 		/* Where the body came from, so that it travels as a reference. */
 		if (kind_of(op->target) == PLACE_MESSAGE && !op->redo) {
+			/* If it is moved just now the hint is wrong, and the peer asks. */
 			struct inode *from = inode_parent(op->target);
 			struct stat st;
 			if (from != NULL && is_ours(from) &&
@@ -233,9 +323,8 @@ capture_name_begin(struct cap_name *op)
 		return at.kind == PLACE_FILE ? note(op->parent, op->name) : 0;
 	case CAP_UNLINK:
 		at = place_under(op->parent, op->name, S_IFREG);
-		if (at.kind == PLACE_MESSAGE &&
-			inode_path(op->parent, dir, sizeof(dir)) == 0)
-			sync_keep_body(to, dir, at.uid);
+		if (at.kind == PLACE_MESSAGE)
+			keep_body(op->parent, at.uid);
 		return 0;
 	case CAP_RMDIR:
 		return note(op->parent, op->name);
@@ -250,7 +339,6 @@ rename_end(struct cap_name *op)
 {
 	struct place goal = place_under(op->newparent, op->newname,
 		op->target != NULL ? inode_type(op->target) : S_IFREG);
-	char from[BATCH_MAX_PATH], dest[BATCH_MAX_PATH];
 
 	if (goal.kind == PLACE_INDEX && is_ours(op->newparent)) {
 		pending_commit(op->newparent);
@@ -264,13 +352,8 @@ rename_end(struct cap_name *op)
 			path_changed(op->newparent, op->newname, true);
 		return;
 	}
-	if (op->target != NULL && inode_type(op->target) == S_IFDIR) {
-		if (is_ours(op->parent) && is_ours(op->newparent) &&
-			join(op->parent, op->name, from, sizeof(from)) &&
-			join(op->newparent, op->newname, dest, sizeof(dest)))
-			sync_move(to, from, dest, NULL, NULL);
+	if (op->target != NULL && inode_type(op->target) == S_IFDIR)
 		return;
-	}
 	if (goal.kind == PLACE_FILE && is_ours(op->newparent))
 		path_changed(op->newparent, op->newname, true);
 	if (is_ours(op->parent) &&
@@ -286,7 +369,9 @@ capture_name_end(struct cap_name *op, int err)
 	if (to == NULL || op->parent == NULL)
 		return;
 	if (op->op == CAP_RENAME) {
-		if (err == 0)
+		if (op->moving != NULL)
+			move_end(op, err == 0);
+		else if (err == 0)
 			rename_end(op);
 		return;
 	}
@@ -331,20 +416,15 @@ capture_write_begin(struct inode *ino, int fd, off_t off, size_t len)
 void
 capture_write_end(struct inode *ino, int fd, off_t off, const void *data, ssize_t done)
 {
-	char path[BATCH_MAX_PATH];
-
 	(void)off;
 	(void)data;
-	if (to == NULL || done <= 0 || kind_of(ino) != PLACE_FILE)
-		return;
-	if (path_of(ino, fd, path, sizeof(path)))
-		quiet_changed(path, false);
+	if (to != NULL && done > 0 && kind_of(ino) == PLACE_FILE)
+		file_changed(ino, fd, false);
 }
 
 int
 capture_fsync(struct inode *ino, int fd, bool datasync, unsigned *kinds_out)
 {
-	char path[BATCH_MAX_PATH];
 	struct inode *dir;
 
 	*kinds_out = 0;
@@ -362,8 +442,7 @@ capture_fsync(struct inode *ino, int fd, bool datasync, unsigned *kinds_out)
 		if ((dir = inode_parent(ino)) != NULL && is_ours(dir))
 			pending_retry(dir);
 	} else if (kind_of(ino) == PLACE_FILE) {
-		if (path_of(ino, fd, path, sizeof(path)))
-			quiet_changed(path, true);
+		file_changed(ino, fd, true);
 	}
 	return 0;
 }
@@ -399,17 +478,13 @@ capture_attr_begin(struct inode *ino, int fd, int to_set, const struct stat *st)
 void
 capture_attr_end(struct inode *ino, int fd, int to_set, int err)
 {
-	char path[BATCH_MAX_PATH];
-
 	(void)to_set;
 	if (to == NULL || err != 0)
 		return;
 	if (kind_of(ino) == PLACE_FILE) {
-		if (path_of(ino, fd, path, sizeof(path)))
-			quiet_changed(path, false);
+		file_changed(ino, fd, false);
 	} else if (kind_of(ino) == PLACE_DIR) {
-		if (inode_path(ino, path, sizeof(path)) == 0)
-			quiet_changed(path, false);
+		path_changed(ino, NULL, false);
 	}
 }
 

@@ -20,6 +20,7 @@
 
 struct inode;
 struct sync;
+struct sync_moving;
 
 /* From now on changes are handed to replication; mailboxes that an earlier server left marked
  * are derived first. Before it everything passes. 0 or ERR_NOMEM. */
@@ -53,6 +54,7 @@ struct cap_name {
 	unsigned flags; /* CAP_RENAME: RENAME_NOREPLACE, RENAME_EXCHANGE */
 	struct inode *replaced; /* CAP_RENAME: what lay under newname, or NULL */
 	bool redo; /* the server died in the middle of this; it may have happened already */
+	struct sync_moving *moving; /* capture's, between begin and end */
 	bool done; /* begin set it: CAP_UNLINK was carried out there (moved to kept/) */
 };
 

@@ -372,17 +372,38 @@ enum why {
 	WHY_FORCE, /* derive it even though nothing was committed */
 };
 
+/* Hands c in under the name that the folder has. False: the folder is gone; its removal was a
+ * commit of its own. */
+static bool
+commit_by_path(struct pending *p, struct sync_commit *c, int *rc_out)
+{
+	char path[BATCH_MAX_PATH];
+
+	for (;;) {
+		c->ticket = sync_names(to);
+		if (inode_path(p->dir, path, sizeof(path)) != 0)
+			return false;
+		FAULT("pending.path-found");
+		c->dir = path;
+		*rc_out = sync_commit(to, c);
+		if (*rc_out != ERR_NOTFOUND)
+			return true;
+		/* The folder, or one above it, was moved meanwhile. */
+		sync_names_wait(to, path);
+	}
+}
+
 /* Gives what is pending to replication. The caller holds a user of p. Returns the kinds of what it
  * was. */
 static unsigned
 hand_on(struct pending *p, enum why why)
 {
 	bool force = why == WHY_FORCE;
-	char path[BATCH_MAX_PATH];
 	unsigned kinds = SYNC_ALL_KINDS;
 	struct sync_commit c = { .kinds_out = &kinds };
 	struct mbox_touched *touched;
 	void *old_index;
+	int rc;
 
 	pthread_mutex_lock(&p->order);
 	pthread_mutex_lock(&p->lock);
@@ -429,9 +450,8 @@ hand_on(struct pending *p, enum why why)
 	c.done = on_done;
 	c.done_arg = p;
 	FAULT("capture.before-journal");
-	if (inode_path(p->dir, path, sizeof(path)) == 0) {
-		c.dir = path;
-		if (sync_commit(to, &c) == ERR_BUSY) {
+	if (commit_by_path(p, &c, &rc)) {
+		if (rc == ERR_BUSY) {
 			take_back(p, &c, &touched, &old_index);
 			on_done(p);
 		} else {
@@ -440,7 +460,6 @@ hand_on(struct pending *p, enum why why)
 			pthread_mutex_unlock(&p->lock);
 		}
 	} else {
-		/* The folder is gone: its removal was a commit of its own. */
 		on_done(p);
 	}
 	pthread_mutex_unlock(&p->order);

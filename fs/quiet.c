@@ -1,14 +1,18 @@
 /*
  * A list of waiting paths, few at any time, and one thread that sleeps until the first is due.
+ * One that is being handed on is in a second list meanwhile: a folder may be moved while its
+ * bytes are read, then it is handed on again under its new name.
  */
 #include "fs/quiet.h"
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
+#include "meta/base/fault.h"
 #include "meta/base/log.h"
 #include "sync/sync.h"
 
 #include <pthread.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -19,12 +23,16 @@ struct waiting {
 	struct waiting *next;
 	char *path;
 	uint64_t due_ms, last_ms; /* last_ms: the latest that due_ms may become */
+	uint64_t turn; /* when it went in hand */
 };
 
 static struct waiting *buckets[BUCKETS];
+static struct waiting *in_hand;
 static size_t n_waiting;
+static uint64_t turns;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+static pthread_cond_t put_down_cond = PTHREAD_COND_INITIALIZER;
 static pthread_t thread;
 static bool running;
 static struct sync *to;
@@ -39,74 +47,195 @@ bucket_of(const char *path)
 	return &buckets[h % BUCKETS];
 }
 
-/* Takes out those that are due by now_ms. */
+static void
+pick_up(struct waiting *w)
+{
+	w->turn = ++turns;
+	w->next = in_hand;
+	in_hand = w;
+}
+
+/* One that is due by now_ms goes in hand. Lock held. */
 static struct waiting *
 take_due(uint64_t now_ms)
 {
-	struct waiting *due = NULL;
-
 	for (unsigned i = 0; i < BUCKETS && n_waiting > 0; i++) {
-		struct waiting **at = &buckets[i];
-		while (*at != NULL) {
+		for (struct waiting **at = &buckets[i]; *at != NULL;
+			at = &(*at)->next) {
 			struct waiting *w = *at;
-			if (w->due_ms > now_ms) {
-				at = &w->next;
+			if (w->due_ms > now_ms)
 				continue;
-			}
 			*at = w->next;
 			n_waiting--;
-			w->next = due;
-			due = w;
+			pick_up(w);
+			return w;
 		}
 	}
-	return due;
+	return NULL;
 }
 
 static void
-hand_on(struct waiting *due)
+put_down(struct waiting *w)
 {
-	while (due != NULL) {
-		struct waiting *next = due->next;
-		sync_path(to, due->path, NULL, NULL);
-		free(due->path);
-		free(due);
-		due = next;
-	}
+	struct waiting **at = &in_hand;
+
+	while (*at != w)
+		at = &(*at)->next;
+	*at = w->next;
+	free(w->path);
+	free(w);
+	pthread_cond_broadcast(&put_down_cond);
 }
 
-void
-quiet_changed(const char *path, bool now)
+static bool
+in_hand_since(uint64_t turn)
+{
+	for (const struct waiting *w = in_hand; w != NULL; w = w->next)
+		if (w->turn <= turn)
+			return true;
+	return false;
+}
+
+/* Called and returns with the lock held; gives it up meanwhile. */
+static void
+hand_on(struct waiting *w)
+{
+	char path[BATCH_MAX_PATH];
+	int rc;
+
+	do {
+		uint64_t names = sync_names(to);
+		memcpy(path, w->path, strlen(w->path) + 1);
+		pthread_mutex_unlock(&lock);
+		FAULT("quiet.in-hand");
+		rc = sync_path(to, path, names, NULL, NULL);
+		if (rc == ERR_NOTFOUND)
+			sync_names_wait(to, path);
+		pthread_mutex_lock(&lock);
+	} while (rc == ERR_NOTFOUND);
+	put_down(w);
+}
+
+/* The entry of a path, made if it is new. Lock held. */
+static struct waiting *
+get(const char *path, uint64_t ms)
+{
+	struct waiting **head = bucket_of(path), *w = *head;
+
+	while (w != NULL && strcmp(w->path, path) != 0)
+		w = w->next;
+	if (w != NULL || strlen(path) >= BATCH_MAX_PATH ||
+		(w = calloc(1, sizeof(*w))) == NULL)
+		return w;
+	if ((w->path = strdup(path)) == NULL) {
+		free(w);
+		return NULL;
+	}
+	w->last_ms = ms + QUIET_MAX_MS;
+	w->next = *head;
+	*head = w;
+	n_waiting++;
+	return w;
+}
+
+/* The entry itself, out of its bucket. Lock held. */
+static void
+take(struct waiting *w)
+{
+	struct waiting **at = bucket_of(w->path);
+
+	while (*at != w)
+		at = &(*at)->next;
+	*at = w->next;
+	n_waiting--;
+}
+
+bool
+quiet_changed(const char *path, uint64_t names, bool now)
 {
 	uint64_t ms = clock_ms();
 
-	if (now || !running) {
-		sync_path(to, path, NULL, NULL);
-		return;
-	}
 	pthread_mutex_lock(&lock);
-	struct waiting **head = bucket_of(path), *w = *head;
-	while (w != NULL && strcmp(w->path, path) != 0)
-		w = w->next;
-	if (w == NULL && (w = calloc(1, sizeof(*w))) != NULL) {
-		w->path = strdup(path);
-		w->last_ms = ms + QUIET_MAX_MS;
-		w->next = *head;
-		*head = w;
-		n_waiting++;
+	if (!sync_names_enter(to, names, path)) {
+		pthread_mutex_unlock(&lock);
+		sync_names_wait(to, path);
+		return false;
 	}
-	if (w != NULL && w->path != NULL)
+	sync_names_leave(to);
+	struct waiting *w = get(path, ms);
+	if (w != NULL && (now || !running)) {
+		take(w);
+		pick_up(w);
+		hand_on(w);
+	} else if (w != NULL) {
 		w->due_ms = ms + QUIET_MS < w->last_ms ? ms + QUIET_MS : w->last_ms;
-	pthread_cond_signal(&cond);
+		pthread_cond_signal(&cond);
+	} else {
+		log_err("out of memory; a change is not replicated: path=%s", path);
+	}
 	pthread_mutex_unlock(&lock);
+	return true;
 }
 
 void
 quiet_flush(void)
 {
+	struct waiting *w;
+
 	pthread_mutex_lock(&lock);
-	struct waiting *due = take_due(UINT64_MAX);
+	while ((w = take_due(UINT64_MAX)) != NULL)
+		hand_on(w);
+	/* And what others had in hand before. */
+	uint64_t turn = turns;
+	while (in_hand_since(turn))
+		pthread_cond_wait(&put_down_cond, &lock);
 	pthread_mutex_unlock(&lock);
-	hand_on(due);
+}
+
+/* w->path under the new name, if it lies in from. */
+static bool
+follow(struct waiting *w, const char *from, const char *dest)
+{
+	size_t n = strlen(from);
+	char *path;
+
+	if (strncmp(w->path, from, n) != 0 ||
+		(w->path[n] != '\0' && w->path[n] != '/') ||
+		strlen(dest) + strlen(w->path + n) >= BATCH_MAX_PATH ||
+		asprintf(&path, "%s%s", dest, w->path + n) < 0)
+		return false;
+	free(w->path);
+	w->path = path;
+	return true;
+}
+
+void
+quiet_moved(const char *from, const char *dest)
+{
+	struct waiting *moved = NULL;
+
+	pthread_mutex_lock(&lock);
+	for (struct waiting *w = in_hand; w != NULL; w = w->next)
+		follow(w, from, dest);
+	for (unsigned i = 0; i < BUCKETS && n_waiting > 0; i++) {
+		for (struct waiting **at = &buckets[i]; *at != NULL;) {
+			struct waiting *w = *at;
+			if (!follow(w, from, dest)) {
+				at = &w->next;
+				continue;
+			}
+			*at = w->next;
+			w->next = moved;
+			moved = w;
+		}
+	}
+	while (moved != NULL) {
+		struct waiting *w = moved, **head = bucket_of(w->path);
+		moved = w->next;
+		w->next = *head;
+		*head = w;
+	}
+	pthread_mutex_unlock(&lock);
 }
 
 static void *
@@ -127,10 +256,10 @@ run(void *arg)
 			until.tv_sec++;
 		}
 		pthread_cond_timedwait(&cond, &lock, &until);
-		struct waiting *due = take_due(clock_ms());
-		pthread_mutex_unlock(&lock);
-		hand_on(due);
-		pthread_mutex_lock(&lock);
+		uint64_t now_ms = clock_ms();
+		struct waiting *w;
+		while ((w = take_due(now_ms)) != NULL)
+			hand_on(w);
 	}
 	pthread_mutex_unlock(&lock);
 	return NULL;

@@ -3,6 +3,7 @@
  *
  * Closes are not seen (design 3.3), so a file that is being written is handed to replication when
  * nothing was written for QUIET_MS, or QUIET_MAX_MS after the first change if it never rests.
+ * What waits when a folder is moved is handed on under its new name.
  *
  * Threads  any.
  */
@@ -10,6 +11,7 @@
 #define FS_QUIET_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct sync;
 
@@ -19,9 +21,12 @@ int quiet_start(struct sync *sync);
 /* Hands on everything that is left. */
 void quiet_stop(void);
 
-/* path changed. now: it is complete (renamed into place, synced): do not wait. */
-void quiet_changed(const char *path, bool now);
+/* path, which was found with the ticket names (sync_names), changed. now: it is complete (renamed
+ * into place, synced): do not wait. False: a move came in between, find the path again. */
+bool quiet_changed(const char *path, uint64_t names, bool now);
 /* Everything that waits is handed on now. */
 void quiet_flush(void);
+/* What waits in or below from waits under its new name. Between sync_move_begin and _end. */
+void quiet_moved(const char *from, const char *to);
 
 #endif

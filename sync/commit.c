@@ -116,10 +116,8 @@ node_set_aside(
 	outq_push(n->outq, it);
 }
 
-/* A call that found nothing to journal still answers, behind what was queued before it. The notes
- * of a path that is as it was journaled (NULL: it is not) have had their time then. */
-static void
-enqueue_nothing(struct node *n, const char *key, const char *note, uint64_t noted,
+void
+node_enqueue_nothing(struct node *n, const char *key, const char *note, uint64_t noted,
 	sync_done_fn *done, void *done_arg)
 {
 	struct outq_item *it = outq_item(key);
@@ -176,10 +174,8 @@ delta_of(struct node *n, struct mboxent *e, const struct sync_commit *c,
 	return rc;
 }
 
-/* Cyrus makes it empty before it writes the header. One that stays so is no mailbox yet, and the
- * note of its making stays as well. */
-static bool
-index_is_empty(struct node *n, const char *dir)
+bool
+node_index_is_empty(struct node *n, const char *dir)
 {
 	struct stat st;
 	int fd;
@@ -233,17 +229,19 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 	if (e == NULL) {
 		log_err("out of memory; a commit is derived at the next start: dir=%s",
 			c->dir);
-		enqueue_nothing(n, c->dir, NULL, 0, c->done, c->done_arg);
+		node_enqueue_nothing(n, c->dir, NULL, 0, c->done, c->done_arg);
 		return 0;
 	}
 	pthread_mutex_lock(&e->lock);
 	/* What is noted from here on, this commit may not have seen. */
 	uint64_t noted = notes_mark(n->notes, e->dir);
 	for (unsigned tries = 0; tries < 20; tries++) {
-		rc = !e->known && index_is_empty(n, e->dir)
+		rc = !e->known && node_index_is_empty(n, e->dir)
 			     ? ERR_NOTFOUND
 			     : delta_of(n, e, &again, &b, &after, &fault);
 		if (!is_passing(rc) || (c->patient && rc == ERR_BUSY))
+			break;
+		if (c->ticket != 0 && moving_ticket(n->moving) != c->ticket)
 			break;
 		batch_fini(&b);
 		batch_init(&b);
@@ -265,13 +263,19 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 	}
 	if (rc == 0 && fault.check[0] != '\0')
 		log_warn("%s: dir=%s check=%s", fault.text, e->dir, fault.check);
+	FAULT("commit.made");
+	if (c->ticket != 0 && !moving_enter(n->moving, c->ticket, c->dir)) {
+		pthread_mutex_unlock(&e->lock);
+		batch_fini(&b);
+		return ERR_NOTFOUND;
+	}
 	if (rc != 0 && node_is_gone(n, e->dir))
 		rc = ERR_NOTFOUND;
 	if (rc == ERR_NOTFOUND) {
-		enqueue_nothing(n, e->dir, NULL, 0, c->done, c->done_arg);
+		node_enqueue_nothing(n, e->dir, NULL, 0, c->done, c->done_arg);
 	} else if (rc != 0) {
 		node_set_aside(n, e, &fault, rc);
-		enqueue_nothing(n, e->dir, NULL, 0, c->done, c->done_arg);
+		node_enqueue_nothing(n, e->dir, NULL, 0, c->done, c->done_arg);
 	} else {
 		name_twin(n, e, &after, &b);
 		kinds = confirm_kinds(&b);
@@ -289,359 +293,18 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 				err_text(rc));
 			snprintf(fault.text, sizeof(fault.text), "%s", err_text(rc));
 			node_set_aside(n, e, &fault, rc);
-			enqueue_nothing(n, e->dir, NULL, 0, c->done, c->done_arg);
+			node_enqueue_nothing(n, e->dir, NULL, 0, c->done, c->done_arg);
 		} else if (was_aside) {
 			log_info("mailbox is sound again: dir=%s", e->dir);
 		}
 	}
+	if (c->ticket != 0)
+		moving_leave(n->moving);
 	pthread_mutex_unlock(&e->lock);
 	batch_fini(&b);
 	if (c->kinds_out != NULL)
 		*c->kinds_out = kinds;
 	return 0;
-}
-
-/* ---- paths outside mailboxes ---- */
-
-static bool
-is_hidden(const char *path)
-{
-	struct place at = PLACE_AT_ROOT;
-	char name[256];
-
-	while (*path != '\0') {
-		size_t len = strcspn(path, "/");
-		if (len >= sizeof(name))
-			return false;
-		memcpy(name, path, len);
-		name[len] = '\0';
-		path += len;
-		while (*path == '/')
-			path++;
-		at = place_step(at, name, *path != '\0' ? S_IFDIR : S_IFREG);
-		if (at.kind == PLACE_STAGE || at.kind == PLACE_SYNC ||
-			at.kind == PLACE_OWN || at.kind == PLACE_NEW)
-			return true;
-	}
-	return false;
-}
-
-/* The change that states path as it is. ERR_NOTFOUND: it is gone, or holds a mailbox. */
-static int
-describe(struct node *n, const char *path, struct batch *b, struct change **out)
-{
-	char target[BATCH_MAX_PATH];
-	struct change *c = NULL;
-	struct stat st;
-	int fd = -1, probe, rc;
-
-	if ((rc = spool_file(n->spool, path, NULL, O_PATH | O_NOFOLLOW, 0, &fd)) != 0)
-		return rc;
-	if (fstat(fd, &st) != 0) {
-		rc = err_from_errno(errno);
-		goto out;
-	}
-	rc = ERR_NOMEM;
-	switch (st.st_mode & S_IFMT) {
-	case S_IFREG:
-		if ((c = batch_add(b, CHANGE_FILE)) == NULL)
-			goto out;
-		close(fd);
-		fd = -1;
-		if ((rc = spool_file(n->spool, path, NULL, O_RDONLY | O_NOFOLLOW, 0,
-			     &fd)) != 0 ||
-			(rc = hash_sha1_fd(fd, c->u.path.sha1, &c->u.path.size)) != 0)
-			goto out;
-		break;
-	case S_IFDIR:
-		if (spool_file(n->spool, path, "cyrus.index", O_PATH, 0, &probe) == 0 &&
-			(close(probe), !index_is_empty(n, path))) {
-			rc = ERR_EXISTS; /* a mailbox says so itself */
-			goto out;
-		}
-		if ((c = batch_add(b, CHANGE_DIR)) == NULL)
-			goto out;
-		break;
-	case S_IFLNK: {
-		ssize_t len = readlinkat(fd, "", target, sizeof(target) - 1);
-		if (len < 0) {
-			rc = err_from_errno(errno);
-			goto out;
-		}
-		target[len] = '\0';
-		if ((c = batch_add(b, CHANGE_SYMLINK)) == NULL)
-			goto out;
-		c->u.path.target = batch_keep(b, target, (size_t)len);
-		break;
-	}
-	default:
-		if ((c = batch_add(b, CHANGE_NODE)) == NULL)
-			goto out;
-		c->u.path.rdev = st.st_rdev;
-		break;
-	}
-	c->u.path.path = batch_keep(b, path, strlen(path));
-	c->u.path.uid = st.st_uid;
-	c->u.path.gid = st.st_gid;
-	c->u.path.mode = st.st_mode;
-	if (!S_ISDIR(st.st_mode))
-		c->u.path.mtime = (uint64_t)st.st_mtim.tv_sec * 1000000000u +
-				  (uint64_t)st.st_mtim.tv_nsec;
-	*out = c;
-	rc = 0;
-out:
-	if (fd >= 0)
-		close(fd);
-	return rc;
-}
-
-/* The digest that stands for a lone path: that of the bytes which state it. */
-static struct sum
-digest_of(const struct batch *b)
-{
-	struct buf bytes = BUF_INIT;
-	struct sum s = { 0, 0 };
-
-	if (batch_encode(b, &bytes) == 0)
-		s = sum_of_names(bytes.data, bytes.len);
-	buf_fini(&bytes);
-	return s;
-}
-
-/* A mailbox's folder went without a word in its index: by an administrator's hand, or while the
- * mailbox was set aside. The folder's removal is its removal. */
-bool
-node_remove_gone(struct node *n, const char *path, sync_done_fn *done, void *done_arg)
-{
-	struct mboxent *e = mboxes_find(n->mboxes, path);
-	struct batch b;
-	int fd, rc;
-
-	if (e == NULL)
-		return false;
-	uint64_t noted = notes_mark(n->notes, path);
-	pthread_mutex_lock(&e->lock);
-	rc = e->known ? spool_file(n->spool, path, NULL, O_PATH, 0, &fd) : ERR_EXISTS;
-	if (rc == 0)
-		close(fd);
-	if (rc != ERR_NOTFOUND) {
-		pthread_mutex_unlock(&e->lock);
-		return false;
-	}
-	batch_init(&b);
-	b.flags = BATCH_REMOVE | BATCH_DERIVED;
-	b.dir = e->dir;
-	b.uniqueid = e->state.uniqueid;
-	e->known = false;
-	e->aside = false;
-	if ((rc = node_enqueue(n, e, &b, noted, done, done_arg)) != 0)
-		e->known = true;
-	pthread_mutex_unlock(&e->lock);
-	b.dir = b.uniqueid = "";
-	batch_fini(&b);
-	return rc == 0;
-}
-
-void
-node_path_now(struct node *n, const char *path, sync_done_fn *done, void *done_arg)
-{
-	char key[BATCH_MAX_PATH + 2];
-	struct mboxent *e = NULL;
-	struct change *c = NULL;
-	struct batch b;
-	int rc;
-
-	if (!is_hidden(path) && node_remove_gone(n, path, done, done_arg))
-		return;
-	batch_init(&b);
-	snprintf(key, sizeof(key), "=%s", path);
-	if (is_hidden(path) || (e = mboxes_get(n->mboxes, key)) == NULL) {
-		enqueue_nothing(n, key, NULL, 0, done, done_arg);
-		batch_fini(&b);
-		return;
-	}
-	pthread_mutex_lock(&e->lock);
-	uint64_t noted = notes_mark(n->notes, path);
-	rc = describe(n, path, &b, &c);
-	if (rc == 0) {
-		struct sum now = digest_of(&b);
-		if (e->known && sum_eq(now, e->state.sum.records)) {
-			enqueue_nothing(n, key, path, noted, done, done_arg);
-			goto out;
-		}
-		memset(&e->state, 0, sizeof(e->state));
-		e->state.sum.records = now;
-		e->known = true;
-		rc = node_enqueue(n, e, &b, noted, done, done_arg);
-	} else if (rc == ERR_NOTFOUND &&
-		   (e->known || mboxes_find(n->mboxes, path) != NULL)) {
-		e->known = false;
-		if ((c = batch_add(&b, CHANGE_DELETE)) != NULL)
-			c->u.path.path = batch_keep(&b, path, strlen(path));
-		rc = c != NULL ? node_enqueue(n, e, &b, noted, done, done_arg)
-			       : ERR_NOMEM;
-	} else {
-		if (rc != ERR_NOTFOUND && rc != ERR_EXISTS)
-			log_warn("a path cannot be read and is not replicated: "
-				 "path=%s: %s",
-				path, err_text(rc));
-		/* A mailbox that is not journaled yet has need of its note. */
-		struct mboxent *m = mboxes_find(n->mboxes, path);
-		bool settled = rc == ERR_NOTFOUND ||
-			       (rc == ERR_EXISTS && m != NULL && m->known);
-		enqueue_nothing(n, key, settled ? path : NULL, noted, done, done_arg);
-		rc = 0;
-	}
-	if (rc != 0) {
-		log_err("a path could not be journaled: path=%s: %s", path,
-			err_text(rc));
-		enqueue_nothing(n, key, NULL, 0, done, done_arg);
-	}
-out:
-	pthread_mutex_unlock(&e->lock);
-	batch_fini(&b);
-}
-
-void
-sync_path(struct sync *s, const char *path, sync_done_fn *done, void *done_arg)
-{
-	node_path_now(&s->node, path, done, done_arg);
-}
-
-/* True if key is from, or lies below it; rest is what follows. */
-static bool
-is_below(const char *dir, const char *from, const char **rest)
-{
-	size_t len = strlen(from);
-
-	if (strncmp(dir, from, len) != 0 || (dir[len] != '\0' && dir[len] != '/'))
-		return false;
-	*rest = dir + len;
-	return true;
-}
-
-static void
-queue_move(
-	struct node *n, const char *from, const char *to, const struct mbox_state *st)
-{
-	struct outq_item *gone = outq_item(from), *come = outq_item(to);
-
-	if (gone != NULL) {
-		gone->what = OUTQ_STATE_DROP;
-		outq_push(n->outq, gone);
-	}
-	if (come != NULL && mbox_state_encode(st, &come->state) == 0) {
-		come->what = OUTQ_STATE_PUT;
-		snprintf(come->uniqueid, sizeof(come->uniqueid), "%s", st->uniqueid);
-		outq_push(n->outq, come);
-	} else {
-		outq_item_free(come);
-	}
-}
-
-void
-node_move_entries(struct node *n, const char *from, const char *to, bool journal)
-{
-	size_t count;
-	struct mboxent **list = mboxes_list(n->mboxes, &count);
-	char key[BATCH_MAX_PATH + 2];
-	const char *rest;
-	uint64_t moved_now = ++n->moves_begun;
-	static const struct mbox_fault moved = { .check = "moved",
-		.text = "it was set aside under another name, and is looked at again" };
-
-	for (size_t i = 0; list != NULL && i < count; i++) {
-		struct mboxent *old = list[i];
-		bool path = mboxes_is_path(old->dir);
-		if (!is_below(old->dir + path, from, &rest))
-			continue;
-		snprintf(key, sizeof(key), "%s%s%s", path ? "=" : "", to, rest);
-		struct mboxent *e = mboxes_get(n->mboxes, key);
-		if (e == NULL || !(old->known || old->repairing || old->owed))
-			continue;
-		pthread_mutex_lock(&old->lock);
-		struct mbox_state st = old->state;
-		bool repairing = old->repairing || old->owed, redo = old->redo,
-		     aside = old->aside, known = old->known;
-		unsigned repairs = old->repairs;
-		old->known = false;
-		old->repairing = false;
-		old->owed = false;
-		old->redo = false;
-		old->aside = false;
-		old->repairs = 0;
-		old->dirty = true;
-		mboxes_identify(n->mboxes, old);
-		pthread_mutex_unlock(&old->lock);
-		pthread_mutex_lock(&e->lock);
-		/* What was asked for under the old name is not answered any more. */
-		e->repairing |= repairing || (aside && !journal);
-		e->redo |= redo;
-		if (repairs > e->repairs)
-			e->repairs = repairs;
-		if (!known) {
-			pthread_mutex_unlock(&e->lock);
-			continue;
-		}
-		e->state = st;
-		e->known = true;
-		e->dirty = true;
-		e->moved = moved_now;
-		mboxes_identify(n->mboxes, e);
-		if (journal)
-			queue_move(n, old->dir, key, &st);
-		if (journal && aside)
-			node_set_aside(n, e, &moved, ERR_DIVERGED);
-		pthread_mutex_unlock(&e->lock);
-	}
-	n->moves_ended++;
-	free(list);
-}
-
-void
-sync_move(struct sync *s, const char *from, const char *to, sync_done_fn *done,
-	void *done_arg)
-{
-	struct node *n = &s->node;
-	struct outq_item *it;
-	struct change *c;
-	struct batch b;
-
-	batch_init(&b);
-	/* Every row so far, and every one that is queued, has the old name. */
-	if (moves_add(n->moves,
-		    n->journal_last + outq_last(n->outq) - outq_settled_upto(n->outq),
-		    from, to) != 0)
-		log_warn("out of memory; what of it is under way is compared: path=%s",
-			to);
-	refs_move(n->refs, from, to);
-	node_move_entries(n, from, to, true);
-	it = outq_item("");
-	c = batch_add(&b, CHANGE_MOVE);
-	if (it != NULL && c != NULL) {
-		c->u.path.path = batch_keep(&b, from, strlen(from));
-		c->u.path.target = batch_keep(&b, to, strlen(to));
-		it->what = OUTQ_STATE_NONE;
-		it->done = done;
-		it->done_arg = done_arg;
-		it->note = strdup(from);
-		it->noted = it->note != NULL ? notes_mark(n->notes, from) : 0;
-		if (batch_encode(&b, &it->bytes) == 0)
-			outq_push(n->outq, it);
-		else
-			outq_item_free(it);
-	} else {
-		outq_item_free(it);
-	}
-	batch_fini(&b);
-	/* The folder's own entry, if it never was a mailbox. */
-	node_path_now(n, to, NULL, NULL);
-}
-
-int
-sync_note(struct sync *s, const char *path)
-{
-	return is_hidden(path) ? 0 : notes_add(s->node.notes, path);
 }
 
 /* ---- questions of capture ---- */

@@ -103,7 +103,7 @@ adopt_one(
 		snprintf(path, sizeof(path), "%s%s%s", dir, dir[0] && name ? "/" : "",
 			name ? name : "");
 		if (path[0] != '\0')
-			node_path_now(n, path, NULL, NULL);
+			node_path_now(n, path, 0, NULL, NULL);
 		a->paths++;
 		return 0;
 	}
@@ -287,8 +287,7 @@ find_moves(struct noted *l)
 				log_info("a folder was moved before the crash: "
 					 "from=%s to=%s",
 					l->paths[i], l->paths[k]);
-				sync_move((struct sync *)l->n, l->paths[i], l->paths[k],
-					NULL, NULL);
+				node_move(l->n, l->paths[i], l->paths[k]);
 				break;
 			}
 }
@@ -339,11 +338,9 @@ look_at_note(struct node *n, const char *path)
 		return 0;
 	}
 	/* Gone, and noted by the rmdir: removed. There without its index: missing. */
-	if (e != NULL && e->known) {
-		node_remove_gone(n, path, NULL, NULL);
+	if (e != NULL && e->known && !node_is_gone(n, path))
 		return 0;
-	}
-	node_path_now(n, path, NULL, NULL);
+	node_path_now(n, path, 0, NULL, NULL);
 	return 0;
 }
 

@@ -34,6 +34,7 @@ struct mboxent {
 	bool owed; /* nothing could be done for it under this name: asked again after a move */
 	bool open; /* the peer thread's: rows were skipped for a repair that has not come */
 	bool asking; /* the peer thread's: waits to be asked for */
+	uint32_t looked; /* a lone path: how often it was begun to be looked at */
 	uint32_t round; /* of the comparison that named it last */
 	uint32_t repairs; /* how often in a row without success */
 	uint64_t

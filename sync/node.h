@@ -19,6 +19,7 @@
 #include "sync/loop.h"
 #include "sync/mboxes.h"
 #include "sync/moves.h"
+#include "sync/moving.h"
 #include "sync/notes.h"
 #include "sync/outq.h"
 #include "sync/refs.h"
@@ -130,6 +131,7 @@ struct node {
 	struct kept *kept;
 	struct moves *moves;
 	_Atomic uint64_t moves_begun, moves_ended; /* of entries, to other names */
+	struct moving *moving;
 	struct notes *notes;
 	struct store *store;
 	struct journal *journal;
@@ -200,14 +202,21 @@ node_ref(void *arg, const char *dir, uint32_t uid, char *ref_dir, uint32_t *ref_
 /* Sets a mailbox aside on the active side: logs, and tells the peer thread. Entry lock held. */
 void node_set_aside(
 	struct node *n, struct mboxent *e, const struct mbox_fault *fault, int code);
-/* A lone path's entry and batch as it is on disk now. */
-void
-node_path_now(struct node *n, const char *path, sync_done_fn *done, void *done_arg);
-
+/* A call that found nothing to journal still answers, behind what was queued before it. The notes
+ * of a path that is as it was journaled (NULL: it is not) have had their time then. */
+void node_enqueue_nothing(struct node *n, const char *key, const char *note,
+	uint64_t noted, sync_done_fn *done, void *done_arg);
+/* Cyrus makes an index empty before it writes the header. One that stays so is no mailbox yet,
+ * and the note of its making stays as well. */
+bool node_index_is_empty(struct node *n, const char *dir);
 bool node_is_gone(struct node *n, const char *dir);
-/* A mailbox whose folder is not there any more, and whose going was seen: removes it. */
-bool
-node_remove_gone(struct node *n, const char *path, sync_done_fn *done, void *done_arg);
+
+/* paths.c. A lone path's entry and batch as it is on disk now; a mailbox whose folder went is
+ * removed. names: the ticket that the path was found with, see sync.h, or 0. */
+int node_path_now(struct node *n, const char *path, uint64_t names, sync_done_fn *done,
+	void *done_arg);
+/* A folder has another name now: its row, and everything that follows from it. */
+void node_move(struct node *n, const char *from, const char *to);
 /* States of everything in and below a folder follow its new name; journal: queue that for the
  * store, else they are only marked dirty. */
 void node_move_entries(struct node *n, const char *from, const char *to, bool journal);

@@ -86,20 +86,23 @@ apply_path(struct node *n, struct job *j, const struct batch *b,
 		const struct change *c = &b->changes[i];
 		if (c->u.path.path == NULL)
 			continue;
+		if (c->kind == CHANGE_MOVE) {
+			/* Its own entry, if it has one, goes along. */
+			node_move_entries(n, c->u.path.path, c->u.path.target, false);
+			continue;
+		}
 		snprintf(key, sizeof(key), "=%s", c->u.path.path);
 		struct mboxent *e = mboxes_get(n->mboxes, key);
 		if (e == NULL)
 			continue;
 		pthread_mutex_lock(&e->lock);
-		e->known = c->kind != CHANGE_DELETE && c->kind != CHANGE_MOVE;
-		e->owed &= c->kind == CHANGE_MOVE;
+		e->known = c->kind != CHANGE_DELETE;
+		e->owed = false;
 		memset(&e->state, 0, sizeof(e->state));
 		if (e->known)
 			e->state.sum.records = digest_of(j);
 		e->dirty = true;
 		pthread_mutex_unlock(&e->lock);
-		if (c->kind == CHANGE_MOVE && c->u.path.target != NULL)
-			node_move_entries(n, c->u.path.path, c->u.path.target, false);
 	}
 }
 

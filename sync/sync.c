@@ -485,6 +485,7 @@ sync_open(const struct sync_conf *conf, struct spool *spool,
 		(rc = mboxes_open(&n->mboxes)) != 0 ||
 		(rc = outq_open(n->loop, &n->wake, &n->outq)) != 0 ||
 		(rc = refs_open(&n->refs)) != 0 || (rc = moves_open(&n->moves)) != 0 ||
+		(rc = moving_open(&n->moving)) != 0 ||
 		(rc = held_open(spool, &n->held)) != 0 || (rc = open_store(n)) != 0 ||
 		(rc = open_hub(n)) != 0)
 		goto out;
@@ -558,6 +559,7 @@ sync_stop(struct sync *s, bool clean)
 	outq_close(n->outq);
 	refs_close(n->refs);
 	moves_close(n->moves);
+	moving_close(n->moving);
 	held_close(n->held);
 	level_close(n->level);
 	kept_close(n->kept);

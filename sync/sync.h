@@ -103,6 +103,7 @@ struct sync_commit {
 	 * still at it? */
 	bool (*disturbed)(void *arg, bool odd);
 	unsigned *kinds_out; /* may be NULL: what it was, bits 1 << enum sync_kind */
+	uint64_t ticket; /* of sync_names that dir was found with, or 0 */
 	sync_done_fn *done;
 	void *done_arg;
 };
@@ -110,13 +111,33 @@ struct sync_commit {
 /* The mailbox in dir was committed and its index synced: makes the batch and queues it for the
  * journal, in the order of the calls per mailbox. ERR_BUSY, only with patient: its files are
  * between two steps of their writer, who may be waiting for this very call; nothing was queued,
- * done is not called, the caller hands the same in again later. Else 0. */
+ * done is not called, the caller hands the same in again later. ERR_NOTFOUND, only with ticket: see
+ * sync_names; nothing was queued either. Else 0. */
 int sync_commit(struct sync *s, const struct sync_commit *c);
-/* A path that is no mailbox's file was created, changed or removed and is quiet now. */
-void sync_path(struct sync *s, const char *path, sync_done_fn *done, void *done_arg);
-/* A folder or file has another name now, with everything below it. */
-void sync_move(struct sync *s, const char *from, const char *to, sync_done_fn *done,
+/* A path that is no mailbox's file was created, changed or removed and is quiet now. names: the
+ * ticket, as in struct sync_commit; 0 or ERR_NOTFOUND. */
+int sync_path(struct sync *s, const char *path, uint64_t names, sync_done_fn *done,
 	void *done_arg);
+
+/* Folders are moved at any moment, and no lock is held from finding a path to handing it in. So
+ * take a ticket, find the path, and hand in both: if a move came across it in between, that says
+ * ERR_NOTFOUND. Then wait (with no lock of a request that moves), take a new ticket, and find
+ * the path again. Tickets are never 0. */
+uint64_t sync_names(struct sync *s);
+void sync_names_wait(struct sync *s, const char *path);
+/* Has path kept its meaning since the ticket? True holds moves back until sync_names_leave, which
+ * must come soon. */
+bool sync_names_enter(struct sync *s, uint64_t names, const char *path);
+void sync_names_leave(struct sync *s);
+
+/* A folder is about to get another name, with everything below it, or two paths to change places
+ * (swap). Both names were found with the ticket; ERR_NOTFOUND after a wait: find them again.
+ * Until sync_move_end nothing of what lies in either is journaled. */
+struct sync_moving;
+int sync_move_begin(struct sync *s, uint64_t names, const char *from, const char *to,
+	struct sync_moving **out);
+/* done: it was moved; else everything is as it was. */
+void sync_move_end(struct sync *s, struct sync_moving *m, bool done);
 
 /* A path is about to come or go (design 4): noted and synced before this returns, and forgotten
  * when the path's next batch is in the journal. */

@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 void
 fault_point(const char *name)
@@ -15,6 +16,8 @@ fault_point(const char *name)
 
 	if (want == NULL || strncmp(want, name, len) != 0)
 		return;
+	if (want[len] == '~')
+		usleep((useconds_t)atoi(want + len + 1) * 1000);
 	if (want[len] != '\0' && want[len] != ':')
 		return;
 	int nth = want[len] == ':' ? atoi(want + len + 1) : 1;

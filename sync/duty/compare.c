@@ -278,6 +278,7 @@ repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
 	int rc;
 
 	batch_init(&b);
+	uint64_t names = moving_ticket(n->moving);
 	pthread_mutex_lock(&e->lock);
 	const char *why = has_more(n, r, e);
 	if (why != NULL) {
@@ -287,6 +288,11 @@ repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
 	}
 	rc = mbox_repair(n->spool, r->dir, &e->state, r->digests, r->n, r->from_uid,
 		REPAIR_RECORDS, repair_ref, p, &b, &after, &next, &fault);
+	if (!moving_enter(n->moving, names, r->dir)) {
+		pthread_mutex_unlock(&e->lock);
+		batch_fini(&b);
+		return false;
+	}
 	if (rc == 0) {
 		for (size_t i = 0; i < b.n; i++)
 			if (b.changes[i].kind == CHANGE_RECORD) {
@@ -307,6 +313,7 @@ repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
 			node_set_aside(n, e, &fault, rc);
 		nothing(p, r->dir);
 	}
+	moving_leave(n->moving);
 	pthread_mutex_unlock(&e->lock);
 out:
 	batch_fini(&b);
@@ -330,7 +337,8 @@ repair_next(struct peer *p)
 		pthread_mutex_lock(&e->lock);
 		e->known = false; /* so that it is stated, changed or not */
 		pthread_mutex_unlock(&e->lock);
-		node_path_now(n, r->dir + 1, NULL, NULL);
+		/* Moved meanwhile: it is asked for under its new name. */
+		node_path_now(n, r->dir + 1, moving_ticket(n->moving), NULL, NULL);
 		nothing(p, r->dir);
 	} else if (e->aside) {
 		nothing(p, r->dir);

@@ -392,14 +392,17 @@ static void
 move(struct rig *g, bool told)
 {
 	char to[sizeof(g->dir)];
+	struct sync_moving *m = NULL;
 
 	snprintf(to, sizeof(to), "box/r%llu", (unsigned long long)(t_rand() % 1000000));
 	note(g->dir);
 	note(to);
+	if (told && sync_move_begin(st.sync, sync_names(st.sync), g->dir, to, &m) != 0)
+		abort();
 	if (spool_move(g->sp, g->dir, to) != 0)
 		abort();
 	if (told)
-		sync_move(st.sync, g->dir, to, NULL, NULL);
+		sync_move_end(st.sync, m, true);
 	snprintf(g->dir, sizeof(g->dir), "%s", to);
 	st.commits++;
 }
@@ -427,7 +430,7 @@ removal(struct rig *g, bool told)
 	if (system(cmd) != 0)
 		abort();
 	if (told)
-		sync_path(st.sync, g->dir, NULL, NULL);
+		sync_path(st.sync, g->dir, 0, NULL, NULL);
 	rig_fini(g);
 	snprintf(id, sizeof(id), "id-%llu", (unsigned long long)t_rand());
 	snprintf(dir, sizeof(dir), "box/n%llu",
@@ -449,7 +452,7 @@ plain_file(bool told)
 	note(path);
 	spool_mkdirs(st.spool, "files", 0700, 8, 8);
 	if (told)
-		sync_path(st.sync, "files", NULL, NULL);
+		sync_path(st.sync, "files", 0, NULL, NULL);
 	for (size_t i = 0; i < n; i++)
 		text[i] = (char)t_rand();
 	if (t_rand() % 4 == 0)
@@ -457,7 +460,7 @@ plain_file(bool told)
 	else if (spool_replace(st.spool, "files", name, text, n, 0600, 8, 8) != 0)
 		abort();
 	if (told)
-		sync_path(st.sync, path, NULL, NULL);
+		sync_path(st.sync, path, 0, NULL, NULL);
 	st.commits++;
 }
 
