@@ -11,6 +11,8 @@
  *   FILE     and folders outside: a path change, once quiet, synced or renamed
  *   STAGE, SYNC, OWN, CACHE, other NEW: never
  *
+ * Before any change of INDEX what its mailbox owes to the disk is paid (round.h).
+ *
  * Without a struct sync (a standby, or a mount that replicates nothing) everything passes.
  */
 #include "fs/capture.h"
@@ -18,6 +20,7 @@
 #include "fs/inode.h"
 #include "fs/pending.h"
 #include "fs/quiet.h"
+#include "fs/round.h"
 #include "fs/stats.h"
 #include "meta/base/err.h"
 #include "meta/base/fault.h"
@@ -274,16 +277,32 @@ keep_body(struct inode *dir, uint32_t uid)
 	} while (!valid);
 }
 
+/* A name that makes something durable nameable, or an index out of its .NEW. */
+static int
+syncs_of_name(struct cap_name *op)
+{
+	if (op->op == CAP_LINK && op->target != NULL &&
+		place_under(op->parent, op->name, S_IFREG).kind == PLACE_MESSAGE)
+		round_linked(op->parent, op->target);
+	if (op->op == CAP_RENAME && op->newparent != NULL &&
+		place_under(op->newparent, op->newname, S_IFREG).kind == PLACE_INDEX)
+		return round_pay(op->newparent);
+	return 0;
+}
+
 int
 capture_name_begin(struct cap_name *op)
 {
 	char dir[BATCH_MAX_PATH];
 	struct place at;
+	int err;
 
 	op->done = false;
 	op->moving = NULL;
-	if (to == NULL || op->parent == NULL)
+	if (op->parent == NULL)
 		return 0;
+	if ((err = syncs_of_name(op)) != 0 || to == NULL)
+		return err;
 	if (op->op == CAP_RENAME)
 		return rename_begin(op);
 	if (!is_ours(op->parent))
@@ -394,17 +413,21 @@ capture_name_end(struct cap_name *op, int err)
 int
 capture_write_begin(struct inode *ino, int fd, off_t off, size_t len)
 {
+	enum place_kind kind = kind_of(ino);
 	struct inode *dir;
+	int err;
 
-	if (to == NULL)
-		return 0;
-	switch (kind_of(ino)) {
+	switch (kind) {
 	case PLACE_INDEX:
-		if ((dir = inode_parent(ino)) != NULL && is_ours(dir))
+		if ((dir = inode_parent(ino)) == NULL)
+			break;
+		if ((err = round_pay(dir)) != 0)
+			return err;
+		if (to != NULL && is_ours(dir))
 			pending_index_write(dir, ino, fd, off, len);
 		break;
 	case PLACE_ANNOT:
-		if ((dir = inode_parent(ino)) != NULL && is_ours(dir))
+		if (to != NULL && (dir = inode_parent(ino)) != NULL && is_ours(dir))
 			pending_touch(dir, true);
 		break;
 	default:
@@ -426,13 +449,11 @@ int
 capture_fsync(struct inode *ino, int fd, bool datasync, unsigned *kinds_out)
 {
 	struct inode *dir;
+	int err = round_sync(ino, fd, datasync);
 
 	*kinds_out = 0;
-	int rc = datasync ? fdatasync(fd) : fsync(fd);
-
-	stats_add(STATS_SYNCS, 1);
-	if (rc != 0)
-		return errno;
+	if (err != 0)
+		return err;
 	if (to == NULL)
 		return 0;
 	if (kind_of(ino) == PLACE_INDEX) {
@@ -463,14 +484,17 @@ int
 capture_attr_begin(struct inode *ino, int fd, int to_set, const struct stat *st)
 {
 	struct inode *dir;
+	int err;
 
 	(void)fd;
 	(void)to_set;
 	(void)st;
-	if (to == NULL || kind_of(ino) != PLACE_INDEX)
+	if (kind_of(ino) != PLACE_INDEX || (dir = inode_parent(ino)) == NULL)
 		return 0;
+	if ((err = round_pay(dir)) != 0)
+		return err;
 	/* A truncated or re-owned index is looked at as a whole. */
-	if ((dir = inode_parent(ino)) != NULL && is_ours(dir))
+	if (to != NULL && is_ours(dir))
 		pending_unsure(dir);
 	return 0;
 }

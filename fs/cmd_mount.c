@@ -310,6 +310,7 @@ run(bool front)
 		.spool = conf.spool,
 		.state = conf.state,
 		.xattr = conf.xattr != 0,
+		.put_off = conf.sync == CONF_COMMIT,
 		.threads = (unsigned)conf.threads,
 		.on_start = on_start,
 		.on_signal = on_signal,

@@ -1,8 +1,8 @@
 /*
  * mount.c - the FUSE session over slots, inodes and the supervisor.
  *
- * The shared memory, in this order: the scratch area of mount_shared, counters, the gate, slots,
- * inodes.
+ * The shared memory, in this order: the scratch area of mount_shared, counters, the gate, debts
+ * of syncs, slots, inodes.
  *
  * Capabilities. The kernel keeps its caches (no OPEN, no OPENDIR, no FLUSH, explicit invalidation)
  * because this mount is the only writer, or replay says what it changed. Not wanted: atomic
@@ -18,6 +18,7 @@
 #include "fs/inval.h"
 #include "fs/ops.h"
 #include "fs/refuse.h"
+#include "fs/round.h"
 #include "fs/slot.h"
 #include "fs/stats.h"
 #include "fs/super.h"
@@ -72,9 +73,15 @@ gate_at(void)
 }
 
 static size_t
-slots_at(void)
+rounds_at(void)
 {
 	return gate_at() + PAGES(gate_shared_size());
+}
+
+static size_t
+slots_at(void)
+{
+	return rounds_at() + PAGES(round_shared_size());
 }
 
 static size_t
@@ -275,6 +282,9 @@ start(struct super *su)
 		shared(gate_at()), m.opts->mountpoint, m.opts->standby, su->births > 1);
 	if (rc != 0)
 		return rc;
+	rc = round_start(shared(rounds_at()), m.root_fd, m.opts->put_off);
+	if (rc != 0)
+		return rc;
 	rc = slot_start(shared(slots_at()), su, se);
 	if (rc == 0 && m.opts->on_start != NULL)
 		rc = m.opts->on_start(m.root_fd, su->births > 1, m.opts->arg);
@@ -302,6 +312,7 @@ serve(struct super *su, void *arg)
 	log_info("serving path=%s pid=%d birth=%u", m.opts->mountpoint, (int)getpid(),
 		su->births);
 	rc = slot_run(m.opts->threads);
+	round_stop();
 	if (m.opts->on_stop != NULL)
 		m.opts->on_stop(m.opts->arg);
 	return rc == 0 ? SUPER_END : SUPER_FAIL;

@@ -16,6 +16,7 @@ struct mount_opts {
 	const char *mountpoint, *spool, *state; /* absolute paths */
 	bool standby; /* mounted read-only, nothing cached by time */
 	bool xattr;
+	bool put_off; /* sync: commit */
 	unsigned threads;
 	/* Before the first request is answered. takeover: an earlier server died; root_fd: the
 	 * spool. Not 0: this slot cannot run, unmount. */

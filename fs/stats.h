@@ -17,6 +17,8 @@
 	X(STATS_READ_BYTES, "read_bytes", "bytes answered to READ requests") \
 	X(STATS_WRITE_BYTES, "written_bytes", "bytes taken from WRITE requests") \
 	X(STATS_SYNCS, "spool_syncs", "sync calls made on the backing filesystem") \
+	X(STATS_PUT_OFF, "syncs_put_off", "syncs owed to a later round") \
+	X(STATS_ROUNDS, "sync_rounds", "rounds of syncs shared by all who asked") \
 	X(STATS_STARTS, "server_starts", "server processes started for this mount") \
 	X(STATS_REDONE, "requests_redone", "requests carried out again after a death") \
 	X(STATS_RESENT, "replies_resent", "saved replies sent again after a death") \
