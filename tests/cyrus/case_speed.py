@@ -11,8 +11,10 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import case  # noqa: E402
 import base64  # noqa: E402
+import re  # noqa: E402
 import socket  # noqa: E402
 import subprocess  # noqa: E402
+import threading  # noqa: E402
 import time  # noqa: E402
 
 import cyrus  # noqa: E402
@@ -141,26 +143,6 @@ def test_flag_change_costs_few_bytes():
     case.check(each <= 80, f"{each:.0f} bytes for one flag change")
 
 
-def rsyncd(base, spool):
-    port = cyrus.free_port()
-    conf = f"{base}/rsyncd.conf"
-    with open(conf, "w") as f:
-        f.write(f"use chroot = no\nuid = 0\ngid = 0\n[spool]\npath = {spool}\n")
-    proc = subprocess.Popen(["rsync", "--daemon", "--no-detach", "--address=127.0.0.1",
-                             f"--port={port}", f"--config={conf}"],
-                            stdin=subprocess.DEVNULL)
-    case.later(lambda: (proc.kill(), proc.wait()))
-
-    def up():
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return True
-        except OSError:
-            return False
-    case.wait_for(up, "rsyncd")
-    return port
-
-
 def fresh_disk():
     """An ext4 of its own. On a file system where much was deleted in the last half minute,
     ext4 passes over each of those inodes at every creation, and one side gets the bill."""
@@ -179,6 +161,56 @@ def fresh_disk():
     base = f"{mount}/x"
     os.mkdir(base)
     return base
+
+
+def syncs_of(slot):
+    with open(f"{slot.mnt}/.twinspool/metrics") as f:
+        return int(re.search(r"^twinspool_spool_syncs_total (\d+)$", f.read(), re.M)[1])
+
+
+def test_connections_share_their_syncs():
+    two = pair.Pair(base=fresh_disk()).start()
+    users = [f"u{n}" for n in range(8)]
+    two.cyrus(prefork=8).add_user(*users)
+
+    def deliver(user):
+        with two.server.lmtp() as c:
+            for n in range(40):
+                c.deliver(user, mail.message(n, 4000))
+
+    def once():
+        before = syncs_of(two.a)
+        threads = [threading.Thread(target=deliver, args=(user,)) for user in users]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        return (syncs_of(two.a) - before) / (8 * 40)
+    # They share the more, the less else keeps the machine from running them side by side.
+    each = min(once() for _ in range(4))
+    case.note(f"8 connections: {each:.2f} syncs of the spool for a delivery")
+    case.check(each <= 1, f"{each:.2f} syncs for a delivery")
+    two.settle()
+
+
+def rsyncd(base, spool):
+    port = cyrus.free_port()
+    conf = f"{base}/rsyncd.conf"
+    with open(conf, "w") as f:
+        f.write(f"use chroot = no\nuid = 0\ngid = 0\n[spool]\npath = {spool}\n")
+    proc = subprocess.Popen(["rsync", "--daemon", "--no-detach", "--address=127.0.0.1",
+                             f"--port={port}", f"--config={conf}"],
+                            stdin=subprocess.DEVNULL)
+    case.later(lambda: (proc.kill(), proc.wait()))
+
+    def up():
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return True
+        except OSError:
+            return False
+    case.wait_for(up, "rsyncd")
+    return port
 
 
 def test_first_synchronisation_against_rsync():

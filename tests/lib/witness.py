@@ -97,7 +97,11 @@ def pick(data, fields):
 
 
 class Index:
-    def __init__(self, data):
+    """With broken, records that are half written are left out and counted there, as after a
+    power cut; else they are an error."""
+
+    def __init__(self, data, broken=False):
+        self.broken = 0
         if len(data) < 20:
             raise Bad(f"index of {len(data)} bytes")
         version = int.from_bytes(data[8:12], "big")
@@ -114,16 +118,19 @@ class Index:
                 data[head_crc:head_crc + 4], "big"):
             raise Bad("index header CRC")
         n = self.header["num_records"]
-        if len(data) < start + n * size:
+        if len(data) < start + n * size and not broken:
             raise Bad(f"index has no room for its {n} records")
         self.records = {}
         last = 0
         fields = record_fields(version)
         for i in range(n):
-            raw = data[start + i * size:start + (i + 1) * size]
+            raw = data[start + i * size:start + (i + 1) * size].ljust(size, b"\0")
             rec = pick(raw, fields)
             if rec_crc and crc(raw[:rec_crc]) != int.from_bytes(
                     raw[rec_crc:rec_crc + 4], "big"):
+                if broken:
+                    self.broken += 1
+                    continue
                 raise Bad(f"record {i + 1} (uid {rec['uid']}): CRC")
             if rec["uid"] <= last:
                 raise Bad(f"record {i + 1}: uid {rec['uid']} after {last}")
