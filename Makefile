@@ -34,6 +34,7 @@ META := $(wildcard meta/base/*.c meta/*.c)
 SYNC := $(wildcard sync/*.c sync/duty/*.c)
 FS := $(filter-out fs/main.c,$(wildcard fs/*.c))
 TESTLIB := $(wildcard tests/lib/*.c)
+SIMLIB := $(filter-out tests/sim/test_%,$(wildcard tests/sim/*.c))
 UNIT := $(wildcard tests/unit/test_*.c tests/sim/test_*.c)
 FUZZ := $(wildcard tests/fuzz/fuzz_*.c)
 TOOLS := $(wildcard tests/mount/*.c tests/cyrus/*.c tests/bench/*.c)
@@ -72,10 +73,17 @@ $(O)/%.o: %.c
 $(UNIT_BIN): $(O)/%: $(O)/%.o $(call obj,$(TESTLIB)) $(LIB)
 	$(CC) $(SAN) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+$(filter $(O)/tests/sim/%,$(UNIT_BIN)): $(call obj,$(SIMLIB))
+
+# The recorder of tests/sim/power.h for any program.
+$(O)/tests/sim/powerlog.so: tests/sim/powerlog.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -fPIC -shared -o $@ $< -ldl -lpthread
+
 $(TOOL_BIN): $(O)/%: $(O)/%.o
 	$(CC) $(SAN) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-tests: all $(UNIT_BIN) $(TOOL_BIN)
+tests: all $(UNIT_BIN) $(TOOL_BIN) $(O)/tests/sim/powerlog.so
 
 check: tests
 	tests/run --build $(O) --program $(PROGRAM)
@@ -122,5 +130,5 @@ install: all
 clean:
 	rm -rf $(O) twinspool mount.fuse.twinspool umount.fuse.twinspool
 
--include $(patsubst %.c,$(O)/%.d,$(META) $(SYNC) $(FS) fs/main.c $(TESTLIB) $(UNIT) \
-	$(TOOLS) $(FUZZ))
+-include $(patsubst %.c,$(O)/%.d,$(META) $(SYNC) $(FS) fs/main.c $(TESTLIB) $(SIMLIB) \
+	$(UNIT) $(TOOLS) $(FUZZ))

@@ -371,7 +371,7 @@ ask_repair(struct replay *r, struct job *j)
 		/* An answer that does not fit either is asked for anew, a few times. */
 		first = !e->repairing || is_answer(j);
 		e->repairing = true;
-		e->redo |= j->rc == ERR_SUM;
+		e->redo |= j->rc != ERR_DIVERGED;
 		if (!e->known && j->path == NULL)
 			replay_job_unmake(n, j->dir);
 		hopeless = first && ++e->repairs > REPAIRS_MAX;
@@ -427,6 +427,17 @@ is_overtaken(const struct job *j)
 	return false;
 }
 
+/* Files of this side that do not parse, or bodies that are not what they were: where rows were under
+ * way when the power went, that is what it leaves of them. All of the mailbox is asked for. */
+static bool
+is_torn(const struct replay *r, const struct job *j)
+{
+	struct mboxent *e = mboxes_find(r->n->mboxes, key_of(j));
+
+	return j->path == NULL && e != NULL && (j->redo || e->redo) &&
+	       err_consequence(j->rc) == ERR_DO_QUARANTINE;
+}
+
 static void
 ended(struct replay *r, struct job *j)
 {
@@ -461,7 +472,10 @@ ended(struct replay *r, struct job *j)
 		ask_repair(r, j);
 		break;
 	default:
-		set_aside(r, j);
+		if (is_torn(r, j))
+			ask_repair(r, j);
+		else
+			set_aside(r, j);
 		break;
 	}
 }

@@ -57,6 +57,9 @@ store_states(struct replay *r)
 		rc = journal_commit(n->journal);
 	else if (list != NULL)
 		journal_rollback(n->journal);
+	/* The rows that made them are never done again once they are recorded. */
+	if (rc == 0)
+		rc = store_sync(n->store);
 	for (size_t i = 0; rc != 0 && list != NULL && i < count; i++) {
 		pthread_mutex_lock(&list[i]->lock);
 		list[i]->dirty = true; /* which of them were, nobody knows now */

@@ -152,6 +152,21 @@ journal_last(struct store *s, uint64_t *last_out)
 	return rc < 0 ? rc : 0;
 }
 
+/* journal.db is not synced by its commits; its log is where the last ones are. */
+int
+store_sync(struct store *s)
+{
+	char path[STORE_MAX_DIR + 16];
+
+	snprintf(path, sizeof(path), "%s/journal.db-wal", s->folder);
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : ERR_STORE;
+	int rc = fsync(fd) == 0 ? 0 : ERR_STORE;
+	close(fd);
+	return rc;
+}
+
 /* Decides was_clean, and ties the two files together if they are not. */
 static int
 judge_start(struct store *s)
@@ -180,10 +195,13 @@ judge_start(struct store *s)
 	while (pair == 0)
 		if (getrandom(&pair, sizeof(pair), 0) != sizeof(pair))
 			return ERR_IO;
-	/* "clean" goes first: it must not vouch for a journal that is not known yet */
+	/* "clean" goes first: it must not vouch for a journal that is not known yet. The journal's
+	 * own mark is on disk before state.db has it, or a power cut would part the two. */
 	if ((rc = store_put_u64(s, "clean", 0)) == 0 &&
-		(rc = store_put_u64(s, "pair", pair)) == 0)
-		rc = store_sql_run(&s->meta[Q_META_PUT], "ti", "pair", pair);
+		(rc = store_sql_run(
+			 &s->meta[Q_META_PUT], "ti", "pair", pair)) == 0 &&
+		(rc = store_sync(s)) == 0 && (rc = sync_folder(s)) == 0)
+		rc = store_put_u64(s, "pair", pair);
 	return rc;
 }
 
@@ -283,21 +301,6 @@ store_was_clean(const struct store *s)
 	return s->was_clean;
 }
 
-/* journal.db is not synced by its commits; its log is where the last ones are. */
-static int
-sync_journal(const struct store *s)
-{
-	char path[STORE_MAX_DIR + 16];
-
-	snprintf(path, sizeof(path), "%s/journal.db-wal", s->folder);
-	int fd = open(path, O_RDWR | O_CLOEXEC);
-	if (fd < 0)
-		return errno == ENOENT ? 0 : ERR_STORE;
-	int rc = fsync(fd) == 0 ? 0 : ERR_STORE;
-	close(fd);
-	return rc;
-}
-
 int
 store_set_clean(struct store *s, bool clean)
 {
@@ -306,7 +309,7 @@ store_set_clean(struct store *s, bool clean)
 
 	if (!clean)
 		return store_put_u64(s, "clean", 0);
-	if ((rc = journal_last(s, &last)) != 0 || (rc = sync_journal(s)) != 0)
+	if ((rc = journal_last(s, &last)) != 0 || (rc = store_sync(s)) != 0)
 		return rc;
 	return store_put_u64(s, "clean", last + 1);
 }

@@ -3,9 +3,11 @@
  * that changes mailboxes as Cyrus would, and deaths on both sides.
  *
  * The active node runs here, between the writer and the line; the standby is a process of its own
- * (this program with --standby), so that SIGKILL is real. A death of the active is a stop without
- * a clean mark after commits that it was never told of. Every story ends with a whole line: then
- * both sides must prove each other equal, and their files must be.
+ * (this program with --standby), so that SIGKILL is real; and with it goes, three times of four, the
+ * power: what the standby had not synced, state and spool, is lost in part or in whole (power.h). A
+ * death of the active is a stop without a clean mark after commits that it was never told of.
+ * Every story ends with a whole line: then both sides must prove each other equal, and their
+ * files must be.
  *
  * What is done in a story follows from T_SEED, its number and the number of the step alone: never
  * from time, nor from how far the standby is. So a seed repeats the story to the letter; when each
@@ -16,9 +18,10 @@
  *
  * runs only that one and leaves those steps out, without a change to the others' choices.
  * SIM_STORIES and SIM_STEPS make it longer; SIM_WITHOUT leaves out what its letters say: k kills
- * of the standby, r its clean restarts, c crashes of the active, l faults of the line, m moves of
- * folders, d removals, f plain files, j short journals (SIM_SHORT: in every story); it is "j"
- * unless given. SIM_DEBUG prints all that either side logs.
+ * of the standby, p losses of power, r its clean restarts, c crashes of the active, l faults of
+ * the line, m moves of folders, d removals, f plain files, j short journals (SIM_SHORT: in every
+ * story). It is "p" unless given: what a torn disk leaves behind is not always cleared away yet.
+ * SIM_DEBUG prints all that either side logs.
  */
 #include "sync/keygen.h"
 #include "sync/loop.h"
@@ -33,6 +36,7 @@
 #include "tests/lib/badline.h"
 #include "tests/lib/rig.h"
 #include "tests/lib/t.h"
+#include "tests/sim/power.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -89,7 +93,7 @@ peer_set(struct sync_peer_conf *p, const char *name, const char *print, unsigned
 		abort();
 }
 
-/* --standby ROOT STATE PORT PRINT: until standard input ends. */
+/* --standby ROOT STATE PORT PRINT DISK LOG: until standard input ends. */
 static int
 standby(char **argv)
 {
@@ -99,6 +103,8 @@ standby(char **argv)
 
 	log_open("standby", false,
 		getenv("SIM_DEBUG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN);
+	if (argv[4][0] != '\0')
+		power_record(argv[4], argv[5]);
 	peer_set(&peer, "a", argv[3], 0);
 	snprintf(listen, sizeof(listen), "127.0.0.1:%s", argv[2]);
 	struct sync *s =
@@ -115,6 +121,8 @@ standby(char **argv)
 static struct {
 	char dir[260];
 	char root_a[300], state_a[300], root_b[300], state_b[300];
+	char disk_b[280], log_b[290];
+	struct power *power_b; /* NULL: its power does not fail */
 	char print_a[KEYGEN_PRINT_LEN], print_b[KEYGEN_PRINT_LEN];
 	unsigned port;
 	struct spool *spool;
@@ -129,7 +137,7 @@ static struct {
 	struct loop *loop; /* the line's */
 	struct badline *line;
 	pthread_t line_thread;
-	unsigned commits, kills, crashes, restarts;
+	unsigned commits, kills, crashes, restarts, lost;
 	bool bad; /* an error line that no story explains */
 } st;
 
@@ -172,7 +180,8 @@ b_start(void)
 	if (st.b == 0) {
 		dup2(fds[0], STDIN_FILENO);
 		execl("/proc/self/exe", "test_pair", "--standby", st.root_b, st.state_b,
-			port, st.print_a, (char *)NULL);
+			port, st.print_a, st.power_b != NULL ? st.disk_b : "", st.log_b,
+			(char *)NULL);
 		_exit(127);
 	}
 	close(fds[0]);
@@ -260,7 +269,7 @@ with(char letter)
 {
 	const char *without = getenv("SIM_WITHOUT");
 
-	return strchr(without != NULL ? without : "j", letter) == NULL;
+	return strchr(without != NULL ? without : "p", letter) == NULL;
 }
 
 static void
@@ -272,15 +281,18 @@ story_open(unsigned story)
 	choose(0);
 	buf_clear(&st.told);
 	snprintf(st.dir, sizeof(st.dir), "%s/%u", t_tmpdir(), story);
-	snprintf(st.root_a, sizeof(st.root_a), "%s/a", st.dir);
-	snprintf(st.root_b, sizeof(st.root_b), "%s/b", st.dir);
-	snprintf(st.state_a, sizeof(st.state_a), "%s/state-a", st.dir);
-	snprintf(st.state_b, sizeof(st.state_b), "%s/state-b", st.dir);
+	snprintf(st.root_a, sizeof(st.root_a), "%s/a/spool", st.dir);
+	snprintf(st.state_a, sizeof(st.state_a), "%s/a/state", st.dir);
+	snprintf(st.disk_b, sizeof(st.disk_b), "%s/b", st.dir);
+	snprintf(st.log_b, sizeof(st.log_b), "%s.log", st.disk_b);
+	snprintf(st.root_b, sizeof(st.root_b), "%s/spool", st.disk_b);
+	snprintf(st.state_b, sizeof(st.state_b), "%s/state", st.disk_b);
 	snprintf(cmd, sizeof(cmd), "mkdir -p %s %s", st.root_a, st.root_b);
 	if (system(cmd) != 0 || keygen_make(st.state_a, st.print_a) != 0 ||
 		keygen_make(st.state_b, st.print_b) != 0)
 		abort();
-	st.commits = st.kills = st.crashes = st.restarts = 0;
+	st.power_b = with('p') ? power_open(st.disk_b, st.log_b) : NULL;
+	st.commits = st.kills = st.crashes = st.restarts = st.lost = 0;
 	st.bad = false;
 	/* In every second story one that holds only a few batches: then sums are compared. */
 	journal_size = (t_rand() % 2 != 0 || getenv("SIM_SHORT") != NULL) && with('j')
@@ -314,6 +326,7 @@ story_close(void)
 	for (unsigned i = 0; i < MBOXES; i++)
 		rig_fini(&st.rigs[i]);
 	buf_fini(&st.told);
+	power_close(st.power_b);
 }
 
 /* --- what the writer does --------------------------------------------------------------- */
@@ -438,6 +451,20 @@ removal(struct rig *g, bool told)
 	rig_init(g, st.spool, dir, id, i == 0 ? 19 : i == 1 ? 17 : 20);
 }
 
+/* What is done beside the seq it gets. */
+static void
+tell(const char *what, const char *dir)
+{
+	struct sync_facts f;
+
+	sync_facts(st.sync, &f);
+	buf_printf(&st.told, "# step %u: %s %s last=%llu\n", st.at, what, dir,
+		(unsigned long long)f.position.seq);
+	if (getenv("SIM_DEBUG") != NULL)
+		fprintf(stderr, "# step %u: %s %s last=%llu\n", st.at, what, dir,
+			(unsigned long long)f.position.seq);
+}
+
 /* What is no mailbox's: written anew, renamed over, or removed. */
 static void
 plain_file(bool told)
@@ -455,27 +482,15 @@ plain_file(bool told)
 		sync_path(st.sync, "files", 0, NULL, NULL);
 	for (size_t i = 0; i < n; i++)
 		text[i] = (char)t_rand();
-	if (t_rand() % 4 == 0)
+	bool drop = t_rand() % 4 == 0;
+	tell(drop ? "unlink" : "write", path);
+	if (drop)
 		(void)spool_unlink(st.spool, "files", name);
 	else if (spool_replace(st.spool, "files", name, text, n, 0600, 8, 8) != 0)
 		abort();
 	if (told)
 		sync_path(st.sync, path, 0, NULL, NULL);
 	st.commits++;
-}
-
-/* What is done beside the seq it gets. */
-static void
-tell(const char *what, const char *dir)
-{
-	struct sync_facts f;
-
-	sync_facts(st.sync, &f);
-	buf_printf(&st.told, "# step %u: %s %s last=%llu\n", st.at, what, dir,
-		(unsigned long long)f.position.seq);
-	if (getenv("SIM_DEBUG") != NULL)
-		fprintf(stderr, "# step %u: %s %s last=%llu\n", st.at, what, dir,
-			(unsigned long long)f.position.seq);
 }
 
 static void
@@ -485,7 +500,6 @@ write_some(bool told)
 	uint64_t what = t_rand() % 40;
 
 	if (what < 3 && with('f')) {
-		tell("file", "");
 		plain_file(told);
 	} else if (!g->exists) {
 		tell("create", g->dir);
@@ -541,6 +555,26 @@ is_skipped(unsigned at)
 	return false;
 }
 
+/* Now and then only the process dies. */
+static void
+b_loses_power(void)
+{
+	struct power_facts f;
+
+	if (st.power_b == NULL)
+		return;
+	power_cut(st.power_b,
+		t_rand() % 4 == 0   ? POWER_KEEP_ALL
+		: t_rand() % 3 == 0 ? POWER_DROP_ALL
+				    : POWER_ANY,
+		t_rand, &f);
+	st.lost += f.lost_names + f.lost_writes;
+	if (getenv("SIM_DEBUG") != NULL)
+		fprintf(stderr,
+			"# its disk lost: names=%u files=%u of ops=%u syncs=%u\n",
+			f.lost_names, f.lost_writes, f.ops, f.syncs);
+}
+
 static void
 line_turns_bad(void)
 {
@@ -567,6 +601,7 @@ step(unsigned at)
 	if (what < 4 && st.b != 0 && with('k')) {
 		tell("b is killed", "");
 		b_stop(true);
+		b_loses_power();
 		st.b_back = at + 1 + (unsigned)(t_rand() % (t_rand() % 3 ? 4 : 60));
 		st.kills++;
 	} else if (what < 6 && st.b != 0 && with('r')) {
@@ -627,8 +662,8 @@ list_both(void)
 	char cmd[900];
 
 	snprintf(cmd, sizeof(cmd),
-		"cd %s && diff -rq --no-dereference -x .twinspool a b >&2;"
-		"for d in a/box/* b/box/*; do cksum $d/cyrus.index >&2; done",
+		"cd %s && diff -rq --no-dereference -x .twinspool a/spool b/spool >&2;"
+		"for d in ?/spool/box/*; do cksum $d/cyrus.index >&2; done",
 		st.dir);
 	if (system(cmd) != 0)
 		fprintf(stderr, "# cannot list\n");
@@ -651,9 +686,10 @@ story(unsigned n, unsigned steps)
 	while ((rc = sync_prove(st.sync, WAIT_MS, NULL, NULL, &lack)) == ERR_SUM &&
 		clock_ms() - t0 < WAIT_MS)
 		usleep(100000);
-	printf("# story %u: commits=%u kills=%u crashes=%u restarts=%u faults=%u equal "
-	       "after %llu ms\n",
-		n, st.commits, st.kills, st.crashes, st.restarts,
+	printf("# story %u: commits=%u kills=%u lost=%u crashes=%u restarts=%u "
+	       "faults=%u "
+	       "equal after %llu ms\n",
+		n, st.commits, st.kills, st.lost, st.crashes, st.restarts,
 		badline_count(st.line), (unsigned long long)(clock_ms() - t0));
 	if (rc != 0) {
 		list_both();
@@ -747,7 +783,7 @@ TEST(cost_of_a_flag_change)
 int
 main(int argc, char **argv)
 {
-	if (argc == 6 && strcmp(argv[1], "--standby") == 0)
+	if (argc == 8 && strcmp(argv[1], "--standby") == 0)
 		return standby(argv + 2);
 	return t_main(argc, argv);
 }
