@@ -73,7 +73,7 @@ $(O)/%.o: %.c
 $(UNIT_BIN): $(O)/%: $(O)/%.o $(call obj,$(TESTLIB)) $(LIB)
 	$(CC) $(SAN) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(filter $(O)/tests/sim/%,$(UNIT_BIN)): $(call obj,$(SIMLIB))
+$(O)/tests/sim/test_pair $(O)/tests/sim/test_power: $(call obj,$(SIMLIB))
 
 # The recorder of tests/sim/power.h for any program.
 $(O)/tests/sim/powerlog.so: tests/sim/powerlog.c
