@@ -80,27 +80,52 @@ link_from(struct apply *a, const char *dir, uint32_t uid, struct apply_item *ite
 	return spool_link(a->sp, dir, from, a->b->dir, name);
 }
 
+/* From what arrived. A file that has the name already proves itself by its bytes: it may be
+ * debris (F17). */
 static int
-place_body(struct apply *a, struct apply_item *item)
+place_arrived(struct apply *a, struct apply_item *item, struct spool_place *to)
+{
+	const struct mbox_env *env = a->env;
+	const uint8_t *guid = item->now.guid;
+	int rc = ERR_NOTFOUND;
+
+	if (env->take_body != NULL)
+		rc = env->take_body(env->arg, guid, to);
+	if (rc != ERR_EXISTS && rc != ERR_NOTFOUND)
+		return rc;
+	if (file_is(a, to->dir, to->name, guid, item->now.size)) {
+		if (rc == ERR_EXISTS && env->drop_body != NULL)
+			env->drop_body(env->arg, guid);
+		return spool_attrs(a->sp, to->dir, to->name, to->uid, to->gid, to->mode,
+			to->mtime_ns);
+	}
+	if (rc == ERR_NOTFOUND)
+		return rc;
+	to->over = true;
+	return env->take_body(env->arg, guid, to);
+}
+
+static int
+place_body(struct apply *a, struct apply_item *item, int at)
 {
 	const char *dir = a->b->dir;
 	const struct change_record *c = item->c;
 	char name[SCAN_BODY_NAME];
-	int rc = ERR_NOTFOUND;
+	struct spool_place to = { at, dir, scan_body_name(item->uid, name),
+		a->owner.uid, a->owner.gid, a->owner.message_mode,
+		item->now.internaldate, false };
+	int rc;
 
-	scan_body_name(item->uid, name);
 	if (item->keep && file_is(a, dir, name, item->old.guid, item->old.size)) {
 		rc = spool_keep(a->sp, item->old.guid, dir, name);
 		if (rc != 0)
 			return rc;
-		rc = ERR_NOTFOUND;
 	}
-	/* What is there already proves itself by its bytes: it may be debris (F17). */
-	if (file_is(a, dir, name, item->now.guid, item->now.size))
-		rc = 0;
-	else if (a->env->take_body != NULL)
-		rc = a->env->take_body(a->env->arg, item->now.guid, dir, name);
-	if (rc == ERR_NOTFOUND && c != NULL && c->ref_dir != NULL)
+	rc = place_arrived(a, item, &to);
+	FAULT("apply.body");
+	if (rc != ERR_NOTFOUND)
+		return rc;
+	if (c != NULL && c->ref_dir != NULL)
 		rc = link_from(a, c->ref_dir, c->ref_uid, item);
 	if (rc == ERR_NOTFOUND && a->b->from_dir != NULL)
 		rc = link_from(a, a->b->from_dir, item->uid, item);
@@ -108,7 +133,7 @@ place_body(struct apply *a, struct apply_item *item)
 		rc = spool_kept_link(a->sp, item->now.guid, dir, name);
 	if (rc != 0)
 		return rc == ERR_NOTFOUND ? ERR_NEED : rc;
-	FAULT("apply.body");
+	FAULT("apply.link");
 	return spool_attrs(a->sp, dir, name, a->owner.uid, a->owner.gid,
 		a->owner.message_mode, item->now.internaldate);
 }
@@ -116,16 +141,18 @@ place_body(struct apply *a, struct apply_item *item)
 int
 apply_bodies(struct apply *a)
 {
-	int missing = 0, rc;
+	int missing = 0, at = -1, rc;
 
 	rc = spool_mkdirs(
 		a->sp, a->b->dir, a->owner.dir_mode, a->owner.uid, a->owner.gid);
+	if (rc == 0)
+		rc = spool_file(a->sp, a->b->dir, NULL, O_PATH | O_DIRECTORY, 0, &at);
 	/* All that can be had are placed, so that the next call asks for the next one. */
 	for (size_t i = 0; rc == 0 && i < a->n; i++) {
 		struct apply_item *item = &a->items[i];
 		if (item->skip || !item->body)
 			continue;
-		rc = place_body(a, item);
+		rc = place_body(a, item, at);
 		if (rc != ERR_NEED)
 			continue;
 		rc = 0;
@@ -137,6 +164,8 @@ apply_bodies(struct apply *a)
 		}
 		missing = ERR_NEED;
 	}
+	if (at >= 0)
+		close(at);
 	return rc != 0 ? rc : missing;
 }
 

@@ -113,9 +113,11 @@ put_file(struct path *p, const struct change_path *c, const struct split *at)
 		rc = spool_replace(
 			p->sp, at->dir, at->name, "", 0, c->mode, c->uid, c->gid);
 	} else {
-		rc = p->env->take_body != NULL ? p->env->take_body(p->env->arg, c->sha1,
-							 at->dir, at->name)
-					       : ERR_NOTFOUND;
+		const struct spool_place to = { -1, at->dir, at->name, c->uid, c->gid,
+			c->mode & 07777, c->mtime, true };
+		rc = p->env->take_body != NULL
+			     ? p->env->take_body(p->env->arg, c->sha1, &to)
+			     : ERR_NOTFOUND;
 		if (rc == ERR_NOTFOUND)
 			rc = spool_kept_link(p->sp, c->sha1, at->dir, at->name);
 	}

@@ -24,6 +24,8 @@
 #include <unistd.h>
 
 #define FLUSH_AT ((size_t)1 << 20)
+/* So many items, and one read of the whole index is cheaper than bisecting for each. */
+#define LOAD_FROM 32
 
 void
 apply_changed(struct apply *a, const char *dir, const char *name)
@@ -242,12 +244,46 @@ write_names(struct apply *a)
 
 /* ---- the index, record by record ---- */
 
+/* Records that lie side by side are written as one. */
+struct run {
+	struct buf bytes;
+	uint64_t at;
+};
+
+static int
+run_end(struct apply *a, int fd, struct run *run)
+{
+	int rc = buf_ok(&run->bytes);
+
+	if (rc == 0 && run->bytes.len > 0)
+		rc = spool_write(a->sp, fd, run->bytes.data, run->bytes.len, run->at);
+	buf_clear(&run->bytes);
+	FAULT("apply.record");
+	return rc;
+}
+
+static int
+run_add(struct apply *a, int fd, struct run *run, const uint8_t *p, size_t n,
+	uint64_t at)
+{
+	int rc = 0;
+
+	if (run->bytes.len > 0 &&
+		(at != run->at + run->bytes.len || run->bytes.len >= FLUSH_AT))
+		rc = run_end(a, fd, run);
+	if (run->bytes.len == 0)
+		run->at = at;
+	buf_put(&run->bytes, p, n);
+	return rc;
+}
+
 static int
 write_records(struct apply *a)
 {
 	uint8_t p[INDEX_MAX_HEADER > INDEX_MAX_RECORD ? INDEX_MAX_HEADER
 						      : INDEX_MAX_RECORD];
 	const struct index_header *h = &a->h;
+	struct run run = { .bytes = BUF_INIT };
 	struct apply_edit e;
 	uint32_t at, next;
 	int rc;
@@ -261,10 +297,12 @@ write_records(struct apply *a)
 		at = item->had ? item->recno : next++;
 		rc = index_record_encode(h->minor_version, &item->now, p);
 		if (rc == 0)
-			rc = spool_write(a->sp, e.fd, p, h->record_size,
+			rc = run_add(a, e.fd, &run, p, h->record_size,
 				h->start_offset + (uint64_t)at * h->record_size);
-		FAULT("apply.record");
 	}
+	if (rc == 0)
+		rc = run_end(a, e.fd, &run);
+	buf_fini(&run.bytes);
 	a->h.num_records = next;
 	if (rc == 0)
 		rc = index_header_encode(h, p);
@@ -302,7 +340,7 @@ apply_verify(struct apply *a)
 	struct index_record r;
 	struct ixfile ix;
 	uint32_t at;
-	int rc = ixfile_open(a->sp, dir, false, &ix);
+	int rc = ixfile_open(a->sp, dir, a->n >= LOAD_FROM, &ix);
 
 	if (rc != 0)
 		return scan_fault(a->fault, rc, 0, "read-back",

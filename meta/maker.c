@@ -45,11 +45,17 @@ maker_append(struct maker *m, const struct index_record *r)
 	struct stat st;
 	int rc;
 
+	bool linked = (r->flags & INDEX_FLAG_UNLINKED) == 0;
+	if (linked && m->at < 0) {
+		rc = spool_file(m->sp, m->dir, NULL, O_PATH | O_DIRECTORY, 0, &m->at);
+		if (rc != 0)
+			return rc;
+	}
 	bool elsewhere = (r->flags & INDEX_FLAG_ARCHIVED) != 0 &&
 			 spool_stat(m->sp, m->dir, scan_body_name(r->uid, name), &st) ==
 				 ERR_NOTFOUND;
-	if ((r->flags & INDEX_FLAG_UNLINKED) == 0 && !elsewhere) {
-		rc = scan_body_check(m->sp, m->dir, r, m->fault);
+	if (linked && !elsewhere) {
+		rc = scan_body_check_at(m->at, r, m->fault);
 		if (rc != 0)
 			return rc;
 	}
@@ -189,6 +195,7 @@ maker_begin(struct maker *m, const struct mbox_delta *d, struct spool *sp,
 		.ref_arg = d->ref_arg,
 		.out = out,
 		.fault = fault,
+		.at = -1,
 		.cache_fd = -1 };
 	out->dir = batch_keep(out, d->dir, strlen(d->dir));
 	if (d->from_dir != NULL)
@@ -205,6 +212,8 @@ maker_finish(struct maker *m, const struct mbox_state *state, int rc)
 {
 	if (m->cache_fd >= 0)
 		close(m->cache_fd);
+	if (m->at >= 0)
+		close(m->at);
 	if (rc == 0) {
 		m->out->uniqueid =
 			batch_keep(m->out, state->uniqueid, strlen(state->uniqueid));

@@ -17,6 +17,7 @@ struct maker {
 	void *ref_arg;
 	struct batch *out;
 	struct mbox_fault *fault;
+	int at; /* the folder, -1 until it is needed */
 	int cache_fd; /* -1: not open yet, -2: there is none */
 	size_t cache_bytes;
 };

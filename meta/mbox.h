@@ -17,6 +17,7 @@
 #include "meta/sum.h"
 
 struct spool;
+struct spool_place;
 
 struct mbox_state {
 	struct index_header header; /* minor_version 0: nothing is known */
@@ -97,9 +98,12 @@ int mbox_delta(struct spool *sp, const struct mbox_delta *d, const void *old_ind
 /* What replay needs of its surroundings. All may be called from any thread. */
 struct mbox_env {
 	void *arg;
-	/* Takes the staged, verified body away from staging to (dir, name), or ERR_NOTFOUND. */
-	int (*take_body)(void *arg, const uint8_t guid[SHA1_LEN], const char *dir,
-		const char *name);
+	/* Takes a body that arrived and was verified to its place. ERR_NOTFOUND; ERR_EXISTS:
+	 * something has that name, nothing was done. */
+	int (*take_body)(
+		void *arg, const uint8_t guid[SHA1_LEN], const struct spool_place *to);
+	/* It is in its place already. May be NULL. */
+	void (*drop_body)(void *arg, const uint8_t guid[SHA1_LEN]);
 	/* A body that is to go may still be named by somebody: true = keep it aside. */
 	bool (*keep_body)(void *arg, const uint8_t guid[SHA1_LEN]);
 	/* May (dir, name) be changed in place? True takes it until end_in_place. */

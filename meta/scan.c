@@ -10,10 +10,12 @@
 
 #include "meta/base/err.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define NS 1000000000u
 #define OWNER_TOKEN "[.OwNeR.]"
@@ -248,9 +250,24 @@ int
 scan_body_check(struct spool *sp, const char *dir, const struct index_record *r,
 	struct mbox_fault *fault)
 {
+	int at, rc = spool_file(sp, dir, NULL, O_PATH | O_DIRECTORY, 0, &at);
+
+	if (rc == ERR_NOTFOUND)
+		return scan_fault(fault, ERR_BODY, r->uid, "body",
+			"its folder is missing; restore it or reconstruct the mailbox");
+	if (rc == 0) {
+		rc = scan_body_check_at(at, r, fault);
+		close(at);
+	}
+	return rc;
+}
+
+int
+scan_body_check_at(int at, const struct index_record *r, struct mbox_fault *fault)
+{
 	char name[SCAN_BODY_NAME];
 	struct stat st;
-	int rc = spool_stat(sp, dir, scan_body_name(r->uid, name), &st);
+	int rc = spool_stat_at(at, scan_body_name(r->uid, name), &st);
 
 	if (rc == ERR_NOTFOUND)
 		return scan_fault(fault, ERR_BODY, r->uid, "body",

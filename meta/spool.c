@@ -4,10 +4,11 @@
  * A path is resolved once, by openat2 from the root, to a descriptor of its folder; the last
  * name is then used relative to that. So a rename or symlink made meanwhile cannot lead outside.
  *
- * New files are made in staging/ under tmp-<n> and renamed to where they belong, so a folder of
- * Cyrus never holds a half-written file of ours, and what a crash leaves is swept at open.
+ * New files are made without a name, or in staging/ under tmp-<n>, and come to where they belong
+ * when they are complete (spool_new.c), so a folder of Cyrus never holds a half-written file of
+ * ours, and what a crash leaves is swept at open.
  */
-#include "meta/spool.h"
+#include "meta/spool_priv.h"
 
 #include "meta/base/cur.h"
 #include "meta/base/err.h"
@@ -18,7 +19,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,15 +31,6 @@
 #define KEPT OWN "/kept"
 #define PATH_LIMIT 4096
 
-struct spool {
-	int root;
-	int staging, kept; /* descriptors of our own folders */
-	atomic_ulong next_temp;
-	atomic_long limit, changes;
-	spool_losing_fn *losing;
-	void *losing_arg;
-};
-
 /* ---- files that lose a name ---- */
 
 void
@@ -49,8 +40,8 @@ spool_watch(struct spool *sp, spool_losing_fn *losing, void *arg)
 	sp->losing_arg = arg;
 }
 
-static void
-tell_losing(struct spool *sp, int at, const char *name)
+void
+spool_tell_losing(struct spool *sp, int at, const char *name)
 {
 	int fd;
 
@@ -65,8 +56,8 @@ tell_losing(struct spool *sp, int at, const char *name)
 
 /* ---- the limit of the tests ---- */
 
-static int
-change(struct spool *sp)
+int
+spool_change(struct spool *sp)
 {
 	long left = atomic_load(&sp->limit);
 
@@ -92,8 +83,8 @@ spool_changes(struct spool *sp)
 
 /* ---- opening ---- */
 
-static int
-open_under(int at, const char *path, int flags, mode_t mode, int *fd_out)
+int
+spool_open_under(int at, const char *path, int flags, mode_t mode, int *fd_out)
 {
 	struct open_how how = {
 		.flags = (uint64_t)(flags | O_CLOEXEC),
@@ -124,8 +115,8 @@ path_ok(const char *path)
 	return true;
 }
 
-static bool
-name_ok(const char *name)
+bool
+spool_name_ok(const char *name)
 {
 	size_t n = strlen(name);
 
@@ -139,15 +130,15 @@ dir_open(struct spool *sp, const char *dir, int *fd_out)
 {
 	if (!path_ok(dir))
 		return ERR_USAGE;
-	return open_under(
+	return spool_open_under(
 		sp->root, dir[0] != '\0' ? dir : ".", O_PATH | O_DIRECTORY, 0, fd_out);
 }
 
 /* The same, with a last name that must be one component. */
-static int
-dir_of(struct spool *sp, const char *dir, const char *name, int *fd_out)
+int
+spool_dir_of(struct spool *sp, const char *dir, const char *name, int *fd_out)
 {
-	if (!name_ok(name))
+	if (!spool_name_ok(name))
 		return ERR_USAGE;
 	return dir_open(sp, dir, fd_out);
 }
@@ -163,12 +154,12 @@ split(struct spool *sp, const char *path, int *fd_out, const char **name_out)
 		return ERR_USAGE;
 	if (slash == NULL) {
 		*name_out = path;
-		return dir_of(sp, "", path, fd_out);
+		return spool_dir_of(sp, "", path, fd_out);
 	}
 	memcpy(dir, path, (size_t)(slash - path));
 	dir[slash - path] = '\0';
 	*name_out = slash + 1;
-	return dir_of(sp, dir, slash + 1, fd_out);
+	return spool_dir_of(sp, dir, slash + 1, fd_out);
 }
 
 static int
@@ -176,10 +167,10 @@ own_folder(int at, const char *name, int *fd_out)
 {
 	if (mkdirat(at, name, 0700) < 0 && errno != EEXIST)
 		return err_from_errno(errno);
-	return open_under(at, name, O_RDONLY | O_DIRECTORY, 0, fd_out);
+	return spool_open_under(at, name, O_RDONLY | O_DIRECTORY, 0, fd_out);
 }
 
-/* Temporary files of a process that died. Staged bodies stay: they were verified. */
+/* Temporary files of a process that died. Staged bodies stay, and are counted: they were verified. */
 static void
 sweep_staging(struct spool *sp)
 {
@@ -195,6 +186,8 @@ sweep_staging(struct spool *sp)
 	while ((e = readdir(d)) != NULL)
 		if (strncmp(e->d_name, "tmp-", 4) == 0)
 			unlinkat(sp->staging, e->d_name, 0);
+		else if (e->d_name[0] != '.')
+			atomic_fetch_add(&sp->staged, 1);
 	closedir(d);
 }
 
@@ -261,16 +254,16 @@ spool_file(struct spool *sp, const char *dir, const char *name, int flags, mode_
 	if (name == NULL) {
 		if (!path_ok(dir))
 			return ERR_USAGE;
-		return open_under(
+		return spool_open_under(
 			sp->root, dir[0] != '\0' ? dir : ".", flags, mode, fd_out);
 	}
-	rc = dir_of(sp, dir, name, &at);
+	rc = spool_dir_of(sp, dir, name, &at);
 	if (rc != 0)
 		return rc;
 	if (flags & (O_CREAT | O_TRUNC))
-		rc = change(sp);
+		rc = spool_change(sp);
 	if (rc == 0)
-		rc = open_under(at, name, flags, mode, fd_out);
+		rc = spool_open_under(at, name, flags, mode, fd_out);
 	close(at);
 	return rc;
 }
@@ -325,7 +318,7 @@ spool_stat(struct spool *sp, const char *dir, const char *name, struct stat *st_
 {
 	int at, rc;
 
-	rc = name != NULL ? dir_of(sp, dir, name, &at) : dir_open(sp, dir, &at);
+	rc = name != NULL ? spool_dir_of(sp, dir, name, &at) : dir_open(sp, dir, &at);
 	if (rc != 0)
 		return rc;
 	if (fstatat(at, name != NULL ? name : "", st_out,
@@ -333,6 +326,16 @@ spool_stat(struct spool *sp, const char *dir, const char *name, struct stat *st_
 		rc = err_from_errno(errno);
 	close(at);
 	return rc;
+}
+
+int
+spool_stat_at(int at, const char *name, struct stat *st_out)
+{
+	if (!spool_name_ok(name))
+		return ERR_USAGE;
+	if (fstatat(at, name, st_out, AT_SYMLINK_NOFOLLOW) < 0)
+		return err_from_errno(errno);
+	return 0;
 }
 
 /* ---- names ---- */
@@ -357,8 +360,8 @@ spool_mkdirs(struct spool *sp, const char *dir, mode_t mode, uid_t uid, gid_t gi
 		if (n > 0) {
 			memcpy(part, dir, n);
 			part[n] = '\0';
-			rc = open_under(at, part, O_PATH | O_DIRECTORY, 0, &next);
-			if (rc == ERR_NOTFOUND && (rc = change(sp)) == 0) {
+			rc = spool_open_under(at, part, O_PATH | O_DIRECTORY, 0, &next);
+			if (rc == ERR_NOTFOUND && (rc = spool_change(sp)) == 0) {
 				if (mkdirat(at, part, 0700) < 0 && errno != EEXIST)
 					rc = err_from_errno(errno);
 				/* The mode last: until then only we can see inside. */
@@ -367,8 +370,8 @@ spool_mkdirs(struct spool *sp, const char *dir, mode_t mode, uid_t uid, gid_t gi
 					 fchmodat(at, part, mode & 07777, 0) < 0)
 					rc = err_from_errno(errno);
 				else
-					rc = open_under(at, part, O_PATH | O_DIRECTORY,
-						0, &next);
+					rc = spool_open_under(at, part,
+						O_PATH | O_DIRECTORY, 0, &next);
 			}
 			if (rc == 0) {
 				close(at);
@@ -388,12 +391,12 @@ spool_link(struct spool *sp, const char *from_dir, const char *from_name,
 {
 	int from = -1, to = -1, rc;
 
-	rc = dir_of(sp, from_dir, from_name, &from);
+	rc = spool_dir_of(sp, from_dir, from_name, &from);
 	if (rc == 0)
-		rc = dir_of(sp, dir, name, &to);
+		rc = spool_dir_of(sp, dir, name, &to);
 	if (rc == 0) {
-		tell_losing(sp, to, name);
-		rc = change(sp);
+		spool_tell_losing(sp, to, name);
+		rc = spool_change(sp);
 	}
 	if (rc != 0)
 		goto out;
@@ -416,11 +419,11 @@ spool_unlink(struct spool *sp, const char *dir, const char *name)
 {
 	int at, rc;
 
-	rc = dir_of(sp, dir, name, &at);
+	rc = spool_dir_of(sp, dir, name, &at);
 	if (rc != 0)
 		return rc;
-	tell_losing(sp, at, name);
-	rc = change(sp);
+	spool_tell_losing(sp, at, name);
+	rc = spool_change(sp);
 	if (rc == 0 && unlinkat(at, name, 0) < 0)
 		rc = err_from_errno(errno);
 	close(at);
@@ -436,7 +439,7 @@ spool_rmdir(struct spool *sp, const char *dir)
 	rc = split(sp, dir, &at, &name);
 	if (rc != 0)
 		return rc;
-	rc = change(sp);
+	rc = spool_change(sp);
 	if (rc == 0 && unlinkat(at, name, AT_REMOVEDIR) < 0)
 		rc = errno == ENOTEMPTY || errno == EEXIST ? ERR_EXISTS
 							   : err_from_errno(errno);
@@ -454,8 +457,8 @@ spool_move(struct spool *sp, const char *path, const char *to)
 	if (rc == 0)
 		rc = split(sp, to, &to_at, &to_name);
 	if (rc == 0) {
-		tell_losing(sp, to_at, to_name);
-		rc = change(sp);
+		spool_tell_losing(sp, to_at, to_name);
+		rc = spool_change(sp);
 	}
 	if (rc == 0 && renameat(from_at, from_name, to_at, to_name) < 0)
 		rc = err_from_errno(errno);
@@ -467,25 +470,14 @@ spool_move(struct spool *sp, const char *path, const char *to)
 }
 
 int
-spool_attrs(struct spool *sp, const char *dir, const char *name, uint64_t uid,
-	uint64_t gid, uint64_t mode, uint64_t mtime_ns)
+spool_attrs_at(struct spool *sp, int at, const char *last, uint64_t uid, uint64_t gid,
+	uint64_t mode, uint64_t mtime_ns)
 {
 	struct stat st;
-	const char *last = name;
-	int at, rc;
+	int rc = 0;
 
-	if (name == NULL && dir[0] == '\0')
-		rc = dir_open(sp, "", &at), last = ".";
-	else if (name == NULL)
-		rc = split(sp, dir, &at, &last);
-	else
-		rc = dir_of(sp, dir, name, &at);
-	if (rc != 0)
-		return rc;
-	if (fstatat(at, last, &st, AT_SYMLINK_NOFOLLOW) < 0) {
-		rc = err_from_errno(errno);
-		goto out;
-	}
+	if (fstatat(at, last, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return err_from_errno(errno);
 	uint64_t had_ns = (uint64_t)st.st_mtim.tv_sec * 1000000000u +
 			  (uint64_t)st.st_mtim.tv_nsec;
 	bool own = (uid != SPOOL_KEEP && uid != st.st_uid) ||
@@ -494,167 +486,41 @@ spool_attrs(struct spool *sp, const char *dir, const char *name, uint64_t uid,
 	bool chm = mode != SPOOL_KEEP && !S_ISLNK(st.st_mode) &&
 		   (own || (mode & 07777) != (st.st_mode & 07777));
 	bool tim = mtime_ns != SPOOL_KEEP && mtime_ns != had_ns;
-	if (own && (rc = change(sp)) == 0 &&
+	if (own && (rc = spool_change(sp)) == 0 &&
 		fchownat(at, last, uid != SPOOL_KEEP ? (uid_t)uid : (uid_t)-1,
 			gid != SPOOL_KEEP ? (gid_t)gid : (gid_t)-1,
 			AT_SYMLINK_NOFOLLOW) < 0)
 		rc = err_from_errno(errno);
-	if (rc == 0 && chm && (rc = change(sp)) == 0 &&
+	if (rc == 0 && chm && (rc = spool_change(sp)) == 0 &&
 		fchmodat(at, last, (mode_t)(mode & 07777), 0) < 0)
 		rc = err_from_errno(errno);
-	if (rc == 0 && tim && (rc = change(sp)) == 0) {
+	if (rc == 0 && tim && (rc = spool_change(sp)) == 0) {
 		struct timespec ts[2] = { { .tv_nsec = UTIME_OMIT },
 			{ .tv_sec = (time_t)(mtime_ns / 1000000000u),
 				.tv_nsec = (long)(mtime_ns % 1000000000u) } };
 		if (utimensat(at, last, ts, AT_SYMLINK_NOFOLLOW) < 0)
 			rc = err_from_errno(errno);
 	}
-out:
-	close(at);
 	return rc;
 }
 
-/* ---- new files ---- */
-
-static void
-temp_name(struct spool *sp, char out[SPOOL_TEMP_NAME])
-{
-	snprintf(out, SPOOL_TEMP_NAME, "tmp-%lu", atomic_fetch_add(&sp->next_temp, 1));
-}
-
 int
-spool_temp(struct spool *sp, char *name_out, int *fd_out)
+spool_attrs(struct spool *sp, const char *dir, const char *name, uint64_t uid,
+	uint64_t gid, uint64_t mode, uint64_t mtime_ns)
 {
-	int rc;
-
-	temp_name(sp, name_out);
-	rc = change(sp);
-	if (rc != 0)
-		return rc;
-	return open_under(
-		sp->staging, name_out, O_RDWR | O_CREAT | O_EXCL, 0600, fd_out);
-}
-
-int
-spool_temp_place(struct spool *sp, const char *temp, const char *dir, const char *name)
-{
+	const char *last = name;
 	int at, rc;
 
-	rc = dir_of(sp, dir, name, &at);
+	if (name == NULL && dir[0] == '\0')
+		rc = dir_open(sp, "", &at), last = ".";
+	else if (name == NULL)
+		rc = split(sp, dir, &at, &last);
+	else
+		rc = spool_dir_of(sp, dir, name, &at);
 	if (rc != 0)
 		return rc;
-	tell_losing(sp, at, name);
-	rc = change(sp);
-	if (rc == 0 && renameat(sp->staging, temp, at, name) < 0)
-		rc = err_from_errno(errno);
+	rc = spool_attrs_at(sp, at, last, uid, gid, mode, mtime_ns);
 	close(at);
-	return rc;
-}
-
-void
-spool_temp_drop(struct spool *sp, const char *temp)
-{
-	if (change(sp) == 0)
-		unlinkat(sp->staging, temp, 0);
-}
-
-int
-spool_write(struct spool *sp, int fd, const void *p, size_t n, uint64_t offset)
-{
-	int rc = change(sp);
-
-	while (rc == 0 && n > 0) {
-		ssize_t w = pwrite(fd, p, n, (off_t)offset);
-		if (w < 0 && errno == EINTR)
-			continue;
-		if (w <= 0)
-			return w < 0 ? err_from_errno(errno) : ERR_IO;
-		p = (const uint8_t *)p + w;
-		n -= (size_t)w;
-		offset += (uint64_t)w;
-	}
-	return rc;
-}
-
-int
-spool_copy(struct spool *sp, int from, int to, uint64_t n)
-{
-	size_t size = 256u << 10;
-	uint8_t *p = malloc(size);
-	uint64_t at = 0;
-	int rc = p != NULL ? 0 : ERR_NOMEM;
-
-	while (rc == 0 && at < n) {
-		size_t want = n - at < size ? (size_t)(n - at) : size;
-		ssize_t got = pread(from, p, want, (off_t)at);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got <= 0)
-			rc = got < 0 ? err_from_errno(errno) : ERR_IO;
-		else
-			rc = spool_write(sp, to, p, (size_t)got, at);
-		if (rc == 0)
-			at += (uint64_t)got;
-	}
-	free(p);
-	return rc;
-}
-
-int
-spool_replace(struct spool *sp, const char *dir, const char *name, const void *p,
-	size_t n, mode_t mode, uid_t uid, gid_t gid)
-{
-	char temp[SPOOL_TEMP_NAME];
-	int fd, rc;
-
-	rc = spool_temp(sp, temp, &fd);
-	if (rc != 0)
-		return rc;
-	rc = spool_write(sp, fd, p, n, 0);
-	if (rc == 0 && (fchown(fd, uid, gid) < 0 || fchmod(fd, mode & 07777) < 0))
-		rc = err_from_errno(errno);
-	if (rc == 0)
-		rc = spool_temp_place(sp, temp, dir, name);
-	if (rc != 0)
-		spool_temp_drop(sp, temp);
-	close(fd);
-	return rc;
-}
-
-int
-spool_symlink(struct spool *sp, const char *target, const char *dir, const char *name)
-{
-	char temp[SPOOL_TEMP_NAME];
-	int rc;
-
-	temp_name(sp, temp);
-	rc = change(sp);
-	if (rc == 0 && symlinkat(target, sp->staging, temp) < 0)
-		rc = err_from_errno(errno);
-	if (rc != 0)
-		return rc;
-	rc = spool_temp_place(sp, temp, dir, name);
-	if (rc != 0)
-		spool_temp_drop(sp, temp);
-	return rc;
-}
-
-int
-spool_mknod(
-	struct spool *sp, mode_t mode, uint64_t rdev, const char *dir, const char *name)
-{
-	char temp[SPOOL_TEMP_NAME];
-	int rc;
-
-	temp_name(sp, temp);
-	rc = change(sp);
-	if (rc == 0 && mknodat(sp->staging, temp, mode, (dev_t)rdev) < 0)
-		rc = err_from_errno(errno);
-	if (rc != 0)
-		return rc;
-	rc = spool_temp_place(sp, temp, dir, name);
-	if (rc != 0)
-		spool_temp_drop(sp, temp);
 	return rc;
 }
 

@@ -43,6 +43,8 @@ int spool_read(struct spool *sp, const char *dir, const char *name, size_t max,
 /* Attributes of dir/name (NULL: the folder), of a symlink itself. */
 int
 spool_stat(struct spool *sp, const char *dir, const char *name, struct stat *st_out);
+/* The same of a name in an open folder. */
+int spool_stat_at(int at, const char *name, struct stat *st_out);
 /* mkdir -p; new folders get mode and owner. */
 int spool_mkdirs(struct spool *sp, const char *dir, mode_t mode, uid_t uid, gid_t gid);
 /* Writes a new file beside and renames it over dir/name (never in place). */
@@ -66,13 +68,22 @@ int
 spool_symlink(struct spool *sp, const char *target, const char *dir, const char *name);
 int spool_mknod(struct spool *sp, mode_t mode, uint64_t rdev, const char *dir,
 	const char *name);
+/* Where a new file is to be, and what is to be known of it. The attributes may be SPOOL_KEEP. */
+struct spool_place {
+	int at; /* the folder's descriptor (O_PATH will do); negative: it is looked up */
+	const char *dir, *name;
+	uint64_t uid, gid, mode, mtime_ns;
+	bool over; /* whatever has that name is replaced, else ERR_EXISTS */
+};
+/* A file of these bytes: there with its attributes, or not there at all. */
+int spool_make(struct spool *sp, const struct spool_place *to, const void *p, size_t n);
 /* All of p at that offset. */
 int spool_write(struct spool *sp, int fd, const void *p, size_t n, uint64_t offset);
 
 /* The first n bytes of one file to the beginning of another. */
 int spool_copy(struct spool *sp, int from, int to, uint64_t n);
 
-/* A new file on the spool's disk that has no name of its own yet: place renames it over dir/name
+/* A new file on the spool's disk that has no place of its own yet: place renames it over dir/name
  * and closes nothing; drop forgets it. name is SPOOL_TEMP_NAME bytes. */
 #define SPOOL_TEMP_NAME 40
 int spool_temp(struct spool *sp, char *name_out, int *fd_out);
@@ -90,9 +101,11 @@ int spool_stage_write(struct spool_stage *st, const void *p, size_t n);
 int spool_stage_done(struct spool_stage *st, bool sync);
 void spool_stage_abort(struct spool_stage *st);
 bool spool_staged(struct spool *sp, const uint8_t guid[SHA1_LEN]);
-/* staging/<guid> -> dir/name (whatever is there is replaced), or ERR_NOTFOUND. */
-int spool_stage_take(struct spool *sp, const uint8_t guid[SHA1_LEN], const char *dir,
-	const char *name);
+/* staging/<guid> to its place, or ERR_NOTFOUND. */
+int spool_stage_take(
+	struct spool *sp, const uint8_t guid[SHA1_LEN], const struct spool_place *to);
+/* Forgets it. */
+void spool_stage_drop(struct spool *sp, const uint8_t guid[SHA1_LEN]);
 
 /* kept/: links dir/name there (keep), opens by GUID, drops. */
 int spool_keep(struct spool *sp, const uint8_t guid[SHA1_LEN], const char *dir,

@@ -7,14 +7,13 @@
  * kept/<guid>       a link to a body that was unlinked in its mailbox but is still named by
  *                   somebody
  */
-#include "meta/spool.h"
+#include "meta/spool_priv.h"
 
 #include "meta/base/err.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -22,7 +21,6 @@
 #define STAGING ".twinspool/staging"
 #define KEPT ".twinspool/kept"
 #define HEX (2 * SHA1_LEN + 1)
-#define PATH_LIMIT 4096
 
 struct spool_stage {
 	struct spool *sp;
@@ -89,6 +87,7 @@ spool_stage_done(struct spool_stage *st, bool sync)
 	if (rc == 0) {
 		hash_hex(st->guid, SHA1_LEN, hex);
 		rc = spool_temp_place(st->sp, st->temp, STAGING, hex);
+		atomic_fetch_add(&st->sp->staged, rc == 0);
 	}
 	if (rc != 0)
 		spool_temp_drop(st->sp, st->temp);
@@ -116,24 +115,37 @@ spool_staged(struct spool *sp, const uint8_t guid[SHA1_LEN])
 	char hex[HEX];
 	struct stat st;
 
+	if (atomic_load(&sp->staged) <= 0)
+		return false;
 	hash_hex(guid, SHA1_LEN, hex);
 	return spool_stat(sp, STAGING, hex, &st) == 0;
 }
 
 int
-spool_stage_take(struct spool *sp, const uint8_t guid[SHA1_LEN], const char *dir,
-	const char *name)
+spool_stage_take(
+	struct spool *sp, const uint8_t guid[SHA1_LEN], const struct spool_place *to)
 {
-	char from[sizeof(STAGING) + HEX], to[PATH_LIMIT];
 	char hex[HEX];
 
+	if (atomic_load(&sp->staged) <= 0)
+		return ERR_NOTFOUND;
 	hash_hex(guid, SHA1_LEN, hex);
-	snprintf(from, sizeof(from), "%s/%s", STAGING, hex);
-	int n = snprintf(
-		to, sizeof(to), "%s%s%s", dir, dir[0] != '\0' ? "/" : "", name);
-	if (n < 0 || (size_t)n >= sizeof(to))
-		return ERR_USAGE;
-	return spool_move(sp, from, to);
+	int rc = spool_rename_to(sp, sp->staging, hex, to);
+	if (rc == 0)
+		atomic_fetch_sub(&sp->staged, 1);
+	return rc;
+}
+
+void
+spool_stage_drop(struct spool *sp, const uint8_t guid[SHA1_LEN])
+{
+	char hex[HEX];
+
+	if (atomic_load(&sp->staged) <= 0)
+		return;
+	hash_hex(guid, SHA1_LEN, hex);
+	if (spool_unlink(sp, STAGING, hex) == 0)
+		atomic_fetch_sub(&sp->staged, 1);
 }
 
 int

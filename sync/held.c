@@ -10,7 +10,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { BUCKETS = 4096 };
 
@@ -149,40 +148,50 @@ held_put(struct held *h, const uint8_t guid[SHA1_LEN], uint8_t *bytes, size_t n)
 	return rc;
 }
 
-static int
-write_out(struct spool *sp, const struct one *o, const char *dir, const char *name)
+bool
+held_full(struct held *h)
 {
-	char temp[SPOOL_TEMP_NAME];
-	int fd, rc;
-
-	if ((rc = spool_temp(sp, temp, &fd)) != 0)
-		return rc;
-	rc = spool_write(sp, fd, o->bytes, o->n, 0);
-	close(fd);
-	if (rc == 0)
-		rc = spool_temp_place(sp, temp, dir, name);
-	if (rc != 0)
-		spool_temp_drop(sp, temp);
-	return rc;
+	pthread_mutex_lock(&h->lock);
+	bool full = h->bytes > HELD_FULL;
+	pthread_mutex_unlock(&h->lock);
+	return full;
 }
 
-int
-held_place(
-	struct held *h, const uint8_t guid[SHA1_LEN], const char *dir, const char *name)
+/* Out of memory, or NULL. */
+static struct one *
+take_out(struct held *h, const uint8_t guid[SHA1_LEN])
 {
 	struct one **at, *o = NULL;
-	int rc;
 
 	pthread_mutex_lock(&h->lock);
 	if (*(at = find(h, guid)) != NULL)
 		o = take(h, at);
 	pthread_mutex_unlock(&h->lock);
+	return o;
+}
+
+int
+held_place(struct held *h, const uint8_t guid[SHA1_LEN], const struct spool_place *to)
+{
+	struct one *o = take_out(h, guid);
+	int rc;
+
 	if (o == NULL)
-		return spool_stage_take(h->spool, guid, dir, name);
-	rc = write_out(h->spool, o, dir, name);
+		return spool_stage_take(h->spool, guid, to);
+	rc = spool_make(h->spool, to, o->bytes, o->n);
 	if (rc == 0)
 		one_free(o);
 	else
 		(void)held_put(h, o->guid, o->bytes, o->n), free(o);
 	return rc;
+}
+
+void
+held_drop(struct held *h, const uint8_t guid[SHA1_LEN])
+{
+	struct one *o = take_out(h, guid);
+
+	if (o != NULL)
+		one_free(o);
+	spool_stage_drop(h->spool, guid);
 }

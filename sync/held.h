@@ -12,13 +12,15 @@
 
 #include "meta/base/hash.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum { HELD_MAX_BODY = 256 << 10, HELD_MAX = 32 << 20 };
+enum { HELD_MAX_BODY = 256 << 10, HELD_MAX = 32 << 20, HELD_FULL = 24 << 20 };
 
 struct held;
 struct spool;
+struct spool_place;
 
 int held_open(struct spool *sp, struct held **out);
 void held_close(struct held *h);
@@ -26,8 +28,13 @@ void held_close(struct held *h);
 /* Takes a body whose GUID was checked; bytes are malloc'd and owned by h afterwards, also on
  * failure. */
 int held_put(struct held *h, const uint8_t guid[SHA1_LEN], uint8_t *bytes, size_t n);
-/* Puts it at dir/name, whole: from memory, else from staging. ERR_NOTFOUND if it is in neither. */
-int held_place(struct held *h, const uint8_t guid[SHA1_LEN], const char *dir,
-	const char *name);
+/* More than HELD_FULL bytes: what is still to come should wait, if it can. */
+bool held_full(struct held *h);
+/* Puts it in its place, whole: from memory, else from staging. ERR_NOTFOUND if it is in neither;
+ * ERR_EXISTS and whatever else goes wrong: it is still here. */
+int
+held_place(struct held *h, const uint8_t guid[SHA1_LEN], const struct spool_place *to);
+/* Forgets it: it is in its place already. */
+void held_drop(struct held *h, const uint8_t guid[SHA1_LEN]);
 
 #endif

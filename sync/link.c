@@ -2,6 +2,7 @@
  * link.c - what all kinds of links share: the calls go to the implementation's row.
  */
 #include "sync/link.h"
+#include "meta/base/clock.h"
 
 int
 link_greet(struct link *l, bool *done_out)
@@ -22,6 +23,12 @@ link_write(struct link *l, const void *p, size_t n, size_t *n_out)
 {
 	*n_out = 0;
 	return n > 0 ? l->ops->write(l, p, n, n_out) : 0;
+}
+
+uint64_t
+link_line_us(struct link *l)
+{
+	return l->ops->line_us != NULL ? l->ops->line_us(l) : clock_ms() * 1000;
 }
 
 void

@@ -27,6 +27,7 @@ struct link_ops {
 	int (*write)(struct link *l, const void *p, size_t n, size_t *n_out);
 	void (*shut)(struct link *l);
 	void (*close)(struct link *l);
+	uint64_t (*line_us)(struct link *l); /* may be NULL */
 };
 
 /* The head of every kind of link; the rest is the implementation's. */
@@ -47,6 +48,9 @@ int link_read(struct link *l, void *p, size_t n, size_t *n_out);
 /* As many as there is room for; 0 bytes: none now. Bytes of one call of at most 16 KiB go in one
  * TLS record. After 0 the same bytes must be offered again. */
 int link_write(struct link *l, const void *p, size_t n, size_t *n_out);
+/* Microseconds in which the line was at work on what was written: not those in which it had
+ * nothing, nor those in which the peer took nothing. A link that cannot tell gives the clock. */
+uint64_t link_line_us(struct link *l);
 /* Tells the peer that nothing more comes. */
 void link_shut(struct link *l);
 void link_close(struct link *l);

@@ -13,15 +13,16 @@
  * its words and answers every later call.
  */
 #include "sync/link.h"
+#include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/hash.h"
 #include "meta/base/log.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/tcp.h> /* its tcp_info is the whole one */
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -397,6 +398,17 @@ tls_write(struct link *l, const void *p, size_t n, size_t *n_out)
 	return rc == 1 ? 0 : outcome(t, rc, "write");
 }
 
+static uint64_t
+tls_line_us(struct link *l)
+{
+	struct tcp_info info = { .tcpi_busy_time = 0 };
+	socklen_t len = sizeof(info);
+
+	if (getsockopt(l->fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
+		return clock_ms() * 1000;
+	return info.tcpi_busy_time - info.tcpi_rwnd_limited;
+}
+
 static void
 tls_shut(struct link *l)
 {
@@ -421,7 +433,7 @@ tls_close(struct link *l)
 }
 
 static const struct link_ops tls_ops = { tls_greet, tls_read, tls_write, tls_shut,
-	tls_close };
+	tls_close, tls_line_us };
 
 /* The other end's address for the log; empty while it is not known. */
 static void

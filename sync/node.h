@@ -85,6 +85,8 @@ struct peer {
 	struct pos row_pos;
 	uint64_t row_next;
 	bool row_held;
+	int row_at; /* its folder, if row_at_on */
+	bool row_at_on;
 	struct batch batch; /* decoded from row */
 	size_t body_next; /* its next change to look at */
 	struct outbody body;
@@ -247,6 +249,8 @@ int recv_on_start(void *node, struct session *s, const void *msg);
 int recv_on_batch(void *node, struct session *s, const void *msg);
 int recv_on_body(void *node, struct session *s, const void *msg);
 int recv_on_gone(void *node, struct session *s, const void *msg);
+/* More bodies wait for replay than memory is meant for, and replay is at it. */
+bool recv_no_room(void *node, struct session *s);
 void recv_stop(struct peer *p);
 /* End of a turn: what arrived goes to the inbox, then to replay; ACK if anything changed. */
 void recv_flush(struct node *n);

@@ -44,29 +44,28 @@ enum {
 static void *
 worker_main(void *arg)
 {
-	struct worker *w = arg;
-	struct replay *r = w->r;
+	struct replay *r = arg;
 
-	pthread_mutex_lock(&w->lock);
+	pthread_mutex_lock(&r->ready_lock);
 	for (;;) {
-		while (w->first == NULL && !w->stop)
-			pthread_cond_wait(&w->cond, &w->lock);
-		if (w->stop)
+		while (r->ready == NULL && !r->stop)
+			pthread_cond_wait(&r->ready_cond, &r->ready_lock);
+		if (r->stop)
 			break;
-		struct job *j = w->first;
-		w->first = j->run_next;
-		if (w->first == NULL)
-			w->end = &w->first;
-		pthread_mutex_unlock(&w->lock);
+		struct job *j = r->ready;
+		r->ready = j->run_next;
+		if (r->ready == NULL)
+			r->ready_end = &r->ready;
+		pthread_mutex_unlock(&r->ready_lock);
 		replay_job_run(r->n, j);
 		pthread_mutex_lock(&r->ended_lock);
 		j->run_next = r->ended;
 		r->ended = j;
 		pthread_mutex_unlock(&r->ended_lock);
 		loop_raise(r->n->loop, &r->ended_call);
-		pthread_mutex_lock(&w->lock);
+		pthread_mutex_lock(&r->ready_lock);
 	}
-	pthread_mutex_unlock(&w->lock);
+	pthread_mutex_unlock(&r->ready_lock);
 	return NULL;
 }
 /* ---- the order of things, on the peer thread ---- */
@@ -84,15 +83,14 @@ lane_of(const char *dir)
 static void
 run(struct replay *r, struct job *j)
 {
-	struct worker *w = &r->workers[lane_of(j->dir) % r->n_workers];
-
 	j->state = JOB_RUNNING;
 	j->run_next = NULL;
-	pthread_mutex_lock(&w->lock);
-	*w->end = j;
-	w->end = &j->run_next;
-	pthread_cond_signal(&w->cond);
-	pthread_mutex_unlock(&w->lock);
+	r->n_running++;
+	pthread_mutex_lock(&r->ready_lock);
+	*r->ready_end = j;
+	r->ready_end = &j->run_next;
+	pthread_cond_signal(&r->ready_cond);
+	pthread_mutex_unlock(&r->ready_lock);
 }
 
 /* Is there a path or a rename before it that is not settled? */
@@ -514,6 +512,7 @@ on_ended(void *arg)
 	}
 	while (order != NULL) {
 		struct job *next = order->run_next;
+		r->n_running--;
 		ended(r, order);
 		order = next;
 	}
@@ -555,14 +554,12 @@ replay_open(struct node *n, unsigned workers, bool redo, struct replay **out)
 	inbox_facts(n->inbox, &f);
 	r->redo_upto = f.received;
 	r->ended_call = (struct loop_call){ .fn = on_ended, .arg = r };
+	r->ready_end = &r->ready;
 	pthread_mutex_init(&r->ended_lock, NULL);
-	for (unsigned i = 0; i < workers && i < 16; i++) {
-		struct worker *w = &r->workers[i];
-		w->r = r;
-		w->end = &w->first;
-		pthread_mutex_init(&w->lock, NULL);
-		pthread_cond_init(&w->cond, NULL);
-		if ((rc = pthread_create(&w->thread, NULL, worker_main, w)) != 0) {
+	pthread_mutex_init(&r->ready_lock, NULL);
+	pthread_cond_init(&r->ready_cond, NULL);
+	for (unsigned i = 0; i < workers && i < REPLAY_WORKERS_MAX; i++) {
+		if ((rc = pthread_create(&r->workers[i], NULL, worker_main, r)) != 0) {
 			log_err("cannot start a replay thread: %s", strerror(rc));
 			replay_close(r);
 			return ERR_NOMEM;
@@ -583,15 +580,12 @@ replay_close(struct replay *r)
 
 	if (r == NULL)
 		return true;
-	for (unsigned i = 0; i < r->n_workers; i++) {
-		struct worker *w = &r->workers[i];
-		pthread_mutex_lock(&w->lock);
-		w->stop = true;
-		pthread_cond_signal(&w->cond);
-		pthread_mutex_unlock(&w->lock);
-	}
+	pthread_mutex_lock(&r->ready_lock);
+	r->stop = true;
+	pthread_cond_broadcast(&r->ready_cond);
+	pthread_mutex_unlock(&r->ready_lock);
 	for (unsigned i = 0; i < r->n_workers; i++)
-		pthread_join(r->workers[i].thread, NULL);
+		pthread_join(r->workers[i], NULL);
 	if (r->recording)
 		replay_record_finish(r);
 	for (struct job *j = r->ended; j != NULL; j = j->run_next)
@@ -607,6 +601,8 @@ replay_close(struct replay *r)
 	inbox_facts(r->n->inbox, &f);
 	redone = !r->redo || pos_cmp(f.applied, r->redo_upto) >= 0;
 	pthread_mutex_destroy(&r->ended_lock);
+	pthread_mutex_destroy(&r->ready_lock);
+	pthread_cond_destroy(&r->ready_cond);
 	free(r);
 	return redone;
 }
@@ -657,6 +653,12 @@ replay_idle(const struct replay *r)
 		    (r->n_jobs == 1 && r->first->state == JOB_MOVED);
 
 	return done && (r == NULL || !r->more);
+}
+
+bool
+replay_busy(const struct replay *r)
+{
+	return r != NULL && r->n_running > 0;
 }
 
 void

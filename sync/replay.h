@@ -37,6 +37,8 @@ void replay_ask_again(struct replay *r);
 void replay_tick(struct replay *r);
 /* Nothing waits or runs. */
 bool replay_idle(const struct replay *r);
+/* Is a worker at it? Its end turns the loop. */
+bool replay_busy(const struct replay *r);
 
 struct replay_facts {
 	uint64_t waiting, applied;

@@ -15,11 +15,19 @@
 /* ---- what replay needs of its surroundings (mbox_env) ---- */
 
 static int
-take_body(void *arg, const uint8_t guid[SHA1_LEN], const char *dir, const char *name)
+take_body(void *arg, const uint8_t guid[SHA1_LEN], const struct spool_place *to)
 {
 	struct node *n = arg;
 
-	return held_place(n->held, guid, dir, name);
+	return held_place(n->held, guid, to);
+}
+
+static void
+drop_body(void *arg, const uint8_t guid[SHA1_LEN])
+{
+	struct node *n = arg;
+
+	held_drop(n->held, guid);
 }
 
 /* While any mailbox is set aside its held rows may name the body; so may those that were skipped
@@ -63,8 +71,8 @@ changed(void *arg, const char *dir, const char *name)
 static struct mbox_env
 env_of(struct node *n)
 {
-	return (struct mbox_env){ n, take_body, keep_body, begin_in_place, end_in_place,
-		changed };
+	return (struct mbox_env){ n, take_body, drop_body, keep_body, begin_in_place,
+		end_in_place, changed };
 }
 
 /* ---- one job, on a worker ---- */

@@ -7,7 +7,7 @@
 #include "sync/node.h"
 #include "sync/replay.h"
 
-enum { REPLAY_LANES = 4096, REPLAY_RECORD_MS = 300 };
+enum { REPLAY_LANES = 4096, REPLAY_RECORD_MS = 300, REPLAY_WORKERS_MAX = 16 };
 
 enum job_state {
 	JOB_QUEUED,
@@ -21,7 +21,7 @@ enum job_state {
 struct job {
 	struct job *next; /* all jobs in order */
 	struct job *lane_next;
-	struct job *run_next; /* a worker's queue, or the list of ended ones */
+	struct job *run_next; /* the workers' queue, or the list of ended ones */
 	struct pos pos;
 	char *dir;
 	char *path; /* a path batch: the key of its entry, "=path" */
@@ -44,15 +44,6 @@ struct lane {
 	struct job *first, **end;
 };
 
-struct worker {
-	struct replay *r;
-	pthread_t thread;
-	pthread_mutex_t lock;
-	pthread_cond_t cond;
-	struct job *first, **end;
-	bool stop;
-};
-
 struct replay {
 	struct node *n;
 	struct job *first, **end; /* in order of pos */
@@ -60,8 +51,14 @@ struct replay {
 	struct pos loaded; /* rows up to here are jobs or settled */
 	bool more, loading;
 	struct lane lanes[REPLAY_LANES];
-	struct worker workers[16];
+	/* Only the first of a lane is ever with a worker, so any worker may take it. */
+	pthread_t workers[REPLAY_WORKERS_MAX];
 	unsigned n_workers;
+	pthread_mutex_t ready_lock;
+	pthread_cond_t ready_cond;
+	struct job *ready, **ready_end;
+	bool stop;
+	size_t n_running; /* with workers, or ended and not yet looked at */
 	bool redo;
 	struct pos redo_upto;
 	/* ended jobs, from the workers */

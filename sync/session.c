@@ -402,13 +402,27 @@ step(struct session *s, enum session_event ev)
 	}
 }
 
+/* Does the node take nothing for now? The peer is not silent then, it is not listened to. */
+static bool
+held_off(struct session *s)
+{
+	if (s->state != ST_UP || s->conf.ops->no_room == NULL ||
+		!s->conf.ops->no_room(s->conf.node, s))
+		return false;
+	s->got_ms = clock_ms();
+	return true;
+}
+
+/* lost: the line is gone, what it has left is not much. */
 static void
-read_some(struct session *s)
+read_some(struct session *s, bool lost)
 {
 	uint8_t bytes[READ_STEP];
 
 	for (unsigned i = 0; i < READS_PER_TURN && s->state < ST_OVER; i++) {
 		size_t n;
+		if (!lost && held_off(s))
+			return;
 		int rc = link_read(s->link, bytes, sizeof(bytes), &n);
 
 		if (rc != 0) {
@@ -450,7 +464,7 @@ on_ready(void *arg, short revents)
 			return;
 	}
 	if (s->state != ST_CLOSING && (revents & ~POLLOUT) != 0)
-		read_some(s);
+		read_some(s, (revents & (POLLERR | POLLHUP)) != 0);
 	else if (s->state == ST_CLOSING && (revents & (POLLERR | POLLNVAL)) != 0)
 		session_lose(s, ERR_LINK, "lost while closing");
 }
@@ -470,7 +484,7 @@ on_timer(void *arg)
 		step(s, EV_LOST);
 		return;
 	}
-	if (now - s->got_ms >= SESSION_DEAD_MS) {
+	if (!held_off(s) && now - s->got_ms >= SESSION_DEAD_MS) {
 		session_end(s, WIRE_BYE_TIMEOUT, "nothing heard for %" PRIu64 " ms",
 			now - s->got_ms);
 		return;
@@ -505,7 +519,7 @@ on_turn(void *arg)
 		s->refused = false;
 		s->conf.ops->drained(s->conf.node, s);
 	}
-	s->fd.events = s->state == ST_CLOSING ? 0 : POLLIN;
+	s->fd.events = s->state == ST_CLOSING || held_off(s) ? 0 : POLLIN;
 	if (s->state == ST_PROVE)
 		s->fd.events = s->link->wants;
 	else

@@ -51,6 +51,10 @@ struct session_ops {
 	void (*down)(void *node, struct session *s, int code, const char *text);
 	/* A bulk message was refused before; now there is room. */
 	void (*drained)(void *node, struct session *s);
+	/* Is there no room for more from this peer? Asked before every read; while it says so
+	 * nothing is read and the line fills up, which is what slows the peer. Something that
+	 * turns the loop must end it. May be NULL. */
+	bool (*no_room)(void *node, struct session *s);
 	/* The last seq of our journal, for HEARTBEAT. */
 	uint64_t (*journal_last)(void *node);
 	/* By enum wire_type; NULL for what the session does itself (HELLO, BYE, and HEARTBEAT

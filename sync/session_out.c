@@ -126,7 +126,8 @@ write_out(struct session *s)
 
 /* Deflate costs more time than a fast line takes for the bytes it saves. While much is queued
  * nothing is deflated, as long as the line then takes LINE_FAST; one that does not is slow, and
- * is tried again after a while. */
+ * is tried again after a while. Only the line's own time counts: deflating more does not help
+ * a peer that is slow to read, or a machine that is busy. */
 static enum zip_effort
 effort(struct session *s, size_t left)
 {
@@ -142,11 +143,12 @@ effort(struct session *s, size_t left)
 		return ZIP_FAST;
 	if (s->line_from_ms == 0) {
 		s->line_from_ms = now;
+		s->line_us = link_line_us(s->link);
 		s->line_bytes = s->link->sent;
 	} else if (now - s->line_from_ms >= LINE_WINDOW_MS) {
-		uint64_t rate = (s->link->sent - s->line_bytes) * 1000 /
-				(now - s->line_from_ms);
-		s->line_slow = rate < LINE_FAST;
+		uint64_t us = link_line_us(s->link) - s->line_us;
+		s->line_slow = (s->link->sent - s->line_bytes) * 1000000 <
+			       us * (uint64_t)LINE_FAST;
 		s->line_again_ms = now + LINE_AGAIN_MS;
 		s->line_from_ms = 0;
 	}

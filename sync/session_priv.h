@@ -53,7 +53,7 @@ struct session {
 	uint64_t sent_ms, got_ms;
 	/* how fast the line is while it is kept full: see effort() in session_out.c */
 	bool line_slow;
-	uint64_t line_from_ms, line_bytes, line_again_ms;
+	uint64_t line_from_ms, line_us, line_bytes, line_again_ms;
 
 	union wire_any theirs; /* HELLO */
 	struct buf hello_frame; /* theirs points into it */

@@ -142,6 +142,7 @@ duty_hello_ops(struct session_ops *ops)
 		.up = up,
 		.down = down,
 		.drained = drained,
+		.no_room = recv_no_room,
 		.journal_last = journal_last,
 		.handlers = {
 			[WIRE_START] = recv_on_start,

@@ -150,15 +150,16 @@ body_check(struct outbody *b, int fd, const uint8_t guid[SHA1_LEN], uint64_t siz
 
 	*b = (struct outbody){ .fd = fd, .total = size, .on = true };
 	memcpy(b->guid, guid, SHA1_LEN);
-	if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) ||
-		(uint64_t)st.st_size != size) {
-		rc = ERR_BODY;
-	} else if (size > SMALL_BODY) {
-		rc = hash_sha1_fd(fd, found, NULL);
-	} else if ((b->bytes = malloc(size > 0 ? size : 1)) == NULL) {
+	if (size > SMALL_BODY) {
+		if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) ||
+			(uint64_t)st.st_size != size)
+			rc = ERR_BODY;
+		else
+			rc = hash_sha1_fd(fd, found, NULL);
+	} else if ((b->bytes = malloc(size + 1)) == NULL) {
 		rc = ERR_NOMEM;
-	} else if (pread(fd, b->bytes, size, 0) != (ssize_t)size) {
-		rc = ERR_BODY;
+	} else if (pread(fd, b->bytes, size + 1, 0) != (ssize_t)size) {
+		rc = ERR_BODY; /* shorter, longer, or nothing to read at a place */
 	} else {
 		hash_sha1(b->bytes, size, found);
 		close(b->fd);
@@ -178,7 +179,8 @@ body_open(struct node *n, const char *dir, const char *name,
 {
 	int fd, rc = ERR_NOTFOUND;
 
-	if (spool_file(n->spool, dir, name, O_RDONLY | O_NOFOLLOW, 0, &fd) == 0)
+	if (spool_file(n->spool, dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0,
+		    &fd) == 0)
 		rc = body_check(out, fd, guid, size);
 	if (rc != 0 && rc != ERR_NOMEM && spool_kept_open(n->spool, guid, &fd) == 0)
 		rc = body_check(out, fd, guid, size);
@@ -197,6 +199,27 @@ body_find(struct node *n, uint64_t seq, const char *dir, const char *name,
 		moves_now(n->moves, seq, dir, now, sizeof(now)))
 		rc = body_open(n, now, name, guid, size, out);
 	return rc;
+}
+
+/* The same of the row that is held, in its folder, which stays open for it. What is found there is
+ * right whatever the folder is called by now; what is not is looked for by name. */
+static int
+body_of_row(
+	struct peer *p, const char *name, const uint8_t guid[SHA1_LEN], uint64_t size)
+{
+	struct node *n = p->node;
+	int fd;
+
+	if (!p->row_at_on && spool_file(n->spool, p->batch.dir, NULL,
+				     O_PATH | O_DIRECTORY, 0, &p->row_at) == 0)
+		p->row_at_on = true;
+	if (p->row_at_on) {
+		fd = openat(p->row_at, name,
+			O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+		if (fd >= 0 && body_check(&p->body, fd, guid, size) == 0)
+			return 0;
+	}
+	return body_find(n, p->row_pos.seq, p->batch.dir, name, guid, size, &p->body);
 }
 
 /* Sends what is left of the open body. True when it is through. */
@@ -253,6 +276,9 @@ drop_row(struct peer *p)
 		batch_fini(&p->batch);
 	p->row_held = false;
 	p->body_wait_ms = 0;
+	if (p->row_at_on)
+		close(p->row_at);
+	p->row_at_on = false;
 	body_close(&p->body);
 }
 
@@ -414,8 +440,8 @@ next_body(struct peer *p)
 		const struct change *c = &p->batch.changes[p->body_next++];
 		if (brings_body(&p->batch, c)) {
 			snprintf(name, sizeof(name), "%" PRIu32 ".", c->u.record.r.uid);
-			rc = body_find(n, p->row_pos.seq, p->batch.dir, name,
-				c->u.record.r.guid, c->u.record.r.size, &p->body);
+			rc = body_of_row(
+				p, name, c->u.record.r.guid, c->u.record.r.size);
 			if (rc == 0) {
 				p->body_wait_ms = 0;
 				return true;

@@ -90,11 +90,11 @@ reset(void)
 }
 
 static int
-take(void *arg, const uint8_t guid[SHA1_LEN], const char *dir, const char *name)
+take(void *arg, const uint8_t guid[SHA1_LEN], const struct spool_place *to)
 {
 	(void)arg;
 	(void)guid;
-	return spool_replace(sp, dir, name, "x", 1, 0600, 0, 0);
+	return spool_make(sp, to, "x", 1);
 }
 
 int

@@ -85,7 +85,7 @@ mem_close(struct link *l)
 }
 
 static const struct link_ops mem_ops = { mem_greet, mem_read, mem_write, mem_shut,
-	mem_close };
+	mem_close, NULL };
 
 struct link *
 memlink_over(int fd, const uint8_t print[LINK_PRINT_LEN])

@@ -24,11 +24,11 @@ must(int rc, const char *what)
 /* ---- the peer ---- */
 
 static int
-take(void *arg, const uint8_t guid[SHA1_LEN], const char *dir, const char *name)
+take(void *arg, const uint8_t guid[SHA1_LEN], const struct spool_place *to)
 {
 	struct rig_peer *p = arg;
 
-	return spool_stage_take(p->sp, guid, dir, name);
+	return spool_stage_take(p->sp, guid, to);
 }
 
 static bool
@@ -78,7 +78,7 @@ rig_peer_init(struct rig_peer *p, struct spool *sp, struct spool *from)
 	p->sp = sp;
 	p->from = from;
 	p->in_place = true;
-	p->env = (struct mbox_env){ p, take, keep, begin_in_place, end_in_place,
+	p->env = (struct mbox_env){ p, take, NULL, keep, begin_in_place, end_in_place,
 		changed };
 }
 

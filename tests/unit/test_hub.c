@@ -93,7 +93,7 @@ on_start(void *node, struct session *s, const void *msg)
 }
 
 static const struct session_ops ops = { on_hello, NULL, on_up, on_down, on_drained,
-	NULL,
+	NULL, NULL,
 	{ [WIRE_BATCH] = on_batch, [WIRE_ACK] = on_ack, [WIRE_START] = on_start } };
 
 static void

@@ -33,6 +33,7 @@ struct node {
 	uint64_t last_seq;
 	char reason[300];
 	int judge, handler_says;
+	bool no_room;
 };
 
 static struct loop *loop;
@@ -121,8 +122,15 @@ on_start(void *node, struct session *s, const void *msg)
 	return 0;
 }
 
+static bool
+on_no_room(void *node, struct session *s)
+{
+	(void)s;
+	return ((struct node *)node)->no_room;
+}
+
 static const struct session_ops ops = { on_hello, on_judge, on_up, on_down, on_drained,
-	on_last,
+	on_no_room, on_last,
 	{ [WIRE_BATCH] = on_batch, [WIRE_ACK] = on_ack, [WIRE_START] = on_start } };
 
 static int
@@ -647,6 +655,53 @@ TEST(back_pressure)
 	t_expect_log("the peer says");
 	memlink_stall(link_a, false);
 	turn(200);
+	CHECK_EQ(b.downs, 1);
+	end();
+}
+
+/* While a node has no room nothing is read for it, however long that takes, and nobody takes the
+ * other for dead; then it goes on. */
+TEST(no_room_is_waited_for)
+{
+	struct wire_batch batch = { 18, { NULL, 60000 } };
+	static uint8_t noise[60000];
+	int sent = 0, before;
+
+	begin();
+	connect_both();
+	start(&a);
+	for (size_t i = 0; i < sizeof(noise); i++)
+		noise[i] = (uint8_t)t_rand();
+	batch.bytes.p = noise;
+	b.no_room = true;
+	while (session_send(a.s, WIRE_BATCH, &batch) == 0)
+		sent++;
+	for (int i = 0; i < 60; i++) {
+		now_us += 500000;
+		turn(3);
+	}
+	CHECK_EQ(b.messages, 0);
+	CHECK_EQ(a.downs + b.downs, 0);
+	/* One turn's worth of room at a time. */
+	b.no_room = false;
+	turn(1);
+	b.no_room = true;
+	turn(20);
+	before = b.messages;
+	CHECK(before < sent);
+	turn(20);
+	CHECK_EQ(b.messages, before);
+	b.no_room = false;
+	for (int i = 0; i < 1000 && b.messages < sent; i++)
+		turn(1);
+	CHECK_EQ(b.messages, sent);
+	/* A line that is lost is seen all the same. */
+	b.no_room = true;
+	turn(2);
+	t_expect_log("closed by the peer");
+	t_expect_log("closed by the peer");
+	memlink_cut(link_a);
+	turn(3);
 	CHECK_EQ(b.downs, 1);
 	end();
 }

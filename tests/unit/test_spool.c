@@ -91,6 +91,16 @@ stage(struct spool *sp, const char *text, const uint8_t *guid, bool sync)
 	return rc != 0 ? rc : spool_stage_done(st, sync);
 }
 
+static bool
+dressed(struct spool *sp, const char *dir, const char *name)
+{
+	struct stat st;
+
+	return spool_stat(sp, dir, name, &st) == 0 && st.st_uid == 7 &&
+	       st.st_gid == 8 && (st.st_mode & 07777) == 0640 &&
+	       st.st_mtim.tv_sec == 1234567890 && st.st_mtim.tv_nsec == 123456789;
+}
+
 TEST(bodies_are_staged_only_when_they_are_right)
 {
 	struct spool *sp = opened();
@@ -112,10 +122,59 @@ TEST(bodies_are_staged_only_when_they_are_right)
 
 	CHECK(spool_staged(sp, guid));
 	CHECK_EQ(spool_mkdirs(sp, "m", 0700, 0, 0), 0);
-	CHECK_EQ(spool_stage_take(sp, guid, "m", "1."), 0);
+	struct spool_place to = { -1, "m", "1.", 7, 8, 0640, 1234567890123456789u,
+		false };
+	CHECK_EQ(spool_stage_take(sp, guid, &to), 0);
 	CHECK(content_is(sp, "m", "1.", "message"));
+	CHECK(dressed(sp, "m", "1."));
 	CHECK(!spool_staged(sp, guid));
-	CHECK_EQ(spool_stage_take(sp, guid, "m", "2."), ERR_NOTFOUND);
+	to.name = "2.";
+	CHECK_EQ(spool_stage_take(sp, guid, &to), ERR_NOTFOUND);
+	CHECK_EQ(stage(sp, "message", guid, true), 0);
+	to.name = "1.";
+	CHECK_EQ(spool_stage_take(sp, guid, &to), ERR_EXISTS);
+	CHECK(spool_staged(sp, guid));
+	spool_stage_drop(sp, guid);
+	CHECK(!spool_staged(sp, guid));
+	spool_close(sp);
+}
+
+/* Stopped after any number of steps: the whole file with its attributes, or none, and nothing
+ * beside it. */
+TEST(a_file_is_made_whole_or_not)
+{
+	struct spool_place to = { -1, "made", "1.", 7, 8, 0640, 1234567890123456789u,
+		false };
+	struct spool *sp = opened();
+	struct stat st;
+	int steps = 0, rc;
+
+	CHECK_EQ(spool_mkdirs(sp, "made", 0700, 0, 0), 0);
+	do {
+		spool_set_limit(sp, steps++);
+		rc = spool_make(sp, &to, "message", 7);
+		spool_set_limit(sp, -1);
+		if (rc != 0)
+			CHECK_EQ(spool_stat(sp, "made", "1.", &st), ERR_NOTFOUND);
+	} while (rc != 0 && steps < 20);
+	CHECK_EQ(rc, 0);
+	CHECK(steps > 2);
+	CHECK(content_is(sp, "made", "1.", "message"));
+	CHECK(dressed(sp, "made", "1."));
+	CHECK_EQ(spool_stat(sp, ".twinspool/staging", NULL, &st), 0);
+
+	CHECK_EQ(spool_make(sp, &to, "other", 5), ERR_EXISTS);
+	CHECK(content_is(sp, "made", "1.", "message"));
+	to.over = true;
+	for (steps = 0, rc = ERR_IO; rc != 0 && steps < 20; steps++) {
+		CHECK(content_is(sp, "made", "1.", "message"));
+		spool_set_limit(sp, steps);
+		rc = spool_make(sp, &to, "other", 5);
+		spool_set_limit(sp, -1);
+	}
+	CHECK_EQ(rc, 0);
+	CHECK(content_is(sp, "made", "1.", "other"));
+	CHECK(dressed(sp, "made", "1."));
 	spool_close(sp);
 }
 
