@@ -7,6 +7,7 @@
  *   DRAINING   no write bits    EACCES               yes              read-write, trying
  *   SHUT       no write bits    EROFS (kernel)       EROFS (kernel)   read-only
  *   STANDBY    as it is         EROFS (kernel)       EROFS (kernel)   read-only
+ *   STALE      no write bits    EACCES               EACCES           read-write, trying
  *
  * The state is stored, then the requests that may have seen the old one are waited for, and then
  * attributes are expired: a lookup's answer could otherwise reach the kernel after the expiry, for
@@ -39,17 +40,19 @@
 
 #define TRY_MIN_MS 2
 #define TRY_MAX_MS 100 /* each try drops the unused names from the kernel's cache */
+#define STALE_TRY_MS 5000
 #define CHILD_WAIT_MS 5000
 #define ANSWER_WAIT_MS 2000 /* a lookup that takes longer has other troubles */
 #define FLAGS (MS_REMOUNT | MS_NOSUID | MS_NODEV)
 
-enum state { OPEN, REFUSING, DRAINING, SHUT, STANDBY };
+enum state { OPEN, REFUSING, DRAINING, SHUT, STANDBY, STALE };
 
-static const char *const words[] = { "open", "refusing", "draining", "shut",
-	"standby" };
+static const char *const words[] = { "open", "refusing", "draining", "shut", "standby",
+	"stale" };
 
 struct gate_shared {
 	_Atomic uint32_t state;
+	_Atomic bool stale; /* OPEN and REFUSING are STALE from now on */
 	_Atomic int32_t child; /* pid of a remount under way, or 0 */
 };
 
@@ -123,7 +126,7 @@ gate_create(const struct inode *parent, const char *name)
 
 	if (s == OPEN || s == STANDBY)
 		return 0;
-	if (s == REFUSING && place.kind == PLACE_STAGE)
+	if ((s == REFUSING || s == STALE) && place.kind == PLACE_STAGE)
 		return EACCES;
 	/* a new mailbox would be a new transaction */
 	return place_step(place, name, S_IFREG).kind == PLACE_INDEX ? EACCES : 0;
@@ -270,6 +273,10 @@ make_open(void)
 	int err = 0;
 
 	await_old_child();
+	if (gate.sh->stale) {
+		enter(STALE);
+		return 0;
+	}
 	if (state_now() != OPEN && state_now() != REFUSING)
 		err = remount(false);
 	if (err != 0) {
@@ -279,6 +286,40 @@ make_open(void)
 	}
 	enter(OPEN);
 	return 0;
+}
+
+/* A descriptor that is open for writing may stay so for as long as a client keeps its mailbox
+ * selected, and each try drops names from the kernel's cache: so seldom. */
+static void *
+stale_main(void *arg)
+{
+	int err = EBUSY;
+
+	(void)arg;
+	gate_await_session();
+	inode_each_place(PLACE_INDEX, expire, NULL);
+	while (err == EBUSY) {
+		pthread_mutex_lock(&gate.change);
+		err = state_now() == STALE ? remount(true) : 0;
+		pthread_mutex_unlock(&gate.change);
+		if (err == EBUSY)
+			nap(STALE_TRY_MS);
+	}
+	return NULL;
+}
+
+void
+gate_stale(void)
+{
+	pthread_t thread;
+
+	pthread_mutex_lock(&gate.change);
+	bool before = atomic_exchange(&gate.sh->stale, true);
+	if (state_now() == OPEN || state_now() == REFUSING)
+		enter(STALE);
+	pthread_mutex_unlock(&gate.change);
+	if (!before && pthread_create(&thread, NULL, stale_main, NULL) == 0)
+		pthread_detach(thread);
 }
 
 void
@@ -306,6 +347,7 @@ void
 gate_demote(void)
 {
 	pthread_mutex_lock(&gate.change);
+	atomic_store(&gate.sh->stale, false);
 	if (state_now() == SHUT)
 		enter(STANDBY);
 	pthread_mutex_unlock(&gate.change);
@@ -349,6 +391,8 @@ open_again(void *arg)
 {
 	(void)arg;
 	gate_await_session();
+	if (state_now() == STALE)
+		return stale_main(NULL);
 	if (state_now() == REFUSING) {
 		/* what the dead server had answered before it came to expire it */
 		inode_each_place(PLACE_INDEX, expire, NULL);

@@ -7,6 +7,8 @@
  *   shut       the whole mount is read-only, and the kernel has proved that nobody holds a file
  *              open for writing
  *   standby    read-only because the other side is active
+ *   stale      no transaction begins, and none ever will: another side was promoted. Read-only
+ *              too, as soon as nobody holds a file open for writing
  *
  * OPEN requests are not seen, so a gate that is not open shows itself in attributes: each
  * cyrus.index, and only it, is reported without write bits. Opening it for writing then fails
@@ -54,7 +56,7 @@ void gate_end(unsigned turn);
 /* Whether a file of that name may be made there now. */
 int gate_create(const struct inode *parent, const char *name);
 
-/* "open", "refusing", "draining", "shut", "standby". */
+/* "open", "refusing", "draining", "shut", "standby", "stale". */
 const char *gate_word(void);
 
 /* From open: no transaction begins. */
@@ -64,6 +66,9 @@ void gate_refuse(void);
 int gate_shut(uint64_t ms, bool (*on)(void *arg), void *arg, struct buf *why);
 /* From refusing to open and from no other state, so that whoever drains is not disturbed. */
 void gate_admit(void);
+/* From open, at once, and for good: what would open the gate after this leaves it stale. Goes on
+ * trying to make the mount read-only. Not for a thread that a request may wait for. */
+void gate_stale(void);
 /* To open from any state but standby, where it does nothing. ERR_IO and the like if the mount
  * cannot be made writable. */
 int gate_open(void);

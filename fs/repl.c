@@ -1,6 +1,7 @@
 #include "fs/repl.h"
 
 #include "fs/capture.h"
+#include "fs/gate.h"
 #include "fs/inode.h"
 #include "fs/shown_mbox.h"
 #include "meta/base/err.h"
@@ -10,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +35,25 @@ begin_in_place(void *arg, const char *dir, const char *name)
 	bool mine = inode_claim(fd);
 	close(fd);
 	return mine;
+}
+
+static void *
+stale_main(void *arg)
+{
+	(void)arg;
+	gate_stale();
+	return NULL;
+}
+
+/* The gate waits for requests, and those may wait for the thread that calls this. */
+static void
+stale(void *arg)
+{
+	pthread_t thread;
+
+	(void)arg;
+	if (pthread_create(&thread, NULL, stale_main, NULL) == 0)
+		pthread_detach(thread);
 }
 
 static void
@@ -83,7 +104,8 @@ int
 repl_start(const struct conf *conf, bool takeover)
 {
 	static const struct sync_hooks hooks = { .begin_in_place = begin_in_place,
-		.end_in_place = end_in_place };
+		.end_in_place = end_in_place,
+		.stale = stale };
 	struct sync_conf sc = { .name = conf->name,
 		.state = conf->state,
 		.role = conf->role == CONF_ACTIVE ? SYNC_ACTIVE : SYNC_STANDBY,
@@ -118,8 +140,10 @@ repl_start(const struct conf *conf, bool takeover)
 	if ((rc = spool_open(conf->spool, &spool)) != 0)
 		return rc;
 	spool_watch(spool, losing, NULL);
-	if ((rc = sync_open(&sc, spool, &hooks, &sync_of)) != 0 ||
-		(rc = sync_start(sync_of)) != 0 ||
+	if ((rc = sync_open(&sc, spool, &hooks, &sync_of)) == 0 &&
+		sync_is_outdated(sync_of))
+		gate_stale();
+	if (rc != 0 || (rc = sync_start(sync_of)) != 0 ||
 		(sync_role(sync_of) == SYNC_ACTIVE &&
 			(rc = capture_start(sync_of, conf->mountpoint)) != 0)) {
 		log_err("replication cannot start: %s", err_text(rc));

@@ -196,6 +196,8 @@ status_text(const struct status_facts *f, struct buf *out)
 			", applied %" PRIu64 ", %" PRIu64 " waiting\n",
 			s->held_run, s->held_received, s->held_applied,
 			s->replay_pending);
+	if (s->outdated[0] != '\0')
+		buf_printf(out, "stale: %s\n", s->outdated);
 	if (s->stalled[0] != '\0')
 		buf_printf(out, "stalled: %s\n", s->stalled);
 	status_level_text(&s->level, f->now, out);
@@ -315,6 +317,8 @@ status_json(const struct status_facts *f, struct buf *out)
 	json_number(out, "pending", s->replay_pending);
 	buf_printf(out, "}");
 	json_text(out, "stalled", s->stalled);
+	json_number(out, "later_epoch", s->later_epoch);
+	json_text(out, "stale", s->outdated);
 	json_number(out, "mailboxes", s->mailboxes);
 	buf_printf(out, ",\"sent\":{");
 	json_number(out, "batches", s->batches);
@@ -456,6 +460,8 @@ status_metrics(const struct status_facts *f, struct buf *out)
 		s->n_quarantined);
 	metric(f, out, "stalled", "gauge", "1 while nothing can be applied.",
 		s->stalled[0] != '\0');
+	metric(f, out, "stale", "gauge", "1 once a later epoch was met.",
+		s->later_epoch != 0);
 	metric(f, out, "held_received_seq", "gauge",
 		"Standby: last batch received of the active.", s->held_received);
 	metric(f, out, "held_applied_seq", "gauge",

@@ -140,6 +140,8 @@ struct node {
 	struct inbox *inbox;
 	struct level *level;
 	struct epoch epoch;
+	_Atomic uint64_t
+		later_epoch; /* of a peer; above ours: this active side is stale */
 	struct buf line; /* epoch.line encoded, for HELLO */
 	struct link_tls *tls;
 	struct loop *loop;
@@ -231,6 +233,10 @@ int gap_close(struct node *n,
 	bool takeover); /* an unclean start of an active: what the journal missed */
 
 /* duty/hello.c */
+/* What an earlier life learned: at open. */
+int hello_load(struct node *n);
+/* This active side is stale: the line that says so, with the cure. */
+bool hello_outdated(struct node *n, char *text, size_t size);
 void duty_hello_ops(struct session_ops *ops);
 struct peer *duty_peer(struct node *n, struct session *s);
 
@@ -311,6 +317,9 @@ int confirm_on_confirm(void *node, struct session *s, const void *msg);
 int confirm_on_want(void *node, struct session *s, const void *msg);
 bool confirm_early(struct peer *p);
 void confirm_late(struct peer *p, const struct inbox_facts *f);
+
+/* duty/look.c: a few times a second, on the peer thread. */
+void look_tick(struct node *n);
 
 /* duty/prove.c */
 void prove_tick(struct node *n);

@@ -9,7 +9,6 @@
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
-#include "meta/bodies.h"
 #include "meta/spool.h"
 #include "sync/level.h"
 #include "sync/link.h"
@@ -23,14 +22,7 @@
 #include <string.h>
 #include <time.h>
 
-enum {
-	TICK_MS = 50,
-	FACTS_MS = 100,
-	BYE_MS = 1000,
-	LOOK_ASIDE_MS = 5000,
-	LOOK_KEPT_MS = 60000,
-	SLICE_MS = 200
-};
+enum { TICK_MS = 50, FACTS_MS = 100, BYE_MS = 1000, SLICE_MS = 200 };
 
 void
 node_note_error(struct peer *p, const char *fmt, ...)
@@ -203,6 +195,8 @@ publish_all(struct node *n)
 	f.held_received = inf.received.seq;
 	f.held_applied = inf.done.seq;
 	snprintf(f.stalled, sizeof(f.stalled), "%s", rf.stalled);
+	f.later_epoch =
+		hello_outdated(n, f.outdated, sizeof(f.outdated)) ? n->later_epoch : 0;
 	f.n_peers = n->n_peers;
 	f.n_quarantined = f.n_listed = 0;
 	inbox_quarantine_walk(n->inbox, fact_aside, &f);
@@ -240,96 +234,6 @@ on_turn(void *arg)
 	ask_pump(arg);
 }
 
-/* What a standby kept while rows that may name it were not applied: it goes once there are no such
- * rows, and has been there for as long as a peer's journal is kept. What a comparison took from a
- * mailbox lies there as well, and is to be found that long. */
-static void
-look_kept(struct node *n)
-{
-	uint64_t age = n->conf.journal_age, now = clock_ms();
-
-	if (n->role != SYNC_STANDBY || age == 0 || now < n->next_kept_ms)
-		return;
-	n->next_kept_ms = now + (age / 8 < LOOK_KEPT_MS ? age / 8 : LOOK_KEPT_MS);
-	if (n->asides > 0 || n->open_repairs > 0 || !replay_idle(n->replay))
-		return;
-	unsigned gone = kept_expire(n->spool, age);
-	if (gone > 0)
-		log_info("bodies kept for nobody any more are gone: count=%u", gone);
-}
-
-/* A mailbox that was set aside here and that somebody has taken away since: the cure. It is
- * fetched anew. */
-static void
-look_removed(struct node *n, struct mboxent *e)
-{
-	struct inbox_facts f;
-	struct stat st;
-
-	pthread_mutex_lock(&e->lock);
-	bool gone = e->aside && e->known && !mboxes_is_path(e->dir) &&
-		    spool_stat(n->spool, e->dir, NULL, &st) == ERR_NOTFOUND;
-	if (gone)
-		e->aside = e->known = false;
-	if (gone)
-		e->dirty = true;
-	pthread_mutex_unlock(&e->lock);
-	if (!gone)
-		return;
-	log_info("mailbox that was set aside is gone, it is fetched anew: dir=%s",
-		e->dir);
-	/* Its rows are dropped: what they named is kept until they are stated again. */
-	inbox_facts(n->inbox, &f);
-	ask_open(n, e, f.done.seq + 1);
-	ask_anew(n, e->dir);
-	inbox_quarantine_release(n->inbox, e->dir, false);
-	node_count_asides(n);
-}
-
-/* A mailbox that was set aside is looked at now and then: healed by hand, it needs no command. */
-static void
-look_aside(struct node *n)
-{
-	size_t count;
-	struct mboxent **list;
-
-	if (clock_ms() < n->next_look_ms)
-		return;
-	n->next_look_ms = clock_ms() + LOOK_ASIDE_MS;
-	if (inbox_quarantine_count(n->inbox) == 0 ||
-		(list = mboxes_list(n->mboxes, &count)) == NULL)
-		return;
-	for (size_t i = 0; i < count; i++) {
-		struct mboxent *e = list[i];
-		struct mbox_fault fault = { 0 };
-		struct mbox_state now;
-		if (!e->aside || mboxes_is_path(e->dir))
-			continue;
-		if (n->role == SYNC_STANDBY) {
-			look_removed(n, e);
-			continue;
-		}
-		pthread_mutex_lock(&e->lock);
-		/* All files named by the index are there again, with their sizes. */
-		if (mbox_load(n->spool, e->dir, e->known ? &e->state : NULL, &now,
-			    &fault) == 0 &&
-			bodies_check(n->spool, e->dir, &fault) == 0) {
-			e->state = now;
-			e->known = true;
-			e->aside = false;
-			mboxes_identify(n->mboxes, e);
-			int rc = inbox_quarantine_release(n->inbox, e->dir, false);
-			node_count_asides(n);
-			if (rc == 0)
-				log_info("mailbox is sound again: dir=%s", e->dir);
-		}
-		pthread_mutex_unlock(&e->lock);
-		if (!e->aside)
-			compare_one(n, e->dir);
-	}
-	free(list);
-}
-
 static void
 on_tick(void *arg)
 {
@@ -345,8 +249,7 @@ on_tick(void *arg)
 	recv_flush(n);
 	level_tick(n->level);
 	prove_tick(n);
-	look_aside(n);
-	look_kept(n);
+	look_tick(n);
 	if (clock_ms() >= next_facts) {
 		next_facts = clock_ms() + FACTS_MS;
 		publish_all(n);
@@ -419,6 +322,8 @@ open_store(struct node *n)
 	if (rc != 0)
 		return rc;
 	n->role = n->epoch.role == EPOCH_ACTIVE ? SYNC_ACTIVE : SYNC_STANDBY;
+	if ((rc = hello_load(n)) != 0)
+		return rc;
 	bool clean = store_was_clean(n->store);
 	if ((rc = gap_load(n)) != 0)
 		return rc;
@@ -577,6 +482,14 @@ sync_stop(struct sync *s, bool clean)
 	free(s);
 }
 
+bool
+sync_is_outdated(struct sync *s)
+{
+	char text[1];
+
+	return hello_outdated(&s->node, text, sizeof(text));
+}
+
 enum sync_role
 sync_role(const struct sync *s)
 {
@@ -670,6 +583,8 @@ wait_a_little(struct node *n, const struct patience *pa)
 
 	if (n->stopping)
 		return ERR_CLOSED;
+	if (n->later_epoch > epoch_current(&n->epoch.line))
+		return ERR_ROLE;
 	if (clock_ms() >= pa->until_ms)
 		return ERR_TIMEOUT;
 	/* Asked after every turn: news come often enough to keep a wait from timing out. */
@@ -691,6 +606,7 @@ sync_wait(struct sync *s, uint64_t timeout_ms, sync_on_fn *on, void *on_arg,
 	struct node *n = &s->node;
 	const struct patience pa = { clock_ms() + timeout_ms, on, on_arg };
 	uint64_t ticket = outq_last(n->outq), seq = 0;
+	char text[400];
 	int rc = 0;
 
 	if (n->role != SYNC_ACTIVE)
@@ -699,6 +615,13 @@ sync_wait(struct sync *s, uint64_t timeout_ms, sync_on_fn *on, void *on_arg,
 	while (rc == 0 && lacks(n, ticket, &seq, lack_out))
 		rc = wait_a_little(n, &pa);
 	pthread_mutex_unlock(&n->lock);
+	if (hello_outdated(n, text, sizeof(text))) {
+		rc = ERR_ROLE; /* nobody who could confirm anything follows us */
+		if (lack_out != NULL) {
+			buf_clear(lack_out);
+			buf_printf(lack_out, "%s\n", text);
+		}
+	}
 	return rc;
 }
 

@@ -64,6 +64,9 @@ struct sync_hooks {
 	bool (*begin_in_place)(void *arg, const char *dir, const char *name);
 	void (*end_in_place)(void *arg, const char *dir, const char *name);
 	void (*changed)(void *arg, const char *dir, const char *name);
+	/* This active side met a later epoch: nothing may begin here any more (sync_is_outdated).
+	 * Called again by each life that finds so; from the peer thread, so it may not wait. */
+	void (*stale)(void *arg);
 };
 
 /* Opens the state folder and the certificate, reads all mailboxes' states, and settles what the
@@ -78,6 +81,9 @@ int sync_start(struct sync *s);
 void sync_stop(struct sync *s, bool clean);
 
 enum sync_role sync_role(const struct sync *s);
+/* An active side that has met a later epoch, in this life or an earlier one: another side was
+ * promoted since. Waits fail with ERR_ROLE; nothing is exchanged. */
+bool sync_is_outdated(struct sync *s);
 /* The role that a state folder holds while nobody has it open. ERR_NOTFOUND: it has none yet. */
 int sync_stored_role(const char *state, enum sync_role *role_out);
 
@@ -256,6 +262,8 @@ struct sync_facts {
 	uint64_t applied_batches, replay_pending;
 	uint64_t held_run, held_received,
 		held_applied; /* a standby: of the active's journal */
+	uint64_t later_epoch; /* 0, or we are active in an older one than this */
+	char outdated[400]; /* what that means and what to do, "" if it is not so */
 	char stalled[200]; /* why nothing is applied at the moment, "" if it is */
 	unsigned n_peers;
 	struct sync_peer_facts peers[SYNC_PEERS_MAX];

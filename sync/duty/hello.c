@@ -3,10 +3,12 @@
  *
  * Exactly one side is active. Two active sides never exchange anything: the link is dropped with
  * the reason in both logs, again at every try, until an administrator decides. A standby follows
- * the line of epochs of its active; an active that meets a higher epoch is refused and says so.
+ * the line of epochs of its active; an active that meets a higher epoch, whatever the peer's
+ * role, is stale: it is refused, says so, and lets nothing in any more.
  */
 #include "meta/base/err.h"
 #include "meta/base/log.h"
+#include "sync/level.h"
 #include "sync/node.h"
 #include "sync/replay.h"
 
@@ -47,6 +49,74 @@ hello(void *arg, struct session *s, struct wire_hello *h)
 		h->line = (struct rec_blob){ n->line.data, n->line.len };
 }
 
+/*
+ * A stale active: another side was promoted while this one was away or cut off. What is written
+ * here from now on would have to be merged, so nothing more is let in, and that is stored before
+ * anything else follows from it: a restart does not forget it. Following a line that has the later
+ * epoch ends it.
+ */
+static const char later_key[] = "later_epoch";
+
+bool
+hello_outdated(struct node *n, char *text, size_t size)
+{
+	uint64_t later = n->later_epoch, ours = epoch_current(&n->epoch.line);
+
+	if (size > 0)
+		text[0] = '\0';
+	if (n->role != SYNC_ACTIVE || later <= ours)
+		return false;
+	snprintf(text, size,
+		"this side is stale: it is active in epoch %" PRIu64
+		", a peer has seen epoch %" PRIu64
+		"; nothing new is let in. Stop it, compare its spool with the active "
+		"side's and save what only this one has; then join it anew as a "
+		"standby, with role: standby, an empty spool and a new state folder",
+		ours, later);
+	return true;
+}
+
+int
+hello_load(struct node *n)
+{
+	uint64_t later = 0;
+	char text[400];
+	int rc = store_get_u64(n->store, later_key, &later);
+
+	if (rc != 0)
+		return rc == ERR_NOTFOUND ? 0 : rc;
+	n->later_epoch = later;
+	if (hello_outdated(n, text, sizeof(text))) {
+		log_err("%s", text);
+		level_fail(n->level, ERR_ROLE);
+	}
+	return 0;
+}
+
+static void
+met_later(struct node *n, uint64_t epoch)
+{
+	char text[400];
+
+	if (epoch > n->later_epoch) {
+		int rc = store_put_u64(n->store, later_key, epoch);
+		if (rc != 0)
+			log_err("that this side is stale cannot be stored: %s",
+				err_text(rc));
+		n->later_epoch = epoch;
+		if (hello_outdated(n, text, sizeof(text)))
+			log_err("%s", text);
+		level_fail(n->level, ERR_ROLE);
+		pthread_mutex_lock(&n->lock);
+		n->facts.later_epoch = epoch;
+		memcpy(n->facts.outdated, text, sizeof(text));
+		pthread_mutex_unlock(&n->lock);
+	}
+	if (n->hooks.stale != NULL)
+		n->hooks.stale(n->hooks.arg);
+	node_publish(n); /* whoever waits gives up */
+}
+
 static int
 judge(void *arg, struct session *s, const struct wire_hello *h)
 {
@@ -56,15 +126,8 @@ judge(void *arg, struct session *s, const struct wire_hello *h)
 	if (h->role > SYNC_ACTIVE)
 		return session_reject(
 			s, ERR_PROTO, WIRE_BYE_PROTO, "unknown role %u", h->role);
-	if (h->role == SYNC_ACTIVE && n->role == SYNC_ACTIVE) {
-		node_note_error(p, "both sides are active: make one of them a standby");
-		return session_reject(s, ERR_PEER, WIRE_BYE_ROLE,
-			"both %s and %s are active: nothing is exchanged until one of "
-			"them is "
-			"made a standby",
-			n->conf.name, p->conf->name);
-	}
 	if (n->role == SYNC_ACTIVE && h->epoch > epoch_current(&n->epoch.line)) {
+		met_later(n, h->epoch);
 		node_note_error(
 			p, "the peer has seen a later epoch: this side is stale");
 		return session_reject(s, ERR_PEER, WIRE_BYE_EPOCH,
@@ -73,8 +136,16 @@ judge(void *arg, struct session *s, const struct wire_hello *h)
 			p->conf->name, h->epoch, n->conf.name,
 			epoch_current(&n->epoch.line));
 	}
-	if (n->role == SYNC_STANDBY && h->role == SYNC_ACTIVE &&
-		h->epoch < epoch_current(&n->epoch.line)) {
+	if (h->role == SYNC_ACTIVE && n->role == SYNC_ACTIVE &&
+		h->epoch == epoch_current(&n->epoch.line)) {
+		node_note_error(p, "both sides are active: make one of them a standby");
+		return session_reject(s, ERR_PEER, WIRE_BYE_ROLE,
+			"both %s and %s are active: nothing is exchanged until one of "
+			"them is "
+			"made a standby",
+			n->conf.name, p->conf->name);
+	}
+	if (h->role == SYNC_ACTIVE && h->epoch < epoch_current(&n->epoch.line)) {
 		node_note_error(p, "the peer is active in an old epoch");
 		return session_reject(s, ERR_PEER, WIRE_BYE_EPOCH,
 			"%s is active in epoch %" PRIu64 ", but %s has seen %" PRIu64,

@@ -152,7 +152,9 @@ duo_start_a(struct duo *d)
 		.peers = &d->peer,
 		.n_peers = 1,
 		.journal_size = d->journal_size,
-		.journal_age = d->journal_age };
+		.journal_age = d->journal_age,
+		.level = { d->level, d->level, d->level },
+		.level_limit = 3600000 };
 	d->sync = node_open(&conf, d->root_a, &d->hooks, &d->spool);
 }
 

@@ -23,6 +23,7 @@ struct duo {
 	char print_a[KEYGEN_PRINT_LEN], print_b[KEYGEN_PRINT_LEN];
 	unsigned port;
 	struct sync_hooks hooks; /* the active's */
+	enum sync_level level; /* of all kinds, from the active's next start on */
 	uint64_t journal_size, journal_age; /* of both, from their next start on */
 	struct sync_peer_conf peer;
 	struct spool *spool; /* the active's, while it runs */

@@ -9,6 +9,7 @@
 #include "meta/base/err.h"
 #include "meta/base/log.h"
 #include "meta/scan.h"
+#include "sync/epoch.h"
 #include "sync/inbox.h"
 #include "sync/journal.h"
 #include "sync/store.h"
@@ -40,6 +41,13 @@ on_log(enum log_level level, const char *line)
 		fprintf(stderr, "# a: %d %s\n", (int)level, line);
 }
 
+static void
+start_a(void)
+{
+	duo_start_a(&d);
+	A.sp = B.sp = d.spool;
+}
+
 /* Two mailboxes, the first with three messages, on both sides. */
 static bool
 two_mailboxes(void)
@@ -49,7 +57,7 @@ two_mailboxes(void)
 		log_set_level(LOG_LEVEL_DEBUG);
 	duo_open(&d);
 	duo_start_b(&d);
-	duo_start_a(&d);
+	start_a();
 	duo_create(&d, &A, "box/a", "id-a");
 	duo_create(&d, &B, "box/b", "id-b");
 	for (int i = 0; i < 3; i++)
@@ -380,7 +388,7 @@ TEST(kept_bodies_go_when_the_peer_falls_behind)
 	duo_stop_b(&d, false);
 	d.journal_size = 20000;
 	duo_start_b(&d);
-	duo_start_a(&d);
+	start_a();
 	CHECK(duo_settled(&d));
 	duo_stop_b(&d, false);
 	rig_append(&A, 3000);
@@ -402,6 +410,97 @@ TEST(kept_bodies_go_when_the_peer_falls_behind)
 	CHECK(duo_settled(&d));
 	equal_at_last();
 	end();
+}
+
+/* ---- design 7: a stale active ---- */
+
+static _Atomic int told_stale;
+
+static void
+on_stale(void *arg)
+{
+	(void)arg;
+	told_stale++;
+}
+
+static _Atomic int answer;
+
+static void
+on_answer(void *arg, int code)
+{
+	(void)arg;
+	answer = code;
+}
+
+/* What a promotion of b will leave in its state. role: what b is when it comes back. */
+static void
+promote_b(enum epoch_role role)
+{
+	struct epoch e;
+	struct store *s;
+
+	if (store_open(d.state_b, &s) != 0 || epoch_load(s, &e) != 0 ||
+		epoch_raise(s, &e, "b", e.line.e[e.line.n - 1].base, 6) != 0 ||
+		(role == EPOCH_STANDBY && epoch_follow(s, &e, &e.line) != 0))
+		abort();
+	store_close(s);
+}
+
+static void
+a_stale_active(enum epoch_role role)
+{
+	static struct sync_facts f;
+	struct buf lack = BUF_INIT;
+
+	told_stale = 0;
+	CHECK(two_mailboxes());
+	duo_stop_b(&d, false);
+	duo_stop_a(&d, false);
+	promote_b(role);
+	d.hooks.stale = on_stale;
+	d.level = SYNC_APPLIED;
+	start_a();
+	CHECK(!sync_is_outdated(d.sync));
+	duo_start_b(&d);
+	rig_append(&A, 300);
+	duo_commit(&d, &A);
+	answer = 1;
+	CHECK(sync_confirm(d.sync, 1u << SYNC_DELIVERY, on_answer, NULL));
+	/* who waits is told at once, not when his time is over */
+	CHECK_EQ(sync_wait(d.sync, 10 * DUO_WAIT_MS, NULL, NULL, &lack), ERR_ROLE);
+	CHECK(strstr(buf_str(&lack), "stale") != NULL);
+	CHECK(strstr(buf_str(&lack), "join it anew") != NULL);
+	CHECK(told_stale > 0);
+	CHECK_EQ(answer, ERR_ROLE);
+	CHECK_EQ(sync_prove(d.sync, 10 * DUO_WAIT_MS, NULL, NULL, NULL), ERR_ROLE);
+	usleep(300000);
+	sync_facts(d.sync, &f);
+	CHECK_EQ(f.later_epoch, 7);
+	CHECK(strstr(f.outdated, "epoch 7") != NULL);
+	CHECK(strstr(f.peers[0].error, "later epoch") != NULL);
+	/* nor does it forget: the next life knows before it meets anybody */
+	duo_stop_b(&d, true);
+	duo_stop_a(&d, false);
+	start_a();
+	CHECK(sync_is_outdated(d.sync));
+	CHECK_EQ(sync_wait(d.sync, 10 * DUO_WAIT_MS, NULL, NULL, NULL), ERR_ROLE);
+	answer = 1;
+	CHECK(sync_confirm(d.sync, 1u << SYNC_DELIVERY, on_answer, NULL));
+	CHECK_EQ(answer, ERR_ROLE);
+	/* and nothing was given to the other side */
+	CHECK(!exists(d.root_b, "box/a/4."));
+	buf_fini(&lack);
+	end();
+}
+
+TEST(a_stale_active_that_meets_a_later_standby_gives_up)
+{
+	a_stale_active(EPOCH_STANDBY);
+}
+
+TEST(a_stale_active_that_meets_a_later_active_gives_up)
+{
+	a_stale_active(EPOCH_ACTIVE);
 }
 
 int
