@@ -172,19 +172,49 @@ note_dir(struct inode *dir)
 	return rc == 0 ? 0 : err_errno(rc);
 }
 
-/* A folder that changes its name, both names in the replicated area. */
-static bool
-is_move(const struct cap_name *op)
-{
-	return op->target != NULL && inode_type(op->target) == S_IFDIR &&
-	       (op->flags & RENAME_EXCHANGE) == 0 && is_ours(op->parent) &&
-	       is_ours(op->newparent);
-}
-
 static struct place
 place_under(struct inode *dir, const char *name, mode_t type)
 {
 	return place_step(inode_place(dir), name, type);
+}
+
+static bool
+is_dir(const struct inode *ino)
+{
+	return ino != NULL && inode_type(ino) == S_IFDIR;
+}
+
+/* Is what is called so replicated as a path: a folder, or a file that is no mailbox's? */
+static bool
+is_inside(struct inode *dir, const char *name, const struct inode *what)
+{
+	enum place_kind k;
+
+	if (!is_ours(dir))
+		return false;
+	k = place_under(dir, name, what != NULL ? inode_type(what) : S_IFREG).kind;
+	return k == PLACE_DIR || k == PLACE_FILE;
+}
+
+/* A folder, or a folder and something else that change places. */
+static bool
+is_move(const struct cap_name *op)
+{
+	return is_dir(op->target) ||
+	       ((op->flags & RENAME_EXCHANGE) != 0 && is_dir(op->replaced));
+}
+
+/* Everything that gets another name has both in the replicated area, or neither. */
+static bool
+crosses(const struct cap_name *op)
+{
+	bool out = is_inside(op->parent, op->name, op->target),
+	     in = is_inside(op->newparent, op->newname, op->target);
+
+	if ((op->flags & RENAME_EXCHANGE) != 0)
+		return out != in || !is_inside(op->parent, op->name, op->replaced) ||
+		       !is_inside(op->newparent, op->newname, op->replaced);
+	return out != in;
 }
 
 /* Both names of a folder that is about to be moved within the replicated area. */
@@ -203,7 +233,7 @@ move_begin(struct cap_name *op)
 	} while (rc == ERR_NOTFOUND);
 	if (rc == 0 &&
 		((rc = sync_note(to, from)) != 0 || (rc = sync_note(to, dest)) != 0)) {
-		sync_move_end(to, op->moving, false);
+		sync_move_end(to, op->moving, SYNC_NOT_MOVED);
 		op->moving = NULL;
 	}
 	return rc == 0 ? 0 : err_errno(rc);
@@ -216,8 +246,11 @@ move_end(struct cap_name *op, bool done)
 
 	if (done && join(op->parent, op->name, from, sizeof(from)) &&
 		join(op->newparent, op->newname, dest, sizeof(dest)))
-		quiet_moved(from, dest);
-	sync_move_end(to, op->moving, done);
+		quiet_moved(from, dest, (op->flags & RENAME_EXCHANGE) != 0);
+	sync_move_end(to, op->moving,
+		!done                                ? SYNC_NOT_MOVED
+		: (op->flags & RENAME_EXCHANGE) != 0 ? SYNC_SWAPPED
+						     : SYNC_MOVED);
 	op->moving = NULL;
 }
 
@@ -229,6 +262,10 @@ rename_begin(struct cap_name *op)
 		op->target != NULL ? inode_type(op->target) : S_IFREG);
 	int err = 0;
 
+	/* A folder comes into what is replicated, or leaves it, file by file: mv copies then, and
+	 * each step is seen. */
+	if (is_move(op) && (is_ours(op->parent) || is_ours(op->newparent)))
+		return crosses(op) ? EXDEV : move_begin(op);
 	if (goal.kind == PLACE_INDEX && is_ours(op->newparent)) {
 		int fd = -1;
 		if (op->replaced != NULL &&
@@ -239,13 +276,6 @@ rename_begin(struct cap_name *op)
 			inode_fd_put(op->replaced, fd);
 	} else if (goal.kind == PLACE_HEADER || goal.kind == PLACE_ANNOT) {
 		pending_touch(op->newparent, goal.kind == PLACE_ANNOT);
-	} else if (is_move(op)) {
-		err = move_begin(op);
-	} else if (op->target != NULL && inode_type(op->target) == S_IFDIR) {
-		if (is_ours(op->parent) || is_ours(op->newparent))
-			err = note(op->parent, op->name);
-		if (err == 0 && is_ours(op->newparent))
-			err = note(op->newparent, op->newname);
 	} else if (goal.kind == PLACE_FILE && is_ours(op->newparent)) {
 		err = note(op->newparent, op->newname);
 	}
@@ -371,8 +401,6 @@ rename_end(struct cap_name *op)
 			path_changed(op->newparent, op->newname, true);
 		return;
 	}
-	if (op->target != NULL && inode_type(op->target) == S_IFDIR)
-		return;
 	if (goal.kind == PLACE_FILE && is_ours(op->newparent))
 		path_changed(op->newparent, op->newname, true);
 	if (is_ours(op->parent) &&

@@ -192,7 +192,7 @@ quiet_flush(void)
 	pthread_mutex_unlock(&lock);
 }
 
-/* w->path under the new name, if it lies in from. */
+/* w->path with dest instead of from, if it lies in from. */
 static bool
 follow(struct waiting *w, const char *from, const char *dest)
 {
@@ -210,28 +210,28 @@ follow(struct waiting *w, const char *from, const char *dest)
 }
 
 void
-quiet_moved(const char *from, const char *dest)
+quiet_moved(const char *from, const char *dest, bool swap)
 {
-	struct waiting *moved = NULL;
+	struct waiting *all = NULL;
 
 	pthread_mutex_lock(&lock);
 	for (struct waiting *w = in_hand; w != NULL; w = w->next)
-		follow(w, from, dest);
+		if (!follow(w, from, dest) && swap)
+			follow(w, dest, from);
 	for (unsigned i = 0; i < BUCKETS && n_waiting > 0; i++) {
-		for (struct waiting **at = &buckets[i]; *at != NULL;) {
-			struct waiting *w = *at;
-			if (!follow(w, from, dest)) {
-				at = &w->next;
-				continue;
-			}
-			*at = w->next;
-			w->next = moved;
-			moved = w;
+		while (buckets[i] != NULL) {
+			struct waiting *w = buckets[i];
+			buckets[i] = w->next;
+			w->next = all;
+			all = w;
 		}
 	}
-	while (moved != NULL) {
-		struct waiting *w = moved, **head = bucket_of(w->path);
-		moved = w->next;
+	while (all != NULL) {
+		struct waiting *w = all, **head;
+		all = w->next;
+		if (!follow(w, from, dest) && swap)
+			follow(w, dest, from);
+		head = bucket_of(w->path);
 		w->next = *head;
 		*head = w;
 	}

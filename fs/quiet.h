@@ -26,7 +26,8 @@ void quiet_stop(void);
 bool quiet_changed(const char *path, uint64_t names, bool now);
 /* Everything that waits is handed on now. */
 void quiet_flush(void);
-/* What waits in or below from waits under its new name. Between sync_move_begin and _end. */
-void quiet_moved(const char *from, const char *to);
+/* What waits in or below from waits under its new name; swap: and the other way round. Between
+ * sync_move_begin and _end. */
+void quiet_moved(const char *from, const char *to, bool swap);
 
 #endif

@@ -241,6 +241,27 @@ move(struct path *p, const struct change_path *c, const struct split *at)
 }
 
 static int
+swap(struct path *p, const struct change_path *c, const struct split *at)
+{
+	struct split to;
+	int rc = check_path(p, c->target);
+
+	if (rc != 0)
+		return rc;
+	split(c->target, &to);
+	rc = spool_swap(p->sp, c->path, c->target, c->rdev);
+	FAULT("apply.swap");
+	if (rc == ERR_NOTFOUND)
+		return scan_fault(p->fault, ERR_DIVERGED, 0, "path",
+			"%.100s: to change places with one that is not there", c->path);
+	if (rc == 0) {
+		tell(p, at);
+		tell(p, &to);
+	}
+	return rc;
+}
+
+static int
 apply_one(struct path *p, const struct change *change)
 {
 	const struct change_path *c = &change->u.path;
@@ -254,6 +275,8 @@ apply_one(struct path *p, const struct change *change)
 		return drop(p, c, &at);
 	if (change->kind == CHANGE_MOVE)
 		return move(p, c, &at);
+	if (change->kind == CHANGE_SWAP)
+		return swap(p, c, &at);
 	if (change->kind == CHANGE_DIR)
 		return put_dir(p, c, &at);
 	rc = spool_mkdirs(p->sp, at.dir, 0755, c->uid, c->gid);

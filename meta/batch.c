@@ -153,6 +153,7 @@ static const struct {
 	[CHANGE_NODE] = { true, true, false, 0 },
 	[CHANGE_DELETE] = { true, true, false, 0 },
 	[CHANGE_MOVE] = { true, true, false, 0 },
+	[CHANGE_SWAP] = { true, true, false, 0 },
 };
 #define N_KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
@@ -237,9 +238,11 @@ put_path(struct buf *out, struct change_base *base, enum change_kind kind,
 	const struct change_path *c)
 {
 	put_text(out, c->path);
-	if (kind == CHANGE_SYMLINK || kind == CHANGE_MOVE)
+	if (kind == CHANGE_SYMLINK || kind == CHANGE_MOVE || kind == CHANGE_SWAP)
 		put_text(out, c->target);
-	if (kind == CHANGE_DELETE || kind == CHANGE_MOVE)
+	if (kind == CHANGE_SWAP)
+		wr_varint(out, c->rdev);
+	if (kind == CHANGE_DELETE || kind == CHANGE_MOVE || kind == CHANGE_SWAP)
 		return;
 	wr_varint(out, c->uid);
 	wr_varint(out, c->gid);
@@ -292,6 +295,7 @@ put_change(struct buf *out, struct change_base *base, const struct change *c)
 	case CHANGE_NODE:
 	case CHANGE_DELETE:
 	case CHANGE_MOVE:
+	case CHANGE_SWAP:
 		put_path(out, base, c->kind, &c->u.path);
 		break;
 	}
@@ -483,11 +487,13 @@ static void
 get_path_change(struct in *in, enum change_kind kind, struct change_path *c)
 {
 	c->path = get_path(in);
-	if (kind == CHANGE_MOVE)
+	if (kind == CHANGE_MOVE || kind == CHANGE_SWAP)
 		c->target = get_path(in);
 	else if (kind == CHANGE_SYMLINK)
 		c->target = get_text(in, BATCH_MAX_PATH - 1);
-	if (kind == CHANGE_DELETE || kind == CHANGE_MOVE)
+	if (kind == CHANGE_SWAP)
+		c->rdev = rd_varint(&in->rd);
+	if (kind == CHANGE_DELETE || kind == CHANGE_MOVE || kind == CHANGE_SWAP)
 		return;
 	c->uid = get_u32(in);
 	c->gid = get_u32(in);
@@ -562,6 +568,7 @@ get_change(struct in *in, uint64_t *seen)
 	case CHANGE_NODE:
 	case CHANGE_DELETE:
 	case CHANGE_MOVE:
+	case CHANGE_SWAP:
 		get_path_change(in, c->kind, &c->u.path);
 		break;
 	}

@@ -60,7 +60,8 @@ enum change_kind {
 	CHANGE_NODE = 10, /* fifo, socket or device */
 	CHANGE_DELETE = 11, /* a path that is gone (file, or empty folder) */
 	CHANGE_MOVE =
-		12 /* a path that has another name now (a folder with all below it) */
+		12, /* a path that has another name now (a folder with all below it) */
+	CHANGE_SWAP = 13 /* two paths that changed places, each with all below it */
 };
 
 /* Which fields of a record or header a change states: bit i = row i of the tables in change.c,
@@ -125,10 +126,10 @@ struct change_owner {
 
 struct change_path {
 	const char *path;
-	const char *target; /* SYMLINK: contents; MOVE: the new path */
+	const char *target; /* SYMLINK: contents; MOVE: the new path; SWAP: the other */
 	uint32_t uid, gid, mode; /* mode with its file type */
 	uint64_t mtime; /* nanoseconds */
-	uint64_t rdev;
+	uint64_t rdev; /* NODE; SWAP: a number that no other swap has */
 	uint64_t size; /* FILE */
 	uint8_t sha1[SHA1_LEN]; /* FILE: of its content, which travels as a body */
 };

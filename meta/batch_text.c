@@ -18,6 +18,7 @@ static const char *const kind_names[] = {
 	[CHANGE_NODE] = "node",
 	[CHANGE_DELETE] = "delete",
 	[CHANGE_MOVE] = "move",
+	[CHANGE_SWAP] = "swap",
 };
 
 static void
@@ -81,6 +82,7 @@ print_change(const struct change *c, struct buf *out)
 		break;
 	case CHANGE_SYMLINK:
 	case CHANGE_MOVE:
+	case CHANGE_SWAP:
 		buf_printf(out, " path=%s to=%s", c->u.path.path, c->u.path.target);
 		break;
 	}

@@ -29,6 +29,7 @@
 #define OWN ".twinspool"
 #define STAGING OWN "/staging"
 #define KEPT OWN "/kept"
+#define SWAP "swap" /* in staging: the last one, and what lay where before it */
 #define PATH_LIMIT 4096
 
 /* ---- files that lose a name ---- */
@@ -466,6 +467,49 @@ spool_move(struct spool *sp, const char *path, const char *to)
 		close(from_at);
 	if (to_at >= 0)
 		close(to_at);
+	return rc;
+}
+
+/* Which way round the names stood is written down first: to exchange them twice is to undo it. */
+int
+spool_swap(struct spool *sp, const char *path, const char *other, uint64_t id)
+{
+	const char *one_name, *two_name;
+	uint64_t before[3], now[3] = { id };
+	struct buf had = BUF_INIT;
+	struct stat one, two;
+	int one_at = -1, two_at = -1, rc;
+
+	rc = split(sp, path, &one_at, &one_name);
+	if (rc == 0)
+		rc = split(sp, other, &two_at, &two_name);
+	if (rc == 0 &&
+		(fstatat(one_at, one_name, &one, AT_SYMLINK_NOFOLLOW) < 0 ||
+			fstatat(two_at, two_name, &two, AT_SYMLINK_NOFOLLOW) < 0))
+		rc = err_from_errno(errno);
+	if (rc != 0)
+		goto out;
+	now[1] = one.st_ino;
+	now[2] = two.st_ino;
+	if (spool_read(sp, STAGING, SWAP, sizeof(before), &had, NULL) == 0 &&
+		had.len == sizeof(before)) {
+		memcpy(before, had.data, sizeof(before));
+		if (before[0] == id && before[1] == now[2] && before[2] == now[1])
+			goto out;
+	}
+	rc = spool_replace(
+		sp, STAGING, SWAP, now, sizeof(now), 0600, geteuid(), getegid());
+	if (rc == 0)
+		rc = spool_change(sp);
+	if (rc == 0 &&
+		renameat2(one_at, one_name, two_at, two_name, RENAME_EXCHANGE) < 0)
+		rc = err_from_errno(errno);
+out:
+	buf_fini(&had);
+	if (one_at >= 0)
+		close(one_at);
+	if (two_at >= 0)
+		close(two_at);
 	return rc;
 }
 

@@ -58,6 +58,9 @@ int spool_unlink(struct spool *sp, const char *dir, const char *name);
 int spool_rmdir(struct spool *sp, const char *dir);
 /* Moves a file or folder; what is at the new name is replaced if rename(2) can. */
 int spool_move(struct spool *sp, const char *path, const char *to);
+/* Two names change places, once: done again with the same id it finds that they have. One at a
+ * time. ERR_NOTFOUND unless both are there. */
+int spool_swap(struct spool *sp, const char *path, const char *other, uint64_t id);
 /* Owner, mode (07777) and mtime (nanoseconds) of dir/name, each only if it differs; a symlink is
  * not followed. SPOOL_KEEP leaves one as it is. */
 #define SPOOL_KEEP UINT64_MAX

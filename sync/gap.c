@@ -253,43 +253,105 @@ holds_id(struct node *n, const char *dir, const char *uniqueid)
 	return same;
 }
 
-/* A folder that is gone, and one that holds a mailbox which we know as being in the first. */
+/* Does to hold a mailbox, or a plain folder something, that we know as being in from and not in
+ * to? */
 static bool
-is_moved(struct node *n, const char *from, const char *to)
+is_moved(struct node *n, const char *from, const char *to, bool by_id)
 {
 	size_t count, len = strlen(from);
 	struct mboxent **list = mboxes_list(n->mboxes, &count);
 	char dir[BATCH_MAX_PATH];
+	struct stat st;
 	bool moved = false;
 
 	for (size_t i = 0; list != NULL && i < count && !moved; i++) {
-		const char *was = list[i]->dir;
+		bool path = mboxes_is_path(list[i]->dir);
+		const char *was = list[i]->dir + path;
 		if (!list[i]->known || strncmp(was, from, len) != 0 ||
 			(was[len] != '\0' && was[len] != '/') ||
-			(size_t)snprintf(dir, sizeof(dir), "%s%s", to, was + len) >=
-				sizeof(dir))
+			(path && (by_id || was[len] == '\0')) ||
+			(size_t)snprintf(dir, sizeof(dir), "%s%s%s", path ? "=" : "",
+				to, was + len) >= sizeof(dir))
 			continue;
 		struct mboxent *e = mboxes_find(n->mboxes, dir);
-		moved = (e == NULL || !e->known) &&
-			holds_id(n, dir, list[i]->state.uniqueid);
+		if (path)
+			moved = (e == NULL || !e->known) &&
+				spool_stat(n->spool, dir + 1, NULL, &st) == 0;
+		else
+			moved = (e == NULL || !e->known ||
+					strcmp(e->state.uniqueid,
+						list[i]->state.uniqueid) != 0) &&
+				holds_id(n, dir, list[i]->state.uniqueid);
 	}
 	free(list);
 	return moved;
 }
 
+/* What is no mailbox's, in and below a folder that was moved, may not be what it was before. */
+static void
+look_below(struct node *n, const char *folder)
+{
+	size_t count, len = strlen(folder);
+	struct mboxent **list = mboxes_list(n->mboxes, &count);
+
+	for (size_t i = 0; list != NULL && i < count; i++) {
+		const char *path = list[i]->dir + 1;
+		if (list[i]->known && mboxes_is_path(list[i]->dir) &&
+			strncmp(path, folder, len) == 0 && path[len] == '/')
+			node_path_now(n, path, 0, NULL, NULL);
+	}
+	free(list);
+}
+
 /* Died between a folder's move and its row: both names were noted, the ids say which is which. */
+static bool
+find_move(struct node *n, const char *from, const char *to, bool both)
+{
+	if (!is_moved(n, from, to, both))
+		return false;
+	log_info("%s before the crash: from=%s to=%s",
+		both ? "folders changed places" : "a folder was moved", from, to);
+	if (both)
+		node_swap(n, from, to);
+	else
+		node_move(n, from, to);
+	look_below(n, to);
+	if (both)
+		look_below(n, from);
+	return true;
+}
+
 static void
 find_moves(struct noted *l)
 {
-	for (size_t i = 0; i < l->count; i++)
-		for (size_t k = 0; !l->there[i] && k < l->count; k++)
-			if (l->there[k] && is_moved(l->n, l->paths[i], l->paths[k])) {
-				log_info("a folder was moved before the crash: "
-					 "from=%s to=%s",
-					l->paths[i], l->paths[k]);
-				node_move(l->n, l->paths[i], l->paths[k]);
-				break;
-			}
+	bool found;
+
+	for (size_t i = 0; i < l->count; i++) {
+		found = false;
+		for (size_t k = 0; !l->there[i] && k < l->count && !found; k++)
+			found = l->there[k] &&
+				find_move(l->n, l->paths[i], l->paths[k], false);
+	}
+	/* Two that are both there changed places if an id says so. */
+	for (size_t i = 0; i < l->count; i++) {
+		found = false;
+		for (size_t k = 0; l->there[i] && k < l->count && !found; k++)
+			found = k != i && l->there[k] &&
+				find_move(l->n, l->paths[i], l->paths[k], true);
+	}
+}
+
+struct row_moves {
+	struct moves *moves;
+	uint64_t seq;
+};
+
+static void
+add_move(void *arg, const char *from, const char *to)
+{
+	struct row_moves *m = arg;
+
+	moves_add(m->moves, m->seq, from, to);
 }
 
 static int
@@ -304,6 +366,10 @@ read_move(void *arg, const struct journal_row *row)
 		if (b.changes[i].kind == CHANGE_MOVE)
 			moves_add(n->moves, row->pos.seq, b.changes[i].u.path.path,
 				b.changes[i].u.path.target);
+		else if (b.changes[i].kind == CHANGE_SWAP)
+			node_swap_steps(b.changes[i].u.path.path,
+				b.changes[i].u.path.target, add_move,
+				&(struct row_moves){ n->moves, row->pos.seq });
 	batch_fini(&b);
 	return 0;
 }

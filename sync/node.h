@@ -221,6 +221,11 @@ int node_path_now(struct node *n, const char *path, uint64_t names, sync_done_fn
 	void *done_arg);
 /* A folder has another name now: its row, and everything that follows from it. */
 void node_move(struct node *n, const char *from, const char *to);
+/* The same for two paths that changed places. */
+void node_swap(struct node *n, const char *one, const char *two);
+/* Calls fn for each of the moves that make a swap. */
+typedef void node_step_fn(void *arg, const char *from, const char *to);
+void node_swap_steps(const char *one, const char *two, node_step_fn *fn, void *arg);
 /* States of everything in and below a folder follow its new name; journal: queue that for the
  * store, else they are only marked dirty. */
 void node_move_entries(struct node *n, const char *from, const char *to, bool journal);

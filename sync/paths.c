@@ -8,7 +8,9 @@
  * A move is stated between two looks at the names (moving.h): its row is queued and all states
  * in and below the folder have their new names before anybody may state something there.
  */
+#include "meta/base/clock.h"
 #include "meta/base/err.h"
+#include "meta/base/fault.h"
 #include "meta/base/log.h"
 #include "meta/place.h"
 #include "meta/spool.h"
@@ -374,15 +376,12 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 	free(list);
 }
 
-void
-node_move(struct node *n, const char *from, const char *to)
+/* Every row so far, and every one that is queued, has the old name. */
+static void
+follow(void *arg, const char *from, const char *to)
 {
-	struct outq_item *it;
-	struct change *c;
-	struct batch b;
+	struct node *n = arg;
 
-	batch_init(&b);
-	/* Every row so far, and every one that is queued, has the old name. */
 	if (moves_add(n->moves,
 		    n->journal_last + outq_last(n->outq) - outq_settled_upto(n->outq),
 		    from, to) != 0)
@@ -390,24 +389,71 @@ node_move(struct node *n, const char *from, const char *to)
 			to);
 	refs_move(n->refs, from, to);
 	node_move_entries(n, from, to, true);
-	it = outq_item("");
-	c = batch_add(&b, CHANGE_MOVE);
-	if (it != NULL && c != NULL) {
+}
+
+/* The row of a move or swap; the notes of path end with it. */
+static void
+queue_row(struct node *n, const char *path, struct batch *b)
+{
+	struct outq_item *it = outq_item("");
+
+	if (it == NULL)
+		return;
+	it->what = OUTQ_STATE_NONE;
+	it->note = strdup(path);
+	it->noted = it->note != NULL ? notes_mark(n->notes, path) : 0;
+	if (batch_encode(b, &it->bytes) == 0)
+		outq_push(n->outq, it);
+	else
+		outq_item_free(it);
+}
+
+void
+node_move(struct node *n, const char *from, const char *to)
+{
+	struct change *c;
+	struct batch b;
+
+	follow(n, from, to);
+	batch_init(&b);
+	if ((c = batch_add(&b, CHANGE_MOVE)) != NULL) {
 		c->u.path.path = batch_keep(&b, from, strlen(from));
 		c->u.path.target = batch_keep(&b, to, strlen(to));
-		it->what = OUTQ_STATE_NONE;
-		it->note = strdup(from);
-		it->noted = it->note != NULL ? notes_mark(n->notes, from) : 0;
-		if (batch_encode(&b, &it->bytes) == 0)
-			outq_push(n->outq, it);
-		else
-			outq_item_free(it);
-	} else {
-		outq_item_free(it);
+		queue_row(n, from, &b);
 	}
 	batch_fini(&b);
 	/* The folder's own entry, if it never was a mailbox. */
 	node_path_now(n, to, 0, NULL, NULL);
+}
+
+/* By way of a name that nothing replicated can have. */
+void
+node_swap_steps(const char *one, const char *two, node_step_fn *fn, void *arg)
+{
+	static const char between[] = ".twinspool/between";
+
+	fn(arg, one, between);
+	fn(arg, two, one);
+	fn(arg, between, two);
+}
+
+void
+node_swap(struct node *n, const char *one, const char *two)
+{
+	struct change *c;
+	struct batch b;
+
+	node_swap_steps(one, two, follow, n);
+	batch_init(&b);
+	if ((c = batch_add(&b, CHANGE_SWAP)) != NULL) {
+		c->u.path.path = batch_keep(&b, one, strlen(one));
+		c->u.path.target = batch_keep(&b, two, strlen(two));
+		c->u.path.rdev = clock_wall_ns();
+		queue_row(n, one, &b);
+	}
+	batch_fini(&b);
+	node_path_now(n, one, 0, NULL, NULL);
+	node_path_now(n, two, 0, NULL, NULL);
 }
 
 int
@@ -423,13 +469,16 @@ sync_move_begin(struct sync *s, uint64_t names, const char *from, const char *to
 }
 
 void
-sync_move_end(struct sync *s, struct sync_moving *m, bool done)
+sync_move_end(struct sync *s, struct sync_moving *m, enum sync_moved done)
 {
 	struct moving_one *one = (struct moving_one *)m;
 	struct node *n = &s->node;
 
-	if (done)
+	FAULT("move.done");
+	if (done == SYNC_MOVED)
 		node_move(n, moving_from(one), moving_to(one));
+	else if (done == SYNC_SWAPPED)
+		node_swap(n, moving_from(one), moving_to(one));
 	/* What was noted and did not happen has had its time once it is looked at. */
 	else
 		for (int i = 0; i < 2; i++)

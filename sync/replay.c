@@ -166,7 +166,9 @@ load_row(void *arg, const struct inbox_item *item, enum inbox_state state)
 			asprintf(&j->path, "=%s", b.changes[0].u.path.path) < 0)
 			j->path = NULL;
 		j->deletes = j->path != NULL && b.changes[0].kind == CHANGE_DELETE;
-		if (j->fence && b.n > 0 && b.changes[0].kind == CHANGE_MOVE &&
+		j->swaps = j->fence && b.n > 0 && b.changes[0].kind == CHANGE_SWAP;
+		if (j->fence && b.n > 0 &&
+			(j->swaps || b.changes[0].kind == CHANGE_MOVE) &&
 			b.changes[0].u.path.target != NULL)
 			j->target = strdup(b.changes[0].u.path.target);
 		j->fence |= b.from_dir != NULL;
@@ -361,6 +363,8 @@ ask_repair(struct replay *r, struct job *j)
 			j->path + 1, j->pos.seq,
 			j->fault.text[0] ? j->fault.text : err_text(j->rc));
 		ask_folder(n, j->path + 1, j->target);
+		if (j->swaps)
+			ask_folder(n, j->target, j->path + 1);
 		settle(r, j);
 		return;
 	}
@@ -452,6 +456,8 @@ ended(struct replay *r, struct job *j)
 				0)
 				node_count_asides(r->n);
 			ask_moved(r->n, j->target);
+			if (j->swaps)
+				ask_moved(r->n, j->path + 1);
 		}
 		r->stalled[0] = '\0';
 		settle(r, j);

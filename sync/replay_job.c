@@ -84,6 +84,12 @@ digest_of(const struct job *j)
 }
 
 static void
+step(void *n, const char *from, const char *to)
+{
+	node_move_entries(n, from, to, false);
+}
+
+static void
 apply_path(struct node *n, struct job *j, const struct batch *b,
 	const struct mbox_env *env)
 {
@@ -96,7 +102,11 @@ apply_path(struct node *n, struct job *j, const struct batch *b,
 			continue;
 		if (c->kind == CHANGE_MOVE) {
 			/* Its own entry, if it has one, goes along. */
-			node_move_entries(n, c->u.path.path, c->u.path.target, false);
+			step(n, c->u.path.path, c->u.path.target);
+			continue;
+		}
+		if (c->kind == CHANGE_SWAP) {
+			node_swap_steps(c->u.path.path, c->u.path.target, step, n);
 			continue;
 		}
 		snprintf(key, sizeof(key), "=%s", c->u.path.path);

@@ -26,6 +26,7 @@ struct job {
 	char *dir;
 	char *path; /* a path batch: the key of its entry, "=path" */
 	char *target; /* a folder's move: its new name */
+	bool swaps; /* target and path change places */
 	bool deletes; /* the path */
 	struct buf bytes;
 	enum job_state state;

@@ -142,8 +142,8 @@ void sync_names_leave(struct sync *s);
 struct sync_moving;
 int sync_move_begin(struct sync *s, uint64_t names, const char *from, const char *to,
 	struct sync_moving **out);
-/* done: it was moved; else everything is as it was. */
-void sync_move_end(struct sync *s, struct sync_moving *m, bool done);
+enum sync_moved { SYNC_NOT_MOVED, SYNC_MOVED, SYNC_SWAPPED };
+void sync_move_end(struct sync *s, struct sync_moving *m, enum sync_moved done);
 
 /* A path is about to come or go (design 4): noted and synced before this returns, and forgotten
  * when the path's next batch is in the journal. */

@@ -415,7 +415,7 @@ move(struct rig *g, bool told)
 	if (spool_move(g->sp, g->dir, to) != 0)
 		abort();
 	if (told)
-		sync_move_end(st.sync, m, true);
+		sync_move_end(st.sync, m, SYNC_MOVED);
 	snprintf(g->dir, sizeof(g->dir), "%s", to);
 	st.commits++;
 }

@@ -78,6 +78,49 @@ TEST(paths_are_replayed)
 	rig_pair_close(x);
 }
 
+static bool
+is_file(struct spool *sp, const char *path)
+{
+	struct stat st;
+
+	return spool_stat(sp, "", path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+TEST(an_exchange_is_done_once)
+{
+	struct rig_pair *x = rig_pair_open(17);
+	struct batch b;
+
+	CHECK_EQ(spool_mkdirs(x->b, "one", 0700, 0, 0), 0);
+	CHECK_EQ(spool_replace(x->b, "", "two", "x", 1, 0600, 0, 0), 0);
+	batch_init(&b);
+	struct change_path *c = add_path(&b, CHANGE_SWAP, "one");
+	c->target = "two";
+	c->rdev = 71;
+	CHECK_EQ(rig_apply(&x->p, &b, MBOX_CHECK), 0);
+	CHECK(is_file(x->b, "one"));
+	/* The same row again, after a crash. */
+	CHECK_EQ(rig_apply(&x->p, &b, MBOX_REDO), 0);
+	CHECK(is_file(x->b, "one"));
+	/* Written down and not done: then it is to be done. */
+	CHECK_EQ(spool_move(x->b, "one", "tmp"), 0);
+	CHECK_EQ(spool_move(x->b, "two", "one"), 0);
+	CHECK_EQ(spool_move(x->b, "tmp", "two"), 0);
+	CHECK_EQ(rig_apply(&x->p, &b, MBOX_REDO), 0);
+	CHECK(is_file(x->b, "one"));
+	/* Another row. */
+	c->rdev = 72;
+	CHECK_EQ(rig_apply(&x->p, &b, MBOX_CHECK), 0);
+	CHECK(is_file(x->b, "two"));
+	c->target = "none";
+	c->rdev = 73;
+	CHECK_EQ(rig_apply(&x->p, &b, MBOX_CHECK), ERR_DIVERGED);
+	c->target = ".twinspool/id";
+	CHECK_EQ(rig_apply(&x->p, &b, MBOX_CHECK), ERR_MANGLED);
+	batch_fini(&b);
+	rig_pair_close(x);
+}
+
 TEST(paths_do_not_touch_mailboxes_or_our_own)
 {
 	static const char *const wrong[] = { "user/rig/box/1.",

@@ -190,12 +190,16 @@ any_path_batch(void)
 	batch_init(&b);
 	for (size_t n = below(5); n > 0; n--) {
 		struct change *c = batch_add(
-			&b, (enum change_kind)(CHANGE_FILE + below(CHANGE_MOVE - 6)));
+			&b, (enum change_kind)(CHANGE_FILE + below(CHANGE_SWAP - 6)));
 		struct change_path *p = &c->u.path;
 		p->path = any_text(&b);
-		if (c->kind == CHANGE_MOVE || c->kind == CHANGE_SYMLINK)
+		if (c->kind == CHANGE_MOVE || c->kind == CHANGE_SYMLINK ||
+			c->kind == CHANGE_SWAP)
 			p->target = any_text(&b);
-		if (c->kind == CHANGE_MOVE || c->kind == CHANGE_DELETE)
+		if (c->kind == CHANGE_SWAP)
+			p->rdev = any64();
+		if (c->kind == CHANGE_MOVE || c->kind == CHANGE_DELETE ||
+			c->kind == CHANGE_SWAP)
 			continue;
 		p->uid = (uint32_t)any64();
 		p->gid = (uint32_t)any64();
