@@ -201,7 +201,8 @@ apply_cache_is_foreign(struct apply *a)
 	if (!a->exists || !a->full || a->mode != MBOX_REDO ||
 		spool_file(a->sp, a->b->dir, "cyrus.cache", O_RDONLY, 0, &fd) != 0)
 		return false;
-	if (pread(fd, p, sizeof(p), 0) == (ssize_t)sizeof(p)) {
+	foreign = pread(fd, p, sizeof(p), 0) != (ssize_t)sizeof(p);
+	if (!foreign) {
 		struct rd rd = rd_over(p, sizeof(p));
 		foreign = rd_be32(&rd) != a->ix->h.generation_no;
 	}

@@ -70,9 +70,12 @@ link_from(struct apply *a, const char *dir, uint32_t uid, struct apply_item *ite
 			 memcmp(r.guid, item->now.guid, SHA1_LEN) == 0;
 		ixfile_close(&ix);
 	}
-	if (proven)
+	/* After a crash the bytes behind a record may not be what they were. */
+	if (proven && a->mode != MBOX_REDO)
 		proven = spool_stat(a->sp, dir, from, &st) == 0 &&
 			 S_ISREG(st.st_mode) && (uint64_t)st.st_size == item->now.size;
+	else
+		proven = false;
 	if (!proven && !file_is(a, dir, from, item->now.guid, item->now.size))
 		return ERR_NOTFOUND;
 	if (r.uid != 0)
@@ -131,6 +134,10 @@ place_body(struct apply *a, struct apply_item *item, int at)
 		rc = link_from(a, a->b->from_dir, item->uid, item);
 	if (rc == ERR_NOTFOUND)
 		rc = spool_kept_link(a->sp, item->now.guid, dir, name);
+	/* After a power cut what was staged or kept may be torn as well. */
+	if (rc == 0 && a->mode == MBOX_REDO &&
+		!file_is(a, dir, name, item->now.guid, item->now.size))
+		rc = ERR_NOTFOUND;
 	if (rc != 0)
 		return rc == ERR_NOTFOUND ? ERR_NEED : rc;
 	FAULT("apply.link");

@@ -16,9 +16,11 @@
 #include "meta/base/err.h"
 #include "meta/cache.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define GONE (INDEX_FLAG_EXPUNGED | INDEX_FLAG_UNLINKED)
 
@@ -76,6 +78,37 @@ stand_in_step(struct apply *a)
 	return 0;
 }
 
+/* Is the record's cache what it says? Cyrus syncs it, a replay only afterwards: a crash may have
+ * torn it under an index that is whole. */
+static bool
+cache_sound(const struct apply *a, const struct index_record *r)
+{
+	uint8_t *p = NULL;
+	size_t n;
+	int fd, rc;
+
+	if (r->cache_crc == 0 || r->cache_offset == 0)
+		return true;
+	rc = spool_file(a->sp, a->b->dir, "cyrus.cache", O_RDONLY, 0, &fd);
+	if (rc == 0) {
+		rc = cache_record_read(fd, r->cache_offset, r->cache_crc, &p, &n);
+		close(fd);
+	}
+	free(p);
+	return rc == 0;
+}
+
+static bool
+caches_sound(const struct apply *a)
+{
+	struct index_record r;
+
+	for (uint32_t i = 0; i < a->ix->h.num_records; i++)
+		if (ixfile_record(a->ix, i, &r) != 0 || !cache_sound(a, &r))
+			return false;
+	return true;
+}
+
 static int
 stand_in_full(struct apply *a)
 {
@@ -103,6 +136,9 @@ stand_in_full(struct apply *a)
 	a->owner = a->scan.owner;
 	if (a->scan.holes > 0)
 		a->rewrite = a->damaged = true;
+	/* What is lost of the cache and does not come again, Cyrus makes anew from the message. */
+	else if (a->mode == MBOX_REDO && !caches_sound(a))
+		a->rewrite = true;
 	return 0;
 }
 
@@ -253,11 +289,17 @@ plan_append(struct apply *a, struct apply_item *item)
 	if (same && a->mode == MBOX_REDO && !apply_overrides(a->b) &&
 		(item->old.modseq > c->r.modseq ||
 			(item->old.flags & ~c->r.flags & GONE) != 0)) {
-		item->skip = true;
+		item->now = item->old;
+		if (c->cache != NULL && item->old.cache_crc == c->r.cache_crc &&
+			!cache_sound(a, &item->old))
+			item->now.cache_offset = 0; /* the cache alone is of use */
+		else
+			item->skip = true;
 		return 0;
 	}
 	if (same && (item->old.cache_crc == c->r.cache_crc || c->cache == NULL) &&
-		item->old.cache_offset != 0) {
+		item->old.cache_offset != 0 &&
+		(a->mode != MBOX_REDO || cache_sound(a, &item->old))) {
 		item->now.cache_offset = item->old.cache_offset;
 		item->now.cache_crc = item->old.cache_crc;
 		item->now.cache_version = item->old.cache_version;

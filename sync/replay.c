@@ -113,6 +113,13 @@ is_free(const struct replay *r, const struct job *j)
 
 	if (j->barrier && !inbox_settled_before(r->n->inbox, j->pos))
 		return false;
+	/* What is done again looks at what is there; the others trust it. */
+	if (r->redo && !j->redo) {
+		struct pos behind = r->redo_upto;
+		behind.seq++;
+		if (!inbox_settled_before(r->n->inbox, behind))
+			return false;
+	}
 	if (j->target == NULL)
 		return true;
 	before.seq--;
@@ -374,8 +381,10 @@ ask_repair(struct replay *r, struct job *j)
 		first = !e->repairing || is_answer(j);
 		e->repairing = true;
 		e->redo |= j->rc != ERR_DIVERGED;
-		if (!e->known && j->path == NULL)
-			replay_job_unmake(n, j->dir);
+		if (j->path != NULL)
+			replay_job_find_path(n, e);
+		else if (!e->known)
+			replay_job_unmake(n, j->dir, j->redo);
 		hopeless = first && ++e->repairs > REPAIRS_MAX;
 		pthread_mutex_unlock(&e->lock);
 	}

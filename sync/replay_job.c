@@ -169,22 +169,46 @@ replay_job_run(struct node *n, struct job *j)
 	batch_fini(&b);
 }
 
+/* Does the folder hold a mailbox? One that a power cut tore while it was made is none. */
+static bool
+is_mailbox(struct node *n, const char *dir, bool torn)
+{
+	struct mbox_fault fault;
+	struct mbox_state state;
+	int fd, rc = spool_file(n->spool, dir, "cyrus.index", O_PATH, 0, &fd);
+
+	if (rc == 0) {
+		close(fd);
+		rc = torn ? mbox_load(n->spool, dir, NULL, &state, &fault) : 0;
+	}
+	return rc != ERR_NOTFOUND && rc != ERR_MANGLED && rc != ERR_CHECKSUM;
+}
+
+/* A path whose row cannot be applied, and that is there all the same: an earlier row put it there.
+ * It is known again, so that the active side hears of it. Entry lock held. */
+void
+replay_job_find_path(struct node *n, struct mboxent *e)
+{
+	struct stat st;
+
+	if (e->known || spool_stat(n->spool, e->dir + 1, NULL, &st) != 0)
+		return;
+	memset(&e->state, 0, sizeof(e->state));
+	e->known = e->dirty = true;
+}
+
 /* A batch that was to make a mailbox and cannot: the folder and the bodies that it brought so far
  * are of no mailbox, and the active side may never name it again. Entry lock held. */
 void
-replay_job_unmake(struct node *n, const char *dir)
+replay_job_unmake(struct node *n, const char *dir, bool torn)
 {
 	const struct mbox_env env = env_of(n);
 	struct mbox_need no_need;
 	struct mbox_state none;
 	struct mbox_fault fault;
 	struct batch b;
-	int fd;
 
-	int found = spool_file(n->spool, dir, "cyrus.index", O_PATH, 0, &fd);
-	if (found == 0)
-		close(fd);
-	if (found != ERR_NOTFOUND)
+	if (is_mailbox(n, dir, torn))
 		return;
 	memset(&none, 0, sizeof(none));
 	memset(&fault, 0, sizeof(fault));

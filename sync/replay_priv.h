@@ -81,8 +81,11 @@ struct replay {
 
 /* replay_job.c: any thread. Carries a job out; its outcome is in rc, need and fault. */
 void replay_job_run(struct node *n, struct job *j);
-/* Takes away what a batch made of a mailbox that it could not finish. Entry lock held. */
-void replay_job_unmake(struct node *n, const char *dir);
+/* Takes away what a batch made of a mailbox that it could not finish; torn: also if it was finished
+ * and does not parse. Entry lock held. */
+void replay_job_unmake(struct node *n, const char *dir, bool torn);
+/* Makes a path's entry true to the disk if it is there unknown. Entry lock held. */
+void replay_job_find_path(struct node *n, struct mboxent *e);
 
 /* replay_record.c: the peer thread. Begins to record what is done, unless that is under way: a
  * sync of the spool on a thread of its own, then finish. */

@@ -198,8 +198,7 @@ judge_start(struct store *s)
 	/* "clean" goes first: it must not vouch for a journal that is not known yet. The journal's
 	 * own mark is on disk before state.db has it, or a power cut would part the two. */
 	if ((rc = store_put_u64(s, "clean", 0)) == 0 &&
-		(rc = store_sql_run(
-			 &s->meta[Q_META_PUT], "ti", "pair", pair)) == 0 &&
+		(rc = store_sql_run(&s->meta[Q_META_PUT], "ti", "pair", pair)) == 0 &&
 		(rc = store_sync(s)) == 0 && (rc = sync_folder(s)) == 0)
 		rc = store_put_u64(s, "pair", pair);
 	return rc;

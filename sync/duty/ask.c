@@ -89,7 +89,7 @@ send_records(struct node *n, struct session *s, const char *dir)
 				 "dir=%s: %s",
 				dir, err_text(rc));
 		e->redo = true;
-		pg->m.present = false;
+		pg->m.highestmodseq = 0;
 		pg->m.list.n = 0;
 		rc = 0;
 	}
