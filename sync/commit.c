@@ -77,12 +77,12 @@ node_enqueue(struct node *n, struct mboxent *e, struct batch *b, uint64_t noted,
 	it->done_arg = done_arg;
 	it->note = strdup(mboxes_is_path(e->dir) ? e->dir + 1 : e->dir);
 	it->noted = it->note != NULL ? noted : 0;
-	snprintf(it->uniqueid, sizeof(it->uniqueid), "%s", e->state.uniqueid);
+	snprintf(it->uniqueid, sizeof(it->uniqueid), "%s", mboxes_id(e));
 	it->bytes.max = BATCH_MAX;
 	if ((rc = batch_encode(b, &it->bytes)) != 0)
 		goto out;
 	it->what = e->known ? OUTQ_STATE_PUT : OUTQ_STATE_DROP;
-	if (e->known && (rc = mbox_state_encode(&e->state, &it->state)) != 0)
+	if (e->known && (rc = mboxes_encode(e, &it->state)) != 0)
 		goto out;
 	mboxes_identify(n->mboxes, e);
 	outq_push(n->outq, it);
@@ -148,7 +148,7 @@ delta_of(struct node *n, struct mboxent *e, const struct sync_commit *c,
 {
 	struct mbox_delta d = {
 		.dir = e->dir,
-		.before = e->known ? &e->state : NULL,
+		.before = e->known ? e->state : NULL,
 		.touched = c->touched,
 		.n_touched = c->n_touched,
 		.derive = c->derive || !e->known || e->aside,
@@ -281,13 +281,13 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 		kinds = confirm_kinds(&b);
 		bool gone = (b.flags & BATCH_REMOVE) != 0;
 		bool was_aside = e->aside;
-		struct mbox_state old = e->state;
+		struct mbox_state old = *e->state;
 		bool old_known = e->known;
-		e->state = after;
+		*e->state = after;
 		e->known = !gone;
 		e->aside = false;
 		if ((rc = node_enqueue(n, e, &b, noted, c->done, c->done_arg)) != 0) {
-			e->state = old;
+			*e->state = old;
 			e->known = old_known;
 			log_err("a commit could not be journaled: dir=%s: %s", e->dir,
 				err_text(rc));
@@ -322,8 +322,8 @@ sync_is_stale(
 	if (pthread_mutex_trylock(&e->lock) != 0)
 		return false;
 	if (e->known)
-		stale = e->state.index_ino != ino || e->state.index_size != size ||
-			e->state.index_mtime != mtime;
+		stale = e->state->index_ino != ino || e->state->index_size != size ||
+			e->state->index_mtime != mtime;
 	if (e->aside)
 		stale = false;
 	pthread_mutex_unlock(&e->lock);
@@ -398,7 +398,7 @@ sync_keep_body(struct sync *s, const char *dir, uint32_t uid)
 		return;
 	/* Never counted: a failed append takes its file back. Of a mailbox whose removal was
 	 * committed the state says nothing any more, and all its bodies go now. */
-	if (e->known && uid > e->state.header.last_uid)
+	if (e->known && uid > e->state->header.last_uid)
 		return;
 	snprintf(name, sizeof(name), "%" PRIu32 ".", uid);
 	/* When Cyrus deletes a mailbox, its files go in any order, the index perhaps first. */

@@ -1,8 +1,7 @@
 /*
  * What the last process left, before any thread of this one runs (design 4, 7).
  *
- *   the very first start     no state is known: the spool is walked once and every mailbox's
- *                            state computed; peers compare, nothing is journaled
+ *   the very first start     no state is known: see adopt.c
  *   after a clean stop       states are read from the store, no file is looked at
  *   after an unclean one     each mailbox's index is compared with its state by inode, size and
  *                            mtime, and read where these differ or are too young to tell; what
@@ -35,11 +34,10 @@ load_one(void *arg, const struct store_mbox *m)
 
 	if (e == NULL)
 		return ERR_NOMEM;
-	if ((rc = mbox_state_decode(m->state, m->n, &e->state)) != 0) {
+	if ((rc = mboxes_decode(e, m->state, m->n)) != 0) {
 		log_err("stored state of a mailbox is unreadable, it is read anew: "
 			"dir=%s: %s",
 			m->dir, err_text(rc));
-		memset(&e->state, 0, sizeof(e->state));
 		e->redo = true;
 	}
 	e->known = true;
@@ -65,80 +63,6 @@ gap_load(struct node *n)
 	int rc = store_mbox_walk(n->store, "", 0, load_one, n);
 
 	return rc != 0 ? rc : inbox_quarantine_walk(n->inbox, load_aside, n);
-}
-
-struct adoption {
-	struct node *n;
-	uint64_t mailboxes, paths, aside;
-	int rc;
-};
-
-static int
-store_entry(struct node *n, struct mboxent *e)
-{
-	struct buf bytes = BUF_INIT;
-	int rc = mbox_state_encode(&e->state, &bytes);
-
-	if (rc == 0) {
-		struct store_mbox m = { e->dir, e->state.uniqueid, 0, bytes.data,
-			bytes.len };
-		rc = store_mbox_put(n->store, &m);
-	}
-	buf_fini(&bytes);
-	return rc;
-}
-
-static int
-adopt_one(
-	void *arg, const char *dir, const char *name, bool mbox, const struct stat *st)
-{
-	struct adoption *a = arg;
-	struct node *n = a->n;
-	struct mbox_fault fault = { 0 };
-	char path[BATCH_MAX_PATH];
-	int rc;
-
-	(void)st;
-	if (!mbox) {
-		snprintf(path, sizeof(path), "%s%s%s", dir, dir[0] && name ? "/" : "",
-			name ? name : "");
-		if (path[0] != '\0')
-			node_path_now(n, path, 0, NULL, NULL);
-		a->paths++;
-		return 0;
-	}
-	struct mboxent *e = mboxes_get(n->mboxes, dir);
-	if (e == NULL)
-		return ERR_NOMEM;
-	pthread_mutex_lock(&e->lock);
-	rc = mbox_load(n->spool, dir, NULL, &e->state, &fault);
-	if (rc == 0) {
-		e->known = true;
-		a->mailboxes++;
-		mboxes_identify(n->mboxes, e);
-		rc = store_entry(n, e);
-	} else {
-		a->aside++;
-		node_set_aside(n, e, &fault, rc);
-		rc = 0;
-	}
-	pthread_mutex_unlock(&e->lock);
-	if (a->mailboxes % 1000 == 999)
-		log_info("adopting the spool: mailboxes=%" PRIu64, a->mailboxes);
-	return rc;
-}
-
-int
-gap_adopt(struct node *n)
-{
-	struct adoption a = { .n = n };
-	int rc = spool_walk(n->spool, adopt_one, &a);
-
-	if (rc == 0 && a.mailboxes + a.paths + a.aside > 0)
-		log_info("spool adopted: mailboxes=%" PRIu64 " paths=%" PRIu64
-			 " set_aside=%" PRIu64,
-			a.mailboxes, a.paths, a.aside);
-	return rc;
 }
 
 static void
@@ -183,9 +107,9 @@ look_at(struct node *n, struct mboxent *e, uint64_t entry_ns, uint64_t *moved)
 	close(fd);
 	uint64_t mtime = ns_of(&st);
 	/* Cyrus may have died with us between cyrus.header and the index that confirms it. */
-	if (rc == 0 && !e->redo && st.st_ino == e->state.index_ino &&
-		(uint64_t)st.st_size == e->state.index_size &&
-		mtime == e->state.index_mtime && mtime + YOUNG_NS < entry_ns &&
+	if (rc == 0 && !e->redo && st.st_ino == e->state->index_ino &&
+		(uint64_t)st.st_size == e->state->index_size &&
+		mtime == e->state->index_mtime && mtime + YOUNG_NS < entry_ns &&
 		spool_stat(n->spool, e->dir, "cyrus.header", &st) == 0 &&
 		ns_of(&st) <= mtime)
 		return;
@@ -270,7 +194,7 @@ is_moved(struct node *n, const char *from, const char *to, bool by_id)
 		if (!list[i]->known || strncmp(was, from, len) != 0 ||
 			(was[len] != '\0' && was[len] != '/') ||
 			(path && (by_id || was[len] == '\0')) ||
-			(size_t)snprintf(dir, sizeof(dir), "%s%s%s", path ? "=" : "",
+			(size_t)snprintf(dir, sizeof(dir), "%s%s%s", path ? "/" : "",
 				to, was + len) >= sizeof(dir))
 			continue;
 		struct mboxent *e = mboxes_find(n->mboxes, dir);
@@ -279,9 +203,9 @@ is_moved(struct node *n, const char *from, const char *to, bool by_id)
 				spool_stat(n->spool, dir + 1, NULL, &st) == 0;
 		else
 			moved = (e == NULL || !e->known ||
-					strcmp(e->state.uniqueid,
-						list[i]->state.uniqueid) != 0) &&
-				holds_id(n, dir, list[i]->state.uniqueid);
+					strcmp(mboxes_id(e), mboxes_id(list[i])) !=
+						0) &&
+				holds_id(n, dir, mboxes_id(list[i]));
 	}
 	free(list);
 	return moved;

@@ -1,7 +1,8 @@
 /*
  * Two hash tables over the same entries, by directory and by id, grown together. Entries are
  * never freed while the table lives: a removed mailbox leaves an entry that is not known, which
- * costs some hundred bytes until the next start and spares every user a reference count.
+ * costs some hundred bytes until the next start and spares every user a reference count. A path's
+ * entry is a quarter of a mailbox's.
  */
 #include "sync/mboxes.h"
 #include "meta/base/err.h"
@@ -14,16 +15,17 @@ struct mboxes {
 	pthread_mutex_t lock;
 	struct mboxent **by_dir, **by_id;
 	size_t n, size; /* entries, buckets */
+	size_t n_known; /* mailboxes */
 };
 
-static uint64_t
+static uint32_t
 hash_of(const char *s)
 {
 	uint64_t h = 14695981039346656037u;
 
 	for (; *s != '\0'; s++)
 		h = (h ^ (uint8_t)*s) * 1099511628211u;
-	return h ^ h >> 32;
+	return (uint32_t)(h ^ h >> 32);
 }
 
 int
@@ -57,7 +59,7 @@ mboxes_close(struct mboxes *t)
 		for (; e != NULL; e = next) {
 			next = e->next;
 			pthread_mutex_destroy(&e->lock);
-			free(e->dir);
+			free(e->state);
 			free(e);
 		}
 	}
@@ -68,11 +70,11 @@ mboxes_close(struct mboxes *t)
 }
 
 static struct mboxent *
-find_locked(struct mboxes *t, const char *dir)
+find_locked(struct mboxes *t, const char *dir, uint32_t hash)
 {
-	struct mboxent *e = t->by_dir[hash_of(dir) & (t->size - 1)];
+	struct mboxent *e = t->by_dir[hash & (t->size - 1)];
 
-	while (e != NULL && strcmp(e->dir, dir) != 0)
+	while (e != NULL && (e->dir_hash != hash || strcmp(e->dir, dir) != 0))
 		e = e->next;
 	return e;
 }
@@ -120,7 +122,7 @@ grow_locked(struct mboxes *t)
 		struct mboxent *e = old[i], *next;
 		for (; e != NULL; e = next) {
 			next = e->next;
-			struct mboxent **head = &dirs[hash_of(e->dir) & (size - 1)];
+			struct mboxent **head = &dirs[e->dir_hash & (size - 1)];
 			e->next = *head;
 			*head = e;
 			if (e->id_hash != 0)
@@ -133,46 +135,99 @@ grow_locked(struct mboxes *t)
 struct mboxent *
 mboxes_find(struct mboxes *t, const char *dir)
 {
+	uint32_t hash = hash_of(dir);
+
 	pthread_mutex_lock(&t->lock);
-	struct mboxent *e = find_locked(t, dir);
+	struct mboxent *e = find_locked(t, dir, hash);
 	pthread_mutex_unlock(&t->lock);
+	return e;
+}
+
+static struct mboxent *
+make(const char *dir, uint32_t hash)
+{
+	size_t n = strlen(dir) + 1;
+	struct mboxent *e = calloc(1, sizeof(*e) + n);
+
+	if (e == NULL)
+		return NULL;
+	if (!mboxes_is_path(dir) && (e->state = calloc(1, sizeof(*e->state))) == NULL) {
+		free(e);
+		return NULL;
+	}
+	pthread_mutex_init(&e->lock, NULL);
+	e->dir_hash = hash;
+	memcpy(e->dir, dir, n);
 	return e;
 }
 
 struct mboxent *
 mboxes_get(struct mboxes *t, const char *dir)
 {
+	uint32_t hash = hash_of(dir);
+
 	pthread_mutex_lock(&t->lock);
-	struct mboxent *e = find_locked(t, dir);
-	if (e == NULL) {
-		e = calloc(1, sizeof(*e));
-		if (e != NULL && (e->dir = strdup(dir)) == NULL) {
-			free(e);
-			e = NULL;
-		}
-		if (e != NULL) {
-			if (t->n >= t->size)
-				grow_locked(t);
-			pthread_mutex_init(&e->lock, NULL);
-			struct mboxent **head =
-				&t->by_dir[hash_of(dir) & (t->size - 1)];
-			e->next = *head;
-			*head = e;
-			t->n++;
-		}
+	struct mboxent *e = find_locked(t, dir, hash);
+	if (e == NULL && (e = make(dir, hash)) != NULL) {
+		if (t->n >= t->size)
+			grow_locked(t);
+		struct mboxent **head = &t->by_dir[hash & (t->size - 1)];
+		e->next = *head;
+		*head = e;
+		t->n++;
 	}
 	pthread_mutex_unlock(&t->lock);
 	return e;
 }
 
+const char *
+mboxes_id(const struct mboxent *e)
+{
+	return e->state != NULL ? e->state->uniqueid : "";
+}
+
+struct sum
+mboxes_sum(const struct mboxent *e)
+{
+	struct mbox_sum path = { .records = e->digest };
+
+	return mbox_sum_total(e->state != NULL ? &e->state->sum : &path);
+}
+
+int
+mboxes_encode(const struct mboxent *e, struct buf *out)
+{
+	uint8_t digest[SUM_LEN];
+
+	if (e->state != NULL)
+		return mbox_state_encode(e->state, out);
+	sum_put(e->digest, digest);
+	buf_put(out, digest, sizeof(digest));
+	return buf_ok(out);
+}
+
+int
+mboxes_decode(struct mboxent *e, const void *p, size_t n)
+{
+	if (e->state != NULL)
+		return mbox_state_decode(p, n, e->state);
+	if (n != SUM_LEN)
+		return ERR_MANGLED;
+	e->digest = sum_get(p);
+	return 0;
+}
+
 void
 mboxes_identify(struct mboxes *t, struct mboxent *e)
 {
-	uint64_t h = e->known && e->state.uniqueid[0] != '\0'
-			     ? hash_of(e->state.uniqueid) | 1
-			     : 0;
+	const char *id = mboxes_id(e);
+	uint32_t h = e->known && id[0] != '\0' ? hash_of(id) | 1 : 0;
 
 	pthread_mutex_lock(&t->lock);
+	bool counts = e->known && e->state != NULL;
+	t->n_known += counts && !e->counted;
+	t->n_known -= !counts && e->counted;
+	e->counted = counts;
 	if (h != e->id_hash) {
 		if (e->id_hash != 0)
 			unlink_id(t, e);
@@ -188,7 +243,7 @@ mboxes_identify(struct mboxes *t, struct mboxent *e)
 struct mboxent *
 mboxes_twin(struct mboxes *t, const char *uniqueid, const char *not_dir)
 {
-	uint64_t h = hash_of(uniqueid) | 1;
+	uint32_t h = hash_of(uniqueid) | 1;
 
 	pthread_mutex_lock(&t->lock);
 	struct mboxent *e = t->by_id[h & (t->size - 1)];
@@ -223,13 +278,9 @@ mboxes_list(struct mboxes *t, size_t *n_out)
 uint64_t
 mboxes_count(struct mboxes *t)
 {
-	size_t n;
-	uint64_t known = 0;
-	struct mboxent **list = mboxes_list(t, &n);
-
-	for (size_t i = 0; list != NULL && i < n; i++)
-		known += list[i]->known && !mboxes_is_path(list[i]->dir);
-	free(list);
+	pthread_mutex_lock(&t->lock);
+	uint64_t known = t->n_known;
+	pthread_mutex_unlock(&t->lock);
 	return known;
 }
 
@@ -249,7 +300,7 @@ mboxes_total(struct mboxes *t)
 			buf_put(&key, e->dir, strlen(e->dir) + 1);
 			uint8_t *at = buf_room(&key, SUM_LEN);
 			if (at != NULL) {
-				sum_put(mbox_sum_total(&e->state.sum), at);
+				sum_put(mboxes_sum(e), at);
 				key.len += SUM_LEN;
 			}
 			sum_add(&total, sum_of_names(key.data, key.len));

@@ -4,8 +4,9 @@
  * On the active side the state is the "before" of the next batch, on a standby the one that
  * replay checks against. All entries are in memory; the store has them on disk.
  *
- * A lone path (a file, folder, link outside any mailbox) is an entry too, under the key "=path",
- * with the digest of its attributes as the sum, so that comparing two nodes is one walk.
+ * A lone path (a file, folder, link outside any mailbox) is an entry too, under the key "/path",
+ * with the digest of its attributes as the sum, so that comparing two nodes is one walk. There
+ * may be millions of them: its entry has no state.
  *
  * Threads  any. An entry's contents belong to the holder of its lock.
  * Locks    the entry lock, then the table's own (inside, never held around a call out).
@@ -24,7 +25,8 @@ struct mboxes;
 struct mboxent {
 	pthread_mutex_t lock;
 	/* under the lock */
-	struct mbox_state state; /* a lone path uses only sum.records */
+	struct mbox_state *state; /* NULL: a lone path */
+	struct sum digest; /* of a lone path */
 	_Atomic bool
 		known; /* counted without the lock. false: no such mailbox (any more) */
 	_Atomic bool aside; /* in quarantine; looked at without the lock */
@@ -39,12 +41,14 @@ struct mboxent {
 	uint32_t repairs; /* how often in a row without success */
 	uint64_t
 		moved; /* the move that gave it this name, counted; 0: none in this life */
-	/* fixed */
-	char *dir;
 	/* the table's */
+	bool counted;
 	struct mboxent *next;
 	struct mboxent *id_next;
-	uint64_t id_hash;
+	uint32_t id_hash;
+	/* fixed */
+	uint32_t dir_hash;
+	char dir[];
 };
 
 int mboxes_open(struct mboxes **out);
@@ -54,7 +58,8 @@ void mboxes_close(struct mboxes *t);
 struct mboxent *mboxes_get(struct mboxes *t, const char *dir);
 /* The entry, or NULL. */
 struct mboxent *mboxes_find(struct mboxes *t, const char *dir);
-/* The state under the entry's lock changed its uniqueid: keeps the index by id true. */
+/* The entry became known or unknown, or has another uniqueid: keeps the index by id and the count
+ * true. Under the entry's lock. */
 void mboxes_identify(struct mboxes *t, struct mboxent *e);
 /* Another known directory with that id than not_dir, or NULL: a rename under way (F7.3). */
 struct mboxent *
@@ -69,10 +74,17 @@ uint64_t mboxes_count(struct mboxes *t);
 /* The sum of everything: each known entry's key with its sum, aside ones left out. */
 struct sum mboxes_total(struct mboxes *t);
 
+/* With the entry's lock held: its uniqueid ("" for a path), the sum that peers compare, and what
+ * the store keeps of it. */
+const char *mboxes_id(const struct mboxent *e);
+struct sum mboxes_sum(const struct mboxent *e);
+int mboxes_encode(const struct mboxent *e, struct buf *out);
+int mboxes_decode(struct mboxent *e, const void *p, size_t n);
+
 static inline bool
 mboxes_is_path(const char *dir)
 {
-	return dir[0] == '=';
+	return dir[0] == '/';
 }
 
 #endif

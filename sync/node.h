@@ -29,6 +29,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/stat.h>
 
 struct level;
 struct replay;
@@ -213,6 +214,10 @@ void node_enqueue_nothing(struct node *n, const char *key, const char *note,
 /* Cyrus makes an index empty before it writes the header. One that stays so is no mailbox yet,
  * and the note of its making stays as well. */
 bool node_index_is_empty(struct node *n, const char *dir);
+/* Before the threads: a lone path's entry, NULL if it has none. Nothing is journaled. */
+int node_path_adopt(
+	struct node *n, const char *path, const struct stat *st, struct mboxent **out);
+
 bool node_is_gone(struct node *n, const char *dir);
 
 /* paths.c. A lone path's entry and batch as it is on disk now; a mailbox whose folder went is
@@ -230,8 +235,10 @@ void node_swap_steps(const char *one, const char *two, node_step_fn *fn, void *a
  * store, else they are only marked dirty. */
 void node_move_entries(struct node *n, const char *from, const char *to, bool journal);
 
+/* adopt.c: the very first start on an existing spool, before the threads run. */
+int adopt_spool(struct node *n);
+
 /* gap.c: before the threads run. */
-int gap_adopt(struct node *n); /* the very first start on an existing spool */
 void gap_moves(struct node *n); /* moves that are in the journal */
 int gap_load(struct node *n); /* states from the store into the table */
 int gap_close(struct node *n,

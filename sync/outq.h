@@ -18,7 +18,7 @@ enum outq_state { OUTQ_STATE_PUT, OUTQ_STATE_DROP, OUTQ_STATE_NONE };
 
 struct outq_item {
 	struct outq_item *next;
-	char *key; /* entry of the mailbox table: directory, or "=path" */
+	char *key; /* entry of the mailbox table: directory, or "/path" */
 	char *note; /* a path to take back from the notes, or NULL */
 	uint64_t noted; /* the mark up to which they are */
 	char uniqueid[64];

@@ -47,18 +47,24 @@ is_hidden(const char *path)
 	return false;
 }
 
-/* The change that states path as it is. ERR_NOTFOUND: it is gone, or holds a mailbox. */
+/* The change that states path as it is. ERR_NOTFOUND: it is gone. ERR_EXISTS: it is a mailbox.
+ * known: its attributes as they are, or NULL. */
 static int
-describe(struct node *n, const char *path, struct batch *b, struct change **out)
+describe(struct node *n, const char *path, const struct stat *known, struct batch *b,
+	struct change **out)
 {
+	bool file = known != NULL && S_ISREG(known->st_mode);
+	int how = file ? O_RDONLY | O_NONBLOCK : O_PATH;
 	char target[BATCH_MAX_PATH];
 	struct change *c = NULL;
 	struct stat st;
 	int fd = -1, probe, rc;
 
-	if ((rc = spool_file(n->spool, path, NULL, O_PATH | O_NOFOLLOW, 0, &fd)) != 0)
+	if ((rc = spool_file(n->spool, path, NULL, how | O_NOFOLLOW, 0, &fd)) != 0)
 		return rc;
-	if (fstat(fd, &st) != 0) {
+	if (known != NULL) {
+		st = *known;
+	} else if (fstat(fd, &st) != 0) {
 		rc = err_from_errno(errno);
 		goto out;
 	}
@@ -67,11 +73,15 @@ describe(struct node *n, const char *path, struct batch *b, struct change **out)
 	case S_IFREG:
 		if ((c = batch_add(b, CHANGE_FILE)) == NULL)
 			goto out;
-		close(fd);
-		fd = -1;
-		if ((rc = spool_file(n->spool, path, NULL, O_RDONLY | O_NOFOLLOW, 0,
-			     &fd)) != 0 ||
-			(rc = hash_sha1_fd(fd, c->u.path.sha1, &c->u.path.size)) != 0)
+		if (!file) {
+			close(fd);
+			fd = -1;
+			rc = spool_file(
+				n->spool, path, NULL, O_RDONLY | O_NOFOLLOW, 0, &fd);
+			if (rc != 0)
+				goto out;
+		}
+		if ((rc = hash_sha1_fd(fd, c->u.path.sha1, &c->u.path.size)) != 0)
 			goto out;
 		break;
 	case S_IFDIR:
@@ -157,7 +167,7 @@ remove_gone(struct node *n, const char *path, uint64_t names, sync_done_fn *done
 	batch_init(&b);
 	b.flags = BATCH_REMOVE | BATCH_DERIVED;
 	b.dir = e->dir;
-	b.uniqueid = e->state.uniqueid;
+	b.uniqueid = e->state->uniqueid;
 	e->known = false;
 	e->aside = false;
 	rc = node_enqueue(n, e, &b, noted, done, done_arg);
@@ -182,12 +192,11 @@ state_path(struct node *n, struct mboxent *e, const char *path, int found,
 
 	if (found == 0) {
 		struct sum now = digest_of(b);
-		if (e->known && sum_eq(now, e->state.sum.records)) {
+		if (e->known && sum_eq(now, e->digest)) {
 			node_enqueue_nothing(n, e->dir, path, noted, done, done_arg);
 			return 0;
 		}
-		memset(&e->state, 0, sizeof(e->state));
-		e->state.sum.records = now;
+		e->digest = now;
 		e->known = true;
 		return node_enqueue(n, e, b, noted, done, done_arg);
 	}
@@ -223,7 +232,7 @@ node_path_now(struct node *n, const char *path, uint64_t names, sync_done_fn *do
 
 	if (!hidden && (rc = remove_gone(n, path, names, done, done_arg)) != ERR_EXISTS)
 		return rc;
-	snprintf(key, sizeof(key), "=%s", path);
+	snprintf(key, sizeof(key), "/%s", path);
 	if (hidden || (e = mboxes_get(n->mboxes, key)) == NULL) {
 		node_enqueue_nothing(n, key, NULL, 0, done, done_arg);
 		return 0;
@@ -233,7 +242,7 @@ node_path_now(struct node *n, const char *path, uint64_t names, sync_done_fn *do
 	uint64_t noted = notes_mark(n->notes, path);
 	pthread_mutex_unlock(&e->lock);
 	batch_init(&b);
-	rc = describe(n, path, &b, &c);
+	rc = describe(n, path, NULL, &b, &c);
 	pthread_mutex_lock(&e->lock);
 	if (names != 0 && !moving_enter(n->moving, names, path)) {
 		rc = ERR_NOTFOUND;
@@ -286,6 +295,38 @@ sync_names_leave(struct sync *s)
 	moving_leave(s->node.moving);
 }
 
+int
+node_path_adopt(
+	struct node *n, const char *path, const struct stat *st, struct mboxent **out)
+{
+	char key[BATCH_MAX_PATH + 2];
+	struct change *c = NULL;
+	struct batch b;
+
+	*out = NULL;
+	snprintf(key, sizeof(key), "/%s", path);
+	if (is_hidden(path))
+		return 0;
+	batch_init(&b);
+	int rc = describe(n, path, st, &b, &c);
+	struct mboxent *e = rc == 0 ? mboxes_get(n->mboxes, key) : NULL;
+	if (e != NULL) {
+		e->digest = digest_of(&b);
+		e->known = true;
+		*out = e;
+	} else if (rc == 0) {
+		rc = ERR_NOMEM;
+	} else {
+		if (rc != ERR_NOTFOUND && rc != ERR_EXISTS)
+			log_warn("a path cannot be read and is not replicated: "
+				 "path=%s: %s",
+				path, err_text(rc));
+		rc = 0;
+	}
+	batch_fini(&b);
+	return rc;
+}
+
 /* True if key is from, or lies below it; rest is what follows. */
 static bool
 is_below(const char *dir, const char *from, const char **rest)
@@ -298,19 +339,19 @@ is_below(const char *dir, const char *from, const char **rest)
 	return true;
 }
 
+/* The state of from goes, that of e (locked) comes. */
 static void
-queue_move(
-	struct node *n, const char *from, const char *to, const struct mbox_state *st)
+queue_move(struct node *n, const char *from, const struct mboxent *e)
 {
-	struct outq_item *gone = outq_item(from), *come = outq_item(to);
+	struct outq_item *gone = outq_item(from), *come = outq_item(e->dir);
 
 	if (gone != NULL) {
 		gone->what = OUTQ_STATE_DROP;
 		outq_push(n->outq, gone);
 	}
-	if (come != NULL && mbox_state_encode(st, &come->state) == 0) {
+	if (come != NULL && mboxes_encode(e, &come->state) == 0) {
 		come->what = OUTQ_STATE_PUT;
-		snprintf(come->uniqueid, sizeof(come->uniqueid), "%s", st->uniqueid);
+		snprintf(come->uniqueid, sizeof(come->uniqueid), "%s", mboxes_id(e));
 		outq_push(n->outq, come);
 	} else {
 		outq_item_free(come);
@@ -333,12 +374,15 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 		bool path = mboxes_is_path(old->dir);
 		if (!is_below(old->dir + path, from, &rest))
 			continue;
-		snprintf(key, sizeof(key), "%s%s%s", path ? "=" : "", to, rest);
+		snprintf(key, sizeof(key), "%s%s%s", path ? "/" : "", to, rest);
 		struct mboxent *e = mboxes_get(n->mboxes, key);
 		if (e == NULL || !(old->known || old->repairing || old->owed))
 			continue;
 		pthread_mutex_lock(&old->lock);
-		struct mbox_state st = old->state;
+		struct mbox_state st;
+		struct sum digest = old->digest;
+		if (!path)
+			st = *old->state;
 		bool repairing = old->repairing || old->owed, redo = old->redo,
 		     aside = old->aside, known = old->known;
 		unsigned repairs = old->repairs;
@@ -361,13 +405,15 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 			pthread_mutex_unlock(&e->lock);
 			continue;
 		}
-		e->state = st;
+		if (!path)
+			*e->state = st;
+		e->digest = digest;
 		e->known = true;
 		e->dirty = true;
 		e->moved = moved_now;
 		mboxes_identify(n->mboxes, e);
 		if (journal)
-			queue_move(n, old->dir, key, &st);
+			queue_move(n, old->dir, e);
 		if (journal && aside)
 			node_set_aside(n, e, &moved, ERR_DIVERGED);
 		pthread_mutex_unlock(&e->lock);

@@ -170,7 +170,7 @@ load_row(void *arg, const struct inbox_item *item, enum inbox_state state)
 	j->barrier = j->fence = item->dir[0] == '\0';
 	if (batch_decode(item->bytes, item->n, &b) == 0) {
 		if (j->fence && b.n > 0 && b.changes[0].u.path.path != NULL &&
-			asprintf(&j->path, "=%s", b.changes[0].u.path.path) < 0)
+			asprintf(&j->path, "/%s", b.changes[0].u.path.path) < 0)
 			j->path = NULL;
 		j->deletes = j->path != NULL && b.changes[0].kind == CHANGE_DELETE;
 		j->swaps = j->fence && b.n > 0 && b.changes[0].kind == CHANGE_SWAP;

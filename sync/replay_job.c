@@ -109,16 +109,14 @@ apply_path(struct node *n, struct job *j, const struct batch *b,
 			node_swap_steps(c->u.path.path, c->u.path.target, step, n);
 			continue;
 		}
-		snprintf(key, sizeof(key), "=%s", c->u.path.path);
+		snprintf(key, sizeof(key), "/%s", c->u.path.path);
 		struct mboxent *e = mboxes_get(n->mboxes, key);
 		if (e == NULL)
 			continue;
 		pthread_mutex_lock(&e->lock);
 		e->known = c->kind != CHANGE_DELETE;
 		e->owed = false;
-		memset(&e->state, 0, sizeof(e->state));
-		if (e->known)
-			e->state.sum.records = digest_of(j);
+		e->digest = digest_of(j);
 		e->dirty = true;
 		pthread_mutex_unlock(&e->lock);
 	}
@@ -130,14 +128,14 @@ apply_mbox(struct node *n, struct job *j, const struct batch *b,
 {
 	struct mboxent *e = mboxes_get(n->mboxes, j->dir);
 
-	if (e == NULL) {
-		j->rc = ERR_NOMEM;
+	if (e == NULL || e->state == NULL) {
+		j->rc = e == NULL ? ERR_NOMEM : ERR_MANGLED;
 		return;
 	}
 	pthread_mutex_lock(&e->lock);
 	enum mbox_apply_mode mode = j->redo || e->redo ? MBOX_REDO : MBOX_CHECK;
 	FAULT("replay.before-apply");
-	j->rc = mbox_apply(n->spool, b, mode, env, &e->state, &j->need, &j->fault);
+	j->rc = mbox_apply(n->spool, b, mode, env, e->state, &j->need, &j->fault);
 	FAULT("replay.after-apply");
 	if (j->rc == 0) {
 		e->known = (b->flags & BATCH_REMOVE) == 0;

@@ -43,8 +43,8 @@ store_states(struct replay *r)
 		e->dirty = false;
 		buf_clear(&bytes);
 		if (dirty && known)
-			rc = mbox_state_encode(&e->state, &bytes);
-		struct store_mbox m = { e->dir, e->state.uniqueid, 0, bytes.data,
+			rc = mboxes_encode(e, &bytes);
+		struct store_mbox m = { e->dir, mboxes_id(e), 0, bytes.data,
 			bytes.len };
 		if (rc == 0 && dirty && known)
 			rc = store_mbox_put(n->store, &m);

@@ -34,7 +34,7 @@ static const char journal_schema[] =
 	"CREATE TABLE mbox (dir TEXT PRIMARY KEY, uniqueid TEXT, seq INTEGER, state "
 	"BLOB)"
 	" WITHOUT ROWID;"
-	"CREATE INDEX mbox_id ON mbox (uniqueid);"
+	"CREATE INDEX mbox_id ON mbox (uniqueid) WHERE uniqueid <> '';"
 	"CREATE TABLE tomb (dir TEXT, uniqueid TEXT, seq INTEGER, time INTEGER,"
 	" PRIMARY KEY (dir, uniqueid)) WITHOUT ROWID;"
 	"CREATE INDEX tomb_seq ON tomb (seq);";

@@ -45,7 +45,7 @@ static const char *const sql[Q_N] = {
 	[Q_UNTOMB] = "DELETE FROM tomb WHERE dir = ? AND uniqueid = ?",
 	[Q_GET] = "SELECT uniqueid, seq, state FROM mbox WHERE dir = ?",
 	[Q_BY_ID] = "SELECT dir, uniqueid, seq, state FROM mbox WHERE uniqueid = ?"
-		    " ORDER BY dir",
+		    " AND uniqueid <> '' ORDER BY dir",
 	[Q_WALK] =
 		"SELECT dir, uniqueid, seq, state FROM mbox WHERE dir > ? ORDER BY dir"
 		" LIMIT ?",

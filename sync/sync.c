@@ -345,7 +345,7 @@ open_store(struct node *n)
 	if (n->role == SYNC_ACTIVE)
 		gap_moves(n);
 	if (first)
-		rc = gap_adopt(n);
+		rc = adopt_spool(n);
 	else if (n->role == SYNC_ACTIVE && !clean)
 		rc = gap_close(n, n->conf.takeover);
 	n->clean_start = clean;
@@ -700,11 +700,11 @@ sync_mailbox_state(struct sync *s, const char *dir, struct mbox_state *out)
 	struct mboxent *e = mboxes_find(s->node.mboxes, dir);
 	int rc = ERR_NOTFOUND;
 
-	if (e == NULL)
+	if (e == NULL || e->state == NULL)
 		return rc;
 	pthread_mutex_lock(&e->lock);
 	if (e->known) {
-		*out = e->state;
+		*out = *e->state;
 		rc = 0;
 	}
 	pthread_mutex_unlock(&e->lock);
@@ -720,6 +720,6 @@ sync_each_mailbox(struct sync *s,
 
 	for (size_t i = 0; list != NULL && i < n; i++)
 		if (list[i]->known && !mboxes_is_path(list[i]->dir))
-			fn(arg, list[i]->dir, list[i]->state.uniqueid);
+			fn(arg, list[i]->dir, list[i]->state->uniqueid);
 	free(list);
 }

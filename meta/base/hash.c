@@ -94,10 +94,14 @@ hash_sha1_fd(int fd, uint8_t out[SHA1_LEN], uint64_t *size_out)
 
 	if (h == NULL)
 		return ERR_NOMEM;
-	while ((n = pread(fd, chunk, sizeof(chunk), at)) > 0) {
-		hash_sha1_add(h, chunk, (size_t)n);
-		at += n;
-	}
+	/* Less than was asked for is the end of a file. */
+	do {
+		n = pread(fd, chunk, sizeof(chunk), at);
+		if (n > 0) {
+			hash_sha1_add(h, chunk, (size_t)n);
+			at += n;
+		}
+	} while (n == (ssize_t)sizeof(chunk));
 	hash_sha1_end(h, out);
 	if (n < 0)
 		return ERR_IO;

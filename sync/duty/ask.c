@@ -72,13 +72,14 @@ send_records(struct node *n, struct session *s, const char *dir)
 	pthread_mutex_lock(&e->lock);
 	/* Written by a batch that did not fit: it is here, whatever is known of it. */
 	if (!e->known && !mboxes_is_path(dir) &&
-		mbox_load(n->spool, dir, NULL, &e->state, &fault) == 0) {
+		mbox_load(n->spool, dir, NULL, e->state, &fault) == 0) {
 		e->known = e->dirty = true;
 		mboxes_identify(n->mboxes, e);
 	}
 	pg->m.present = e->known;
-	pg->m.highestmodseq = e->known ? e->state.header.highestmodseq : 0;
-	memcpy(id, e->state.uniqueid, sizeof(id));
+	pg->m.highestmodseq =
+		e->known && e->state != NULL ? e->state->header.highestmodseq : 0;
+	snprintf(id, sizeof(id), "%s", mboxes_id(e));
 	if (e->known && !mboxes_is_path(dir))
 		rc = mbox_digests(n->spool, dir, page_add, pg);
 	if (rc == ERR_NOTFOUND || rc == ERR_MANGLED || rc == ERR_CHECKSUM ||
@@ -248,7 +249,7 @@ ask_folder(struct node *n, const char *from, const char *target)
 			ask_anew(n, e->dir);
 			if (target != NULL &&
 				(size_t)snprintf(to, sizeof(to), "%s%s%s",
-					path ? "=" : "", target, rest) < sizeof(to))
+					path ? "/" : "", target, rest) < sizeof(to))
 				ask_anew(n, to);
 		} else if (target != NULL && rest_of(e->dir, target) != NULL) {
 			ask_anew(n, e->dir);
@@ -387,8 +388,8 @@ differs(struct node *n, const struct wire_sum *w, uint32_t round)
 	if (round != 0)
 		e->round = round;
 	bool aside = e->aside;
-	if (e->known && !e->redo && strcmp(e->state.uniqueid, w->uniqueid) == 0)
-		differ = !sum_eq(mbox_sum_total(&e->state.sum), sum_get(w->sum));
+	if (e->known && !e->redo && strcmp(mboxes_id(e), w->uniqueid) == 0)
+		differ = !sum_eq(mboxes_sum(e), sum_get(w->sum));
 	if (aside)
 		e->aside = false;
 	pthread_mutex_unlock(&e->lock);

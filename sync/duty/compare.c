@@ -121,10 +121,10 @@ send_sums(struct peer *p)
 		pthread_mutex_lock(&e->lock);
 		if (e->known && !e->aside) {
 			struct wire_sum *w = &items[m.list.n];
-			memcpy(ids[m.list.n], e->state.uniqueid, sizeof(ids[0]));
+			snprintf(ids[m.list.n], sizeof(ids[0]), "%s", mboxes_id(e));
 			w->dir = e->dir;
 			w->uniqueid = ids[m.list.n];
-			sum_put(mbox_sum_total(&e->state.sum), w->sum);
+			sum_put(mboxes_sum(e), w->sum);
 			m.list.n++;
 		}
 		pthread_mutex_unlock(&e->lock);
@@ -151,10 +151,10 @@ compare_one(struct node *n, const char *dir)
 	if (e == NULL)
 		return;
 	pthread_mutex_lock(&e->lock);
-	memcpy(id, e->state.uniqueid, sizeof(id));
+	snprintf(id, sizeof(id), "%s", mboxes_id(e));
 	item.dir = e->dir;
 	item.uniqueid = id;
-	sum_put(mbox_sum_total(&e->state.sum), item.sum);
+	sum_put(mboxes_sum(e), item.sum);
 	bool known = e->known;
 	pthread_mutex_unlock(&e->lock);
 	for (unsigned i = 0; known && i < n->n_peers; i++)
@@ -228,11 +228,11 @@ repair_extra(struct peer *p, const struct repair *r)
 static const char *
 has_more(struct node *n, const struct repair *r, const struct mboxent *e)
 {
-	const struct index_header *h = &e->state.header;
+	const struct index_header *h = &e->state->header;
 
 	if (!r->present || r->from_uid > 0)
 		return NULL;
-	if (strcmp(r->uniqueid, e->state.uniqueid) != 0)
+	if (strcmp(r->uniqueid, e->state->uniqueid) != 0)
 		return r->uniqueid[0] == '\0' || store_tomb_get(n->store, r->dir,
 							 r->uniqueid, NULL) == 0
 			       ? NULL
@@ -286,7 +286,7 @@ repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
 		refuse(p, r->dir, "has-more", why);
 		goto out;
 	}
-	rc = mbox_repair(n->spool, r->dir, &e->state, r->digests, r->n, r->from_uid,
+	rc = mbox_repair(n->spool, r->dir, e->state, r->digests, r->n, r->from_uid,
 		REPAIR_RECORDS, repair_ref, p, &b, &after, &next, &fault);
 	if (!moving_enter(n->moving, names, r->dir)) {
 		pthread_mutex_unlock(&e->lock);
@@ -301,7 +301,7 @@ repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
 			}
 		/* What is not journaled of our own yet comes with this, in the same order. */
 		if ((b.flags & BATCH_PARTIAL) == 0)
-			e->state = after;
+			*e->state = after;
 		rc = node_enqueue(n, e, &b, 0, NULL, NULL);
 		through = (b.flags & BATCH_PARTIAL) == 0;
 		r->from_uid = next;

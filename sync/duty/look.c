@@ -45,8 +45,10 @@ look_removed(struct node *n, struct mboxent *e)
 		    spool_stat(n->spool, e->dir, NULL, &st) == ERR_NOTFOUND;
 	if (gone)
 		e->aside = e->known = false;
-	if (gone)
+	if (gone) {
 		e->dirty = true;
+		mboxes_identify(n->mboxes, e);
+	}
 	pthread_mutex_unlock(&e->lock);
 	if (!gone)
 		return;
@@ -85,10 +87,10 @@ look_aside(struct node *n)
 		}
 		pthread_mutex_lock(&e->lock);
 		/* All files named by the index are there again, with their sizes. */
-		if (mbox_load(n->spool, e->dir, e->known ? &e->state : NULL, &now,
+		if (mbox_load(n->spool, e->dir, e->known ? e->state : NULL, &now,
 			    &fault) == 0 &&
 			bodies_check(n->spool, e->dir, &fault) == 0) {
-			e->state = now;
+			*e->state = now;
 			e->known = true;
 			e->aside = false;
 			mboxes_identify(n->mboxes, e);

@@ -9,7 +9,7 @@ known(struct mboxes *t, const char *dir, const char *id)
 {
 	struct mboxent *e = mboxes_get(t, dir);
 
-	snprintf(e->state.uniqueid, sizeof(e->state.uniqueid), "%s", id);
+	snprintf(e->state->uniqueid, sizeof(e->state->uniqueid), "%s", id);
 	e->known = true;
 	mboxes_identify(t, e);
 	return e;
@@ -61,14 +61,14 @@ TEST(the_total_sees_whose_sum_it_is)
 
 	CHECK_EQ(mboxes_open(&t), 0);
 	struct mboxent *a = known(t, "a", "1"), *b = known(t, "b", "2");
-	a->state.sum.records = (struct sum){ 1, 2 };
-	b->state.sum.records = (struct sum){ 3, 4 };
+	a->state->sum.records = (struct sum){ 1, 2 };
+	b->state->sum.records = (struct sum){ 3, 4 };
 	struct sum before = mboxes_total(t);
-	a->state.sum.records = (struct sum){ 3, 4 };
-	b->state.sum.records = (struct sum){ 1, 2 };
+	a->state->sum.records = (struct sum){ 3, 4 };
+	b->state->sum.records = (struct sum){ 1, 2 };
 	CHECK(!sum_eq(before, mboxes_total(t)));
-	a->state.sum.records = (struct sum){ 1, 2 };
-	b->state.sum.records = (struct sum){ 3, 4 };
+	a->state->sum.records = (struct sum){ 1, 2 };
+	b->state->sum.records = (struct sum){ 3, 4 };
 	CHECK(sum_eq(before, mboxes_total(t)));
 	b->aside = true;
 	CHECK(!sum_eq(before, mboxes_total(t)));

@@ -1,0 +1,185 @@
+/*
+ * The very first start on a spool that holds something: every mailbox's state and every lone
+ * path's digest goes to the store; nothing is journaled, for the peers compare.
+ *
+ * Reading takes the time: every index, every loose file. So the walk gathers some thousands of
+ * names, helpers read them side by side, and then they are stored in one transaction, which also
+ * says where the log's next line of progress is due.
+ */
+#include "meta/base/err.h"
+#include "meta/base/log.h"
+#include "meta/spool.h"
+#include "sync/node.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { GROUP = 8192, HELPERS_MAX = 8 };
+
+struct found {
+	char *path;
+	struct stat st;
+	bool mbox;
+	struct mboxent *e; /* NULL: nothing of ours */
+	struct mbox_fault fault;
+	int rc;
+};
+
+struct adoption {
+	struct node *n;
+	struct found *list;
+	size_t count;
+	_Atomic size_t next; /* to be read */
+	uint64_t mailboxes, paths, aside;
+};
+
+static void
+read_mailbox(struct node *n, struct found *f)
+{
+	struct mboxent *e = mboxes_get(n->mboxes, f->path);
+
+	f->rc = ERR_NOMEM;
+	if (e == NULL)
+		return;
+	pthread_mutex_lock(&e->lock);
+	f->rc = mbox_load(n->spool, f->path, NULL, e->state, &f->fault);
+	if (f->rc == 0) {
+		e->known = true;
+		mboxes_identify(n->mboxes, e);
+	}
+	pthread_mutex_unlock(&e->lock);
+	f->e = e;
+}
+
+static void *
+helper(void *arg)
+{
+	struct adoption *a = arg;
+	size_t i;
+
+	while ((i = a->next++) < a->count) {
+		struct found *f = &a->list[i];
+		if (f->mbox)
+			read_mailbox(a->n, f);
+		else
+			f->rc = node_path_adopt(a->n, f->path, &f->st, &f->e);
+	}
+	return NULL;
+}
+
+static void
+read_all(struct adoption *a)
+{
+	pthread_t threads[HELPERS_MAX];
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned n = 0;
+
+	a->next = 0;
+	while (n < HELPERS_MAX && (long)n + 1 < cores &&
+		pthread_create(&threads[n], NULL, helper, a) == 0)
+		n++;
+	helper(a);
+	while (n > 0)
+		pthread_join(threads[--n], NULL);
+}
+
+static int
+store_one(struct adoption *a, struct found *f)
+{
+	struct node *n = a->n;
+	struct buf bytes = BUF_INIT;
+	int rc;
+
+	if (f->mbox && f->rc != 0 && f->e != NULL) {
+		a->aside++;
+		pthread_mutex_lock(&f->e->lock);
+		node_set_aside(n, f->e, &f->fault, f->rc);
+		pthread_mutex_unlock(&f->e->lock);
+		return 0;
+	}
+	if (f->rc != 0 || f->e == NULL)
+		return f->rc;
+	a->mailboxes += f->mbox;
+	a->paths += !f->mbox;
+	rc = mboxes_encode(f->e, &bytes);
+	if (rc == 0) {
+		struct store_mbox m = { f->e->dir, mboxes_id(f->e), 0, bytes.data,
+			bytes.len };
+		rc = store_mbox_put(n->store, &m);
+	}
+	buf_fini(&bytes);
+	return rc;
+}
+
+static int
+store_all(struct adoption *a)
+{
+	int rc;
+
+	if (a->count == 0)
+		return 0;
+	read_all(a);
+	rc = journal_begin(a->n->journal);
+	for (size_t i = 0; rc == 0 && i < a->count; i++)
+		rc = store_one(a, &a->list[i]);
+	if (rc == 0)
+		rc = journal_commit(a->n->journal);
+	else
+		journal_rollback(a->n->journal);
+	for (size_t i = 0; i < a->count; i++)
+		free(a->list[i].path);
+	a->count = 0;
+	return rc;
+}
+
+static int
+on_found(void *arg, const char *dir, const char *name, bool mbox, const struct stat *st)
+{
+	struct adoption *a = arg;
+	struct found *f = &a->list[a->count];
+
+	if (dir[0] == '\0' && name == NULL)
+		return 0;
+	memset(f, 0, sizeof(*f));
+	if (mbox || name == NULL)
+		f->path = strdup(dir);
+	else if (asprintf(&f->path, "%s%s%s", dir, dir[0] ? "/" : "", name) < 0)
+		f->path = NULL;
+	if (f->path == NULL)
+		return ERR_NOMEM;
+	if (strlen(f->path) >= BATCH_MAX_PATH) {
+		log_warn("a path is too long and is not replicated: path=%s", f->path);
+		free(f->path);
+		return 0;
+	}
+	f->mbox = mbox;
+	f->st = *st;
+	if (++a->count < GROUP)
+		return 0;
+	int rc = store_all(a);
+	if (rc == 0)
+		log_info("adopting the spool: mailboxes=%" PRIu64 " paths=%" PRIu64,
+			a->mailboxes, a->paths);
+	return rc;
+}
+
+int
+adopt_spool(struct node *n)
+{
+	struct adoption a = { .n = n, .list = calloc(GROUP, sizeof(struct found)) };
+	int rc = a.list == NULL ? ERR_NOMEM : spool_walk(n->spool, on_found, &a);
+
+	if (rc == 0)
+		rc = store_all(&a);
+	for (size_t i = 0; i < a.count; i++)
+		free(a.list[i].path);
+	free(a.list);
+	if (rc == 0 && a.mailboxes + a.paths + a.aside > 0)
+		log_info("spool adopted: mailboxes=%" PRIu64 " paths=%" PRIu64
+			 " set_aside=%" PRIu64,
+			a.mailboxes, a.paths, a.aside);
+	return rc;
+}
