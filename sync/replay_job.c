@@ -187,10 +187,12 @@ is_mailbox(struct node *n, const char *dir, bool torn)
 void
 replay_job_find_path(struct node *n, struct mboxent *e)
 {
-	struct stat st;
+	int fd;
 
-	if (e->known || spool_stat(n->spool, e->dir + 1, NULL, &st) != 0)
+	if (e->known || spool_file(n->spool, e->dir + 1, NULL, O_PATH | O_NOFOLLOW, 0,
+				&fd) != 0)
 		return;
+	close(fd);
 	memset(&e->state, 0, sizeof(e->state));
 	e->known = e->dirty = true;
 }

@@ -185,7 +185,8 @@ keep_name(const struct names_op *o)
 	switch (o->kind) {
 	case POWER_CREATE:
 	case POWER_LINK:
-		entry_set(o->dir, o->name, o->node);
+		if (o->dir != NULL)
+			entry_set(o->dir, o->name, o->node);
 		break;
 	case POWER_UNLINK:
 		entry_take(o->dir, o->name);

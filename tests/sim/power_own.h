@@ -7,8 +7,8 @@
 #include <stdint.h>
 
 enum power_kind {
-	POWER_CREATE =
-		1, /* dir, name, ino; mode says file, folder or link; data: a link's target */
+	/* dir, name, ino; mode says file, folder or link; data: a link's target. dir 0: no name yet */
+	POWER_CREATE = 1,
 	POWER_WRITE, /* ino, at, data */
 	POWER_SIZE, /* ino, at: truncated or grown to that */
 	POWER_SYNC, /* ino; 0: everything */

@@ -228,6 +228,22 @@ attrs_of(const struct stat *st)
 	put(&op, NULL, NULL);
 }
 
+/* A file without a name, which a link may give it. */
+static void
+created_bare(int fd)
+{
+	struct stat st;
+
+	if (file_of(fd) == 0 || fstat(fd, &st) != 0)
+		return;
+	struct power_op op = { .kind = POWER_CREATE,
+		.ino = st.st_ino,
+		.mode = st.st_mode,
+		.uid = st.st_uid,
+		.gid = st.st_gid };
+	put(&op, NULL, NULL);
+}
+
 /* ---- opening ---- */
 
 static int
@@ -236,13 +252,16 @@ opened(int at, const char *path, int flags, int (*go)(void *), void *arg)
 	struct place p;
 	struct stat st;
 
-	if ((flags & (O_CREAT | O_TRUNC)) == 0)
+	bool bare = (flags & O_TMPFILE) == O_TMPFILE;
+	if (rec.log <= 0 || ((flags & (O_CREAT | O_TRUNC)) == 0 && !bare))
 		return go(arg);
 	pthread_mutex_lock(&rec.lock);
 	locate(at, path, &p);
 	bool was = is_there(&p, &st);
 	int fd = go(arg), e = errno;
-	if (fd >= 0 && p.in && !was)
+	if (fd >= 0 && bare)
+		created_bare(fd);
+	else if (fd >= 0 && p.in && !was)
 		created(&p, NULL);
 	else if (fd >= 0 && was && (flags & O_TRUNC) != 0 && st.st_size > 0)
 		sized(st.st_ino, 0);

@@ -99,6 +99,10 @@ some_of_all(void)
 	put("d.NEW", "new", 3, 0, false);
 	move("d.NEW", "d");
 	must(truncate(path, 5) == 0);
+	int fd = open(root, O_TMPFILE | O_RDWR, 0600),
+	    at = open(root, O_PATH | O_DIRECTORY);
+	must(fd >= 0 && at >= 0 && write(fd, "bare", 4) == 4 &&
+		linkat(fd, "", at, "e", AT_EMPTY_PATH) == 0);
 	put("long", "x", 1, 3000, false);
 }
 
@@ -113,6 +117,7 @@ TEST(a_kill_alone_loses_nothing)
 	CHECK_STR(get("a"), "FIrst");
 	CHECK_STR(get("sub/b"), "FIrst");
 	CHECK_STR(get("d"), "new");
+	CHECK_STR(get("e"), "bare");
 	CHECK(get("c") == NULL && get("d.NEW") == NULL);
 	char x[400], y[400];
 	snprintf(x, sizeof(x), "%s/a", root);
