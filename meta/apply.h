@@ -15,6 +15,8 @@ struct apply_item {
 	bool drop; /* the record is no longer there afterwards */
 	bool skip; /* nothing to do: the disk is as new or newer (redo) */
 	bool body; /* its message must be in place */
+	const struct change_body
+		*file; /* its owner and mode, if they are not the usual ones */
 	bool unlink; /* its message goes, after the index is written */
 	bool keep; /* and is kept aside whatever anybody says */
 	uint32_t recno; /* had: position in the old index; else where it is inserted */

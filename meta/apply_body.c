@@ -114,9 +114,12 @@ place_body(struct apply *a, struct apply_item *item, int at)
 	const char *dir = a->b->dir;
 	const struct change_record *c = item->c;
 	char name[SCAN_BODY_NAME];
-	struct spool_place to = { at, dir, scan_body_name(item->uid, name),
-		a->owner.uid, a->owner.gid, a->owner.message_mode,
-		item->now.internaldate, false };
+	struct change_body file = { item->uid, a->owner.uid, a->owner.gid,
+		a->owner.message_mode };
+	if (item->file != NULL)
+		file = *item->file;
+	struct spool_place to = { at, dir, scan_body_name(item->uid, name), file.owner,
+		file.group, file.mode, item->now.internaldate, false };
 	int rc;
 
 	if (item->keep && file_is(a, dir, name, item->old.guid, item->old.size)) {
@@ -141,8 +144,32 @@ place_body(struct apply *a, struct apply_item *item, int at)
 	if (rc != 0)
 		return rc == ERR_NOTFOUND ? ERR_NEED : rc;
 	FAULT("apply.link");
-	return spool_attrs(a->sp, dir, name, a->owner.uid, a->owner.gid,
-		a->owner.message_mode, item->now.internaldate);
+	return spool_attrs(a->sp, dir, name, file.owner, file.group, file.mode,
+		item->now.internaldate);
+}
+
+static int
+by_uid(const void *key, const void *item)
+{
+	uint32_t uid = *(const uint32_t *)key;
+	const struct apply_item *it = item;
+
+	return uid < it->uid ? -1 : uid > it->uid;
+}
+
+/* Messages whose owner or mode is not what the mailbox's messages have. */
+static void
+find_files(struct apply *a)
+{
+	for (size_t i = 0; i < a->b->n; i++) {
+		const struct change *c = &a->b->changes[i];
+		if (c->kind != CHANGE_BODY || a->n == 0)
+			continue;
+		struct apply_item *item = bsearch(
+			&c->u.body.uid, a->items, a->n, sizeof(*a->items), by_uid);
+		if (item != NULL)
+			item->file = &c->u.body;
+	}
 }
 
 int
@@ -150,6 +177,7 @@ apply_bodies(struct apply *a)
 {
 	int missing = 0, at = -1, rc;
 
+	find_files(a);
 	rc = spool_mkdirs(
 		a->sp, a->b->dir, a->owner.dir_mode, a->owner.uid, a->owner.gid);
 	if (rc == 0)

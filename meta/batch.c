@@ -154,6 +154,7 @@ static const struct {
 	[CHANGE_DELETE] = { true, true, false, 0 },
 	[CHANGE_MOVE] = { true, true, false, 0 },
 	[CHANGE_SWAP] = { true, true, false, 0 },
+	[CHANGE_BODY] = { true, false, false, 0 },
 };
 #define N_KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
@@ -288,6 +289,12 @@ put_change(struct buf *out, struct change_base *base, const struct change *c)
 		wr_varint(out, c->u.owner.cache_mode);
 		wr_varint(out, c->u.owner.annot_mode);
 		wr_varint(out, c->u.owner.message_mode);
+		break;
+	case CHANGE_BODY:
+		wr_varint(out, c->u.body.uid);
+		wr_varint(out, c->u.body.owner);
+		wr_varint(out, c->u.body.group);
+		wr_varint(out, c->u.body.mode);
 		break;
 	case CHANGE_FILE:
 	case CHANGE_DIR:
@@ -561,6 +568,12 @@ get_change(struct in *in, uint64_t *seen)
 		c->u.owner.cache_mode = get_mode(in);
 		c->u.owner.annot_mode = get_mode(in);
 		c->u.owner.message_mode = get_mode(in);
+		break;
+	case CHANGE_BODY:
+		c->u.body.uid = get_u32(in);
+		c->u.body.owner = get_u32(in);
+		c->u.body.group = get_u32(in);
+		c->u.body.mode = get_mode(in);
 		break;
 	case CHANGE_FILE:
 	case CHANGE_DIR:

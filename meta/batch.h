@@ -61,7 +61,10 @@ enum change_kind {
 	CHANGE_DELETE = 11, /* a path that is gone (file, or empty folder) */
 	CHANGE_MOVE =
 		12, /* a path that has another name now (a folder with all below it) */
-	CHANGE_SWAP = 13 /* two paths that changed places, each with all below it */
+	CHANGE_SWAP = 13, /* two paths that changed places, each with all below it */
+	CHANGE_BODY =
+		14 /* owner and mode of a message that this batch appends, if they are not
+			  * those of the mailbox's other messages */
 };
 
 /* Which fields of a record or header a change states: bit i = row i of the tables in change.c,
@@ -72,6 +75,11 @@ enum change_kind {
 #define CHANGE_RECORD_FLAGS (1u << 2)
 #define CHANGE_RECORD_GUID (1u << 7)
 #define CHANGE_RECORD_CACHE (3u << 17) /* cache_version, cache_crc: only in an append */
+
+struct change_body {
+	uint32_t uid; /* of the message */
+	uint32_t owner, group, mode; /* of its file; 07777 */
+};
 
 struct change_record {
 	bool append; /* the UID is new: everything is stated, body included */
@@ -84,6 +92,8 @@ struct change_record {
 	size_t cache_len;
 	bool elsewhere; /* append of an ARCHIVED record whose message is on another partition:
 			 * none travels */
+	struct change_body
+		file; /* append that is being made: how its file is; uid 0: none */
 	/* append: where a link of the same body was already committed, or dir NULL */
 	const char *ref_dir;
 	uint32_t ref_uid;
@@ -143,6 +153,7 @@ struct change {
 		struct change_bytes names;
 		struct change_annots annots;
 		struct change_owner owner;
+		struct change_body body;
 		struct change_path path;
 	} u;
 };

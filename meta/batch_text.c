@@ -19,6 +19,7 @@ static const char *const kind_names[] = {
 	[CHANGE_DELETE] = "delete",
 	[CHANGE_MOVE] = "move",
 	[CHANGE_SWAP] = "swap",
+	[CHANGE_BODY] = "body",
 };
 
 static void
@@ -67,6 +68,13 @@ print_change(const struct change *c, struct buf *out)
 		buf_printf(out, " uid=%" PRIu32 " gid=%" PRIu32 " dir=%04o index=%04o",
 			c->u.owner.uid, c->u.owner.gid, c->u.owner.dir_mode,
 			c->u.owner.index_mode);
+		break;
+	case CHANGE_BODY:
+		buf_printf(out,
+			" uid=%" PRIu32 " owner=%" PRIu32 " group=%" PRIu32
+			" mode=%04o",
+			c->u.body.uid, c->u.body.owner, c->u.body.group,
+			c->u.body.mode);
 		break;
 	case CHANGE_FILE:
 		hash_hex(c->u.path.sha1, SHA1_LEN, hex);

@@ -55,7 +55,7 @@ maker_append(struct maker *m, const struct index_record *r)
 			 spool_stat(m->sp, m->dir, scan_body_name(r->uid, name), &st) ==
 				 ERR_NOTFOUND;
 	if (linked && !elsewhere) {
-		rc = scan_body_check_at(m->at, r, m->fault);
+		rc = scan_body_check_at(m->at, r, &st, m->fault);
 		if (rc != 0)
 			return rc;
 	}
@@ -68,6 +68,9 @@ maker_append(struct maker *m, const struct index_record *r)
 	cr->mask = CHANGE_ALL;
 	cr->r = *r;
 	cr->r.cache_offset = 0;
+	if (linked && !elsewhere)
+		cr->file = (struct change_body){ r->uid, st.st_uid, st.st_gid,
+			st.st_mode & 07777 };
 	add_cache(m, cr, r->cache_offset);
 	if (m->ref != NULL && (r->flags & INDEX_FLAG_UNLINKED) == 0 &&
 		m->ref(m->ref_arg, m->dir, r->uid, ref_dir, &cr->ref_uid)) {
@@ -207,6 +210,28 @@ maker_begin(struct maker *m, const struct mbox_delta *d, struct spool *sp,
 	return 0;
 }
 
+/* Nearly all messages have the owner and mode of the index, and nothing is said of them. */
+static int
+other_files(struct maker *m, const struct change_owner *usual)
+{
+	size_t n = m->out->n;
+
+	for (size_t i = 0; i < n && m->out->n < BATCH_MAX_CHANGES; i++) {
+		const struct change *c = &m->out->changes[i];
+		if (c->kind != CHANGE_RECORD || c->u.record.file.uid == 0)
+			continue;
+		struct change_body file = c->u.record.file;
+		if (file.owner == usual->uid && file.group == usual->gid &&
+			file.mode == usual->message_mode)
+			continue;
+		struct change *more = batch_add(m->out, CHANGE_BODY);
+		if (more == NULL)
+			return ERR_NOMEM;
+		more->u.body = file;
+	}
+	return 0;
+}
+
 int
 maker_finish(struct maker *m, const struct mbox_state *state, int rc)
 {
@@ -220,6 +245,8 @@ maker_finish(struct maker *m, const struct mbox_state *state, int rc)
 		if (m->out->uniqueid == NULL)
 			rc = ERR_NOMEM;
 	}
+	if (rc == 0)
+		rc = other_files(m, &state->owner);
 	if (rc != 0)
 		batch_fini(m->out);
 	return rc;

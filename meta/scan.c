@@ -256,14 +256,15 @@ scan_body_check(struct spool *sp, const char *dir, const struct index_record *r,
 		return scan_fault(fault, ERR_BODY, r->uid, "body",
 			"its folder is missing; restore it or reconstruct the mailbox");
 	if (rc == 0) {
-		rc = scan_body_check_at(at, r, fault);
+		rc = scan_body_check_at(at, r, NULL, fault);
 		close(at);
 	}
 	return rc;
 }
 
 int
-scan_body_check_at(int at, const struct index_record *r, struct mbox_fault *fault)
+scan_body_check_at(int at, const struct index_record *r, struct stat *st_out,
+	struct mbox_fault *fault)
 {
 	char name[SCAN_BODY_NAME];
 	struct stat st;
@@ -279,6 +280,8 @@ scan_body_check_at(int at, const struct index_record *r, struct mbox_fault *faul
 			"%s has %lld bytes, its record says %" PRIu64
 			"; restore it or reconstruct the mailbox",
 			name, (long long)st.st_size, r->size);
+	if (st_out != NULL)
+		*st_out = st;
 	return 0;
 }
 

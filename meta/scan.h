@@ -112,6 +112,7 @@ const char *scan_body_name(uint32_t uid, char out[SCAN_BODY_NAME]);
 int scan_body_check(struct spool *sp, const char *dir, const struct index_record *r,
 	struct mbox_fault *fault);
 /* The same in an open folder. */
-int scan_body_check_at(int at, const struct index_record *r, struct mbox_fault *fault);
+int scan_body_check_at(int at, const struct index_record *r, struct stat *st_out,
+	struct mbox_fault *fault);
 
 #endif

@@ -349,7 +349,8 @@ def reconstruct(s):
         f.write(mail.message(next(number)))
     like = os.stat(f"{path}/1.")
     os.chown(f"{path}/9.", like.st_uid, like.st_gid)
-    os.chmod(f"{path}/9.", like.st_mode & 0o7777)
+    # Another mode than Cyrus gives its own: it travels with the message.
+    os.chmod(f"{path}/9.", 0o644)
     os.unlink(f"{path}/2.")
     s.server.run("reconstruct", "-G", f"user/{who}")
     with s.server.imap(who) as c:

@@ -168,6 +168,11 @@ any_mbox_batch(void)
 	}
 	for (size_t n = below(6); n > 0; n--)
 		any_mbox_change(&b);
+	if (below(3) == 0) {
+		c = batch_add(&b, CHANGE_BODY);
+		c->u.body = (struct change_body){ (uint32_t)any64(), (uint32_t)any64(),
+			(uint32_t)any64(), (uint32_t)below(07777) };
+	}
 	c = batch_add(&b, CHANGE_HEADER);
 	c->u.header.mask = t_rand() & 0x7fffff;
 	c->u.header.h = (struct index_header){ .highestmodseq = any64(),
