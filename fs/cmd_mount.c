@@ -320,6 +320,10 @@ run(bool front)
 
 	snprintf(ident, sizeof(ident), "twinspool/%s", conf.name);
 	log_open(ident, !front, (enum log_level)conf.log);
+	if (conf.xattr != 0 && conf.n_peers > 0)
+		log_warn("extended attributes and access control lists stay on this "
+			 "side: "
+			 "`xattr: yes` does not replicate them");
 	started = clock_wall_ns();
 	begun_ms = clock_ms();
 	rc = front ? 0 : go_behind();

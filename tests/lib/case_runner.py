@@ -57,6 +57,38 @@ def expect(name, status, last):
     return got[2]
 
 
+def hang_on_fuse(path):
+    """Mount a FUSE that nobody serves at path, and a process that waits for it."""
+    device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    options = f"fd={device},rootmode=40000,user_id=0,group_id=0"
+    case.equal(contain.libc.mount(b"hung", path.encode(), b"fuse", 0, options.encode()), 0,
+               "mount")
+    proc = subprocess.Popen(["stat", path + "/x"], stdout=subprocess.DEVNULL,
+                            stderr=subprocess.DEVNULL)
+    case.later(proc.kill)
+
+    def waits():
+        with open(f"/proc/{proc.pid}/stack") as f:
+            return "fuse" in f.read()
+    case.wait_for(waits, "the process to hang")
+    return device, proc
+
+
+def test_a_hung_fuse_mount_goes():
+    saved = contain.ABORT
+    for where in (saved, "/nowhere/{}"):
+        folder = case.folder()
+        device, proc = hang_on_fuse(folder)
+        contain.ABORT = where
+        try:
+            case.equal(contain.unmount_below(folder), [folder], "what was mounted")
+        finally:
+            contain.ABORT = saved
+        case.wait_for(lambda: proc.poll() is not None, f"its caller ({where})", limit=10)
+        case.equal(contain.mounts_below(folder), [], "what is mounted")
+        os.close(device)
+
+
 def test_counts():
     expect("good", 0, "2 passed, 0 failed")
     expect("plain", 0, "1 passed, 0 failed")

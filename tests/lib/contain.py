@@ -19,7 +19,8 @@ MARK = "TWINSPOOL_RUN"
 PREFIX = "ts-run-"
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-MNT_DETACH = 2
+MNT_FORCE, MNT_DETACH = 1, 2
+ABORT = "/sys/fs/fuse/connections/{}/abort"
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -45,10 +46,11 @@ def unmount_below(folder):
     for path, minor, kind in left:
         if kind.startswith("fuse"):
             try:
-                with open(f"/sys/fs/fuse/connections/{minor}/abort", "w") as f:
+                with open(ABORT.format(minor), "w") as f:
                     f.write("1")
             except OSError:
-                pass
+                # No fusectl is mounted here. This aborts too, whether or not it unmounts.
+                libc.umount2(os.fsencode(path), MNT_FORCE)
         libc.umount2(os.fsencode(path), MNT_DETACH)
         if kind == "fuse.twinspool":
             # Nobody is left who would take its entry out of /run/mount/utab.
