@@ -142,6 +142,39 @@ is_passing(int rc)
 	return rc == ERR_BUSY || rc == ERR_NOMEM;
 }
 
+static bool
+index_stat(struct node *n, const char *dir, struct stat *st)
+{
+	int fd;
+
+	if (spool_file(n->spool, dir, "cyrus.index", O_PATH, 0, &fd) != 0)
+		return false;
+	bool there = fstat(fd, st) == 0 && S_ISREG(st->st_mode);
+	close(fd);
+	return there;
+}
+
+/* Cyrus makes it empty before it writes the header. One that stays so is no mailbox yet, and the
+ * note of its making stays as well. */
+bool
+node_index_is_empty(struct node *n, const char *dir)
+{
+	struct stat st;
+
+	return index_stat(n, dir, &st) && st.st_size == 0;
+}
+
+/* A rename in the layout by name makes the new mailbox like any other, then copies the old one's
+ * index over its own, and only then links the messages. */
+static bool
+index_is_new(struct node *n, const struct mboxent *e)
+{
+	struct stat st;
+
+	return !e->known ||
+	       (index_stat(n, e->dir, &st) && st.st_ino != e->state->index_ino);
+}
+
 static int
 delta_of(struct node *n, struct mboxent *e, const struct sync_commit *c,
 	struct batch *b, struct mbox_state *after, struct mbox_fault *fault)
@@ -166,25 +199,11 @@ delta_of(struct node *n, struct mboxent *e, const struct sync_commit *c,
 	if (!c->patient)
 		return rc;
 	bool odd = rc != 0 ? rc != ERR_NOTFOUND : fault->check[0] != '\0';
-	/* A rename in the layout by name copies the index before it links the messages. */
-	if (!e->known && rc != 0 && rc != ERR_NOTFOUND)
+	if (rc != 0 && odd && index_is_new(n, e))
 		return ERR_BUSY;
 	if (c->disturbed != NULL && c->disturbed(c->done_arg, odd && d.derive))
 		return ERR_BUSY;
 	return rc;
-}
-
-bool
-node_index_is_empty(struct node *n, const char *dir)
-{
-	struct stat st;
-	int fd;
-
-	if (spool_file(n->spool, dir, "cyrus.index", O_PATH, 0, &fd) != 0)
-		return false;
-	bool empty = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0;
-	close(fd);
-	return empty;
 }
 
 /* A directory that is new but whose id is known is a rename (F7.3): bodies are linked from the

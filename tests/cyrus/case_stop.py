@@ -126,18 +126,19 @@ def test_an_interrupted_umount_opens_again():
 
 
 def test_sigterm():
-    t = Two()
+    t = Two(stop_wait="6s")
     t.deliver()
     t.cyrus.stop()
     t.b.kill()
+    case.wait_for(lambda: not t.a.peer()["connected"], "a to notice", limit=60)
     os.kill(t.a.proc.pid, signal.SIGTERM)
-    case.wait_for(lambda: "not drained: " in t.a.log(), "the drain to give up")
+    case.wait_for(lambda: "not drained: " in t.a.log(), "the drain to give up", limit=60)
     case.check("not drained: peer b is not connected" in t.a.log(), t.a.log_tail())
     case.wait_for(lambda: t.a.status()["gate"] == "open", "the gate to open")
     t.b.start()
-    pair.wait_connected(t.a)
+    t.a.wait()      # the time of the stop is for the stop
     os.kill(t.a.proc.pid, signal.SIGTERM)
-    case.equal(t.a.ended(), 0, "exit status")
+    case.equal(t.a.ended(60), 0, "exit status")
     t.have(t.b, 5)
     t.b.umount()
 
