@@ -145,8 +145,25 @@ file_changed(struct inode *ino, int fd, bool now)
 		names = sync_names(to);
 		if (!path_of(ino, fd, path, sizeof(path)))
 			return;
+		/* Who looked at it while it was written has not seen the end. */
+		if (!now)
+			(void)sync_note(to, path);
 		FAULT("capture.path-found");
 	} while (!quiet_changed(path, names, now));
+}
+
+/* A file or folder outside mailboxes is about to be changed in place. A note that is there already
+ * costs no second sync, but says that what was looked at before is not the last word. */
+static int
+note_change(struct inode *ino, int fd)
+{
+	char path[BATCH_MAX_PATH];
+	bool known = inode_type(ino) == S_IFDIR
+			     ? inode_path(ino, path, sizeof(path)) == 0
+			     : path_of(ino, fd, path, sizeof(path));
+	int rc = known ? sync_note(to, path) : 0;
+
+	return rc == 0 ? 0 : err_errno(rc);
 }
 
 static int
@@ -276,8 +293,12 @@ rename_begin(struct cap_name *op)
 			inode_fd_put(op->replaced, fd);
 	} else if (goal.kind == PLACE_HEADER || goal.kind == PLACE_ANNOT) {
 		pending_touch(op->newparent, goal.kind == PLACE_ANNOT);
-	} else if (goal.kind == PLACE_FILE && is_ours(op->newparent)) {
-		err = note(op->newparent, op->newname);
+	} else {
+		if (goal.kind == PLACE_FILE && is_ours(op->newparent))
+			err = note(op->newparent, op->newname);
+		if (err == 0 && is_ours(op->parent) &&
+			place_under(op->parent, op->name, S_IFREG).kind == PLACE_FILE)
+			err = note(op->parent, op->name);
 	}
 	/* A mailbox file that loses its name to something else is looked at as a whole. */
 	if ((from == PLACE_INDEX || from == PLACE_HEADER || from == PLACE_ANNOT) &&
@@ -374,7 +395,7 @@ capture_name_begin(struct cap_name *op)
 		at = place_under(op->parent, op->name, S_IFREG);
 		if (at.kind == PLACE_MESSAGE)
 			keep_body(op->parent, at.uid);
-		return 0;
+		return at.kind == PLACE_FILE ? note(op->parent, op->name) : 0;
 	case CAP_RMDIR:
 		return note(op->parent, op->name);
 	case CAP_RENAME:
@@ -408,6 +429,23 @@ rename_end(struct cap_name *op)
 		path_changed(op->parent, op->name, true);
 }
 
+static void
+rename_failed(struct cap_name *op)
+{
+	mode_t type = op->target != NULL ? inode_type(op->target) : S_IFREG;
+	enum place_kind from = PLACE_NONE, goal = PLACE_NONE;
+
+	if (is_ours(op->parent))
+		from = (enum place_kind)place_under(op->parent, op->name, type).kind;
+	if (is_ours(op->newparent))
+		goal = (enum place_kind)place_under(op->newparent, op->newname, type)
+			       .kind;
+	if (from == PLACE_FILE || from == PLACE_DIR)
+		path_changed(op->parent, op->name, false);
+	if (goal == PLACE_FILE || goal == PLACE_DIR)
+		path_changed(op->newparent, op->newname, false);
+}
+
 void
 capture_name_end(struct cap_name *op, int err)
 {
@@ -415,16 +453,17 @@ capture_name_end(struct cap_name *op, int err)
 
 	if (to == NULL || op->parent == NULL)
 		return;
+	/* What failed was noted as well: once the path is looked at, its note goes. */
 	if (op->op == CAP_RENAME) {
-		if (op->moving != NULL)
+		bool moving = op->moving != NULL;
+		if (moving)
 			move_end(op, err == 0);
-		else if (err == 0)
+		if (err != 0)
+			rename_failed(op);
+		else if (!moving)
 			rename_end(op);
 		return;
 	}
-	/* What failed was noted as well: once the path is looked at, its note goes. */
-	if (err != 0 && op->op == CAP_UNLINK)
-		return;
 	if (!is_ours(op->parent))
 		return;
 	if (op->op == CAP_MKDIR || op->op == CAP_RMDIR)
@@ -458,6 +497,8 @@ capture_write_begin(struct inode *ino, int fd, off_t off, size_t len)
 		if (to != NULL && (dir = inode_parent(ino)) != NULL && is_ours(dir))
 			pending_touch(dir, true);
 		break;
+	case PLACE_FILE:
+		return to != NULL ? note_change(ino, fd) : 0;
 	default:
 		break;
 	}
@@ -469,7 +510,8 @@ capture_write_end(struct inode *ino, int fd, off_t off, const void *data, ssize_
 {
 	(void)off;
 	(void)data;
-	if (to != NULL && done > 0 && kind_of(ino) == PLACE_FILE)
+	(void)done;
+	if (to != NULL && kind_of(ino) == PLACE_FILE)
 		file_changed(ino, fd, false);
 }
 
@@ -514,9 +556,10 @@ capture_attr_begin(struct inode *ino, int fd, int to_set, const struct stat *st)
 	struct inode *dir;
 	int err;
 
-	(void)fd;
 	(void)to_set;
 	(void)st;
+	if (kind_of(ino) == PLACE_FILE || kind_of(ino) == PLACE_DIR)
+		return to != NULL ? note_change(ino, fd) : 0;
 	if (kind_of(ino) != PLACE_INDEX || (dir = inode_parent(ino)) == NULL)
 		return 0;
 	if ((err = round_pay(dir)) != 0)
@@ -531,7 +574,8 @@ void
 capture_attr_end(struct inode *ino, int fd, int to_set, int err)
 {
 	(void)to_set;
-	if (to == NULL || err != 0)
+	(void)err;
+	if (to == NULL)
 		return;
 	if (kind_of(ino) == PLACE_FILE) {
 		file_changed(ino, fd, false);

@@ -10,10 +10,10 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import case  # noqa: E402
+import faults  # noqa: E402
 import slot  # noqa: E402
 
 SECONDS = int(os.environ.get("TWINSPOOL_POINT_SECONDS", "2"))
-FAULTY = os.path.join(case.BUILD, "faults")
 
 # Where, and at which time that a server comes by there. A number that every redone request
 # reaches alone would be a poisoned request, which is another test.
@@ -23,13 +23,6 @@ POINTS = {
     "remove.noted": 5, "remove.done": 5, "rename.noted": 5, "rename.done": 5,
     "write.begun": 9, "write.done": 9,
 }
-
-
-def build():
-    done = subprocess.run(["make", "-s", "-j2", "O=" + FAULTY, "FAULTS=1"], cwd=case.ROOT,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    case.equal(done.returncode, 0, done.stdout)
-    case.PROGRAM = os.path.join(FAULTY, "twinspool")
 
 
 def mounted(point, nth):
@@ -62,7 +55,7 @@ def die_at(point, nth):
 
 
 def test_a_death_at_each_point():
-    build()
+    case.PROGRAM = faults.build()
     for point, nth in POINTS.items():
         die_at(point, nth)
 
