@@ -79,11 +79,12 @@ static const char *const state_sql[Q_STATE_N] = {
 		"SELECT epoch, run, first FROM runs ORDER BY epoch DESC, run DESC"
 		" LIMIT 1",
 	[Q_RUN_GET] = "SELECT first, last FROM runs WHERE epoch = ? AND run = ?",
-	[Q_RUN_FIRST] = "SELECT first FROM runs WHERE epoch = ? AND run = 1",
+	[Q_RUN_FIRST] = "SELECT first FROM runs WHERE epoch = ? ORDER BY run LIMIT 1",
 	[Q_RUN_TOP] = "SELECT max(coalesce(max(first), 1) - 1, coalesce(max(last), 0))"
 		      " FROM runs",
 	[Q_RUN_PRUNE] =
-		"DELETE FROM runs WHERE run > 1 AND (epoch, run) IN (SELECT epoch, run"
+		"DELETE FROM runs WHERE run > (SELECT min(run) FROM runs AS r"
+		" WHERE r.epoch = runs.epoch) AND (epoch, run) IN (SELECT epoch, run"
 		" FROM runs ORDER BY epoch DESC, run DESC LIMIT -1 OFFSET ?)",
 };
 
@@ -271,11 +272,21 @@ highest_seen(struct journal *j, uint64_t floor, uint64_t *out)
 	return rc != 0 ? rc : number(&j->st[Q_RUN_TOP], out);
 }
 
+/*
+ * A run is numbered by the clock, so that no two lives ever use the same number: not those of a
+ * state folder that was put back from a copy or a snapshot either, which cannot know what the life
+ * after the copy has sent. Where the clock went backwards it is one more than the last.
+ */
 static int
 new_run(struct journal *j, uint64_t epoch, uint64_t floor)
 {
-	uint64_t run = epoch == j->epoch ? j->run + 1 : 1, top;
+	uint64_t run = clock_wall_ns() / 1000000, top;
 	int rc = highest_seen(j, floor, &top);
+
+	if (run == 0)
+		run = 1;
+	if (epoch == j->epoch && run <= j->run)
+		run = j->run + 1;
 
 	if (rc != 0 || (rc = store_sql_begin(j->sdb)) != 0)
 		return rc;
@@ -310,11 +321,7 @@ journal_resume(struct journal *j, uint64_t epoch, uint64_t floor)
 		return ERR_USAGE;
 	if (j->writable && epoch == j->epoch)
 		return 0;
-	/* was_clean speaks of the life before this one: nothing was appended since */
-	if (store_was_clean(j->s) && epoch == j->epoch && floor <= j->c.seq)
-		rc = store_set_clean(j->s, false);
-	else
-		rc = new_run(j, epoch, floor);
+	rc = new_run(j, epoch, floor);
 	if (rc == 0)
 		j->writable = true;
 	return rc;

@@ -33,9 +33,9 @@ int journal_open(
 void journal_close(struct journal *j);
 
 /*
- * Makes the journal writable in this epoch; before it an append answers ERR_ROLE. Continues the
- * last run if that is of this epoch and the last stop was clean, else opens a new one, whose
- * first seq is above floor and everything seen before. Clears the clean mark. Synced.
+ * Makes the journal writable in this epoch; before it an append answers ERR_ROLE. Opens a new
+ * run, whose first seq is above floor and everything seen before; also after a clean stop, for a
+ * state folder may be a copy of an older one. Clears the clean mark. Synced.
  */
 int journal_resume(struct journal *j, uint64_t epoch, uint64_t floor);
 /* No longer writable (demoted). */

@@ -112,7 +112,8 @@ struct peer {
 	/* receiving: it is active */
 	bool feeding; /* it sent START */
 	struct pos fed; /* epoch and run of its batches */
-	bool rebase; /* once the inbox is empty, received becomes fed */
+	bool rebase; /* once the inbox is empty, received becomes this: */
+	struct pos rebase_to;
 	struct pos
 		began; /* where its START begins: rows before it are of older times */
 	bool extras_due; /* all sums were listed; see ask_extras */

@@ -170,6 +170,7 @@ refuse(struct peer *p, const char *dir, const char *check, const char *text)
 
 	log_warn("the peer's mailbox cannot be made equal: peer=%s dir=%s: %s",
 		p->conf->name, dir, text);
+	node_note_error(p, "%s is to set %s aside: %s", p->conf->name, dir, text);
 	session_send(p->session, WIRE_QUARANTINE, &m);
 }
 

@@ -61,6 +61,7 @@ recv_on_start(void *node, struct session *s, const void *msg)
 	if (first && m->mode == WIRE_MODE_COMPARE) {
 		p->round++;
 		p->rebase = true;
+		p->rebase_to = p->fed;
 		ask_forget_owed(n);
 		log_info("comparing all mailboxes with the active side: peer=%s",
 			p->conf->name);
@@ -186,6 +187,37 @@ store_arrived(struct node *n)
 				err_text(rc));
 }
 
+/* Once all that is older is replayed, a comparison begins the inbox anew where its START said. Not
+ * where it is by now: what has arrived since is still to be stored. */
+static void
+rebase(struct peer *p)
+{
+	struct node *n = p->node;
+	struct inbox_facts f;
+
+	if (!p->rebase || !replay_idle(n->replay))
+		return;
+	inbox_facts(n->inbox, &f);
+	/* Batches of this run may have taken it there themselves. */
+	if ((f.received.run == p->fed.run && f.received.epoch == p->fed.epoch) ||
+		inbox_rebase(n->inbox, p->rebase_to) == 0)
+		p->rebase = false;
+}
+
+/* What arrived counts below what is still being replayed, as it may if the active side's clock went
+ * back and its state with it: it would be taken for known. It waits for the rebase. */
+static bool
+is_below(struct node *n)
+{
+	struct inbox_facts f;
+
+	inbox_facts(n->inbox, &f);
+	for (unsigned i = 0; i < n->n_peers; i++)
+		if (n->peers[i].rebase)
+			return pos_cmp(n->arrived[0].pos, f.received) <= 0;
+	return false;
+}
+
 void
 recv_flush(struct node *n)
 {
@@ -202,21 +234,15 @@ recv_flush(struct node *n)
 		loop_hook_again(n->loop);
 		return;
 	}
-	if (n->n_arrived > 0 && !may_wait(n))
+	for (unsigned i = 0; i < n->n_peers; i++)
+		if (n->peers[i].feeding && n->peers[i].session != NULL)
+			rebase(&n->peers[i]);
+	if (n->n_arrived > 0 && !may_wait(n) && !is_below(n))
 		store_arrived(n);
 	for (unsigned i = 0; i < n->n_peers; i++) {
 		struct peer *p = &n->peers[i];
 		if (!p->feeding || p->session == NULL)
 			continue;
-		if (p->rebase && replay_idle(n->replay)) {
-			inbox_facts(n->inbox, &f);
-			/* Batches of this run have taken it there themselves. */
-			if (f.received.run == p->fed.run &&
-				f.received.epoch == p->fed.epoch)
-				p->rebase = false;
-			else if (inbox_rebase(n->inbox, p->fed) == 0)
-				p->rebase = false;
-		}
 		ask_extras(n, p);
 		inbox_facts(n->inbox, &f);
 		ack(n, p, &f);

@@ -232,6 +232,7 @@ duo_create(struct duo *d, struct rig *g, const char *dir, const char *id)
 	must(sync_note(d->sync, "box"), "note");
 	must(sync_note(d->sync, dir), "note");
 	rig_create(g);
+	sync_path(d->sync, "box", 0, NULL, NULL);
 	tell(d, g);
 }
 

@@ -34,9 +34,13 @@ syncfs(int fd)
 static struct duo d;
 static struct rig A, B;
 
+static _Atomic int beyonds; /* how often a peer was found to be beyond the journal */
+
 static void
 on_log(enum log_level level, const char *line)
 {
+	if (strstr(line, "beyond the journal") != NULL)
+		beyonds++;
 	if (getenv("SIM_DEBUG") != NULL)
 		fprintf(stderr, "# a: %d %s\n", (int)level, line);
 }
@@ -409,6 +413,154 @@ TEST(kept_bodies_go_when_the_peer_falls_behind)
 	duo_start_b(&d);
 	CHECK(duo_settled(&d));
 	equal_at_last();
+	end();
+}
+
+/* ---- design 7: a peer whose old run reaches beyond our journal ---- */
+
+static struct rig old_A, old_B;
+
+static void
+remember(void)
+{
+	old_A = A;
+	old_B = B;
+	duo_sh("cp -a %s %s.old && cp -a %s %s.old", d.root_a, d.root_a, d.state_a,
+		d.state_a);
+}
+
+static void
+put_back(void)
+{
+	duo_sh("rm -r %s %s && cp -a %s.old %s && cp -a %s.old %s", d.root_a, d.state_a,
+		d.root_a, d.root_a, d.state_a, d.state_a);
+	A = old_A;
+	B = old_B;
+}
+
+static bool
+is_said(const struct sync_facts *f, void *arg)
+{
+	(void)arg;
+	return strstr(f->peers[0].error, " aside: ") != NULL;
+}
+
+/* The active side is put back to what it was before two messages came, which the standby has; then
+ * it gives those UIDs to others, and its journal grows beyond the standby's position, before the
+ * two meet. clean: the copy is of a clean stop. */
+static void
+an_older_copy(bool clean, unsigned appends)
+{
+	uint8_t lost[2][SHA1_LEN];
+
+	CHECK(two_mailboxes());
+	duo_stop_a(&d, clean);
+	remember();
+	start_a();
+	for (int i = 0; i < 2; i++) {
+		rig_append(&A, 300);
+		memcpy(lost[i], A.rec[A.h.num_records - 1].guid, SHA1_LEN);
+		duo_commit(&d, &A);
+		rig_append(&B, 100);
+		duo_commit(&d, &B);
+	}
+	CHECK(duo_settled(&d));
+	duo_stop_a(&d, clean);
+	duo_stop_b(&d, false);
+	put_back();
+	start_a();
+	for (unsigned i = 0; i < appends; i++) {
+		rig_append(&A, 301);
+		duo_commit(&d, &A);
+	}
+	for (int i = 0; i < 6; i++) {
+		rig_flag(&A, 1, 1);
+		duo_commit(&d, &A);
+	}
+	beyonds = 0;
+	duo_start_b(&d);
+	CHECK(duo_until(&d, is_said, NULL));
+	CHECK_EQ(beyonds, 1);
+	/* B too, of which the journal says nothing: all mailboxes are compared */
+	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, NULL), ERR_SUM);
+	duo_stop_a(&d, true);
+	duo_stop_b(&d, false);
+	CHECK_EQ(standby_state().asides, 2);
+	CHECK(strstr(standby_state().text, "spool") != NULL);
+	CHECK(duo_has(d.root_b, lost[0]) && duo_has(d.root_b, lost[1]));
+	CHECK(exists(d.root_b, "box/a/4.") && exists(d.root_b, "box/b/2."));
+	end();
+}
+
+TEST(an_older_copy_of_the_active_takes_nothing_from_the_standby)
+{
+	an_older_copy(true, 0);
+}
+
+TEST(nor_one_of_a_crash)
+{
+	an_older_copy(false, 0);
+}
+
+/* A power cut takes the tail of the journal, which is not synced; the spool is whole. */
+TEST(a_lost_tail_of_the_journal_is_no_reason_to_resume)
+{
+	CHECK(two_mailboxes());
+	duo_stop_a(&d, false);
+	duo_sh("mkdir %s/old && cp -a %s/journal.db* %s/old", d.state_a, d.state_a,
+		d.state_a);
+	start_a();
+	for (int i = 0; i < 3; i++) {
+		rig_append(&A, 300);
+		duo_commit(&d, &A);
+		rig_append(&B, 100);
+		duo_commit(&d, &B);
+	}
+	CHECK(duo_settled(&d));
+	duo_stop_a(&d, false);
+	duo_stop_b(&d, false);
+	duo_sh("rm %s/journal.db* && mv %s/old/* %s", d.state_a, d.state_a, d.state_a);
+	beyonds = 0;
+	start_a();
+	/* as many rows again as the standby has of the lost ones, and more */
+	for (int i = 0; i < 12; i++) {
+		rig_flag(&A, 1, 1);
+		duo_commit(&d, &A);
+	}
+	duo_start_b(&d);
+	CHECK(duo_settled(&d));
+	CHECK_EQ(beyonds, 1);
+	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, NULL), 0);
+	equal_at_last();
+	CHECK_EQ(standby_state().asides, 0);
+	end();
+}
+
+/* The disk of the active loses a mailbox's last writes, which the standby has. */
+TEST(writes_that_a_disk_lost_stay_on_the_standby)
+{
+	uint8_t lost[SHA1_LEN];
+
+	CHECK(two_mailboxes());
+	duo_sh("cp -a %s/box/a %s/../box-a.old", d.root_a, d.root_a);
+	old_A = A;
+	rig_append(&A, 300);
+	memcpy(lost, A.rec[A.h.num_records - 1].guid, SHA1_LEN);
+	duo_commit(&d, &A);
+	CHECK(duo_settled(&d));
+	duo_stop_a(&d, false);
+	duo_sh("rm -r %s/box/a && mv %s/../box-a.old %s/box/a", d.root_a, d.root_a,
+		d.root_a);
+	A = old_A;
+	start_a();
+	rig_flag(&A, 1, 1);
+	duo_commit(&d, &A);
+	CHECK(duo_until(&d, is_said, NULL));
+	duo_stop_a(&d, true);
+	duo_stop_b(&d, false);
+	CHECK(duo_has(d.root_b, lost));
+	CHECK(exists(d.root_b, "box/a/4."));
+	CHECK_EQ(standby_state().asides, 1);
 	end();
 }
 

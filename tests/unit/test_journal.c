@@ -20,9 +20,18 @@ struct rig {
 
 static struct journal_limits no_limits;
 
+/* Runs are numbered by the clock: where it stands still, one by one. */
+static uint64_t
+no_time(void)
+{
+	return 1;
+}
+
 static bool
 open_rig(struct rig *r, const struct journal_limits *limits)
 {
+	if (limits->age_ms == 0)
+		clock_set_source(no_time);
 	r->s = NULL;
 	r->j = NULL;
 	if (store_open(t_tmpdir(), &r->s) == 0 &&
@@ -163,7 +172,7 @@ TEST(runs_follow_starts)
 	CHECK_EQ(journal_resume(r.j, 1, 0), 0);
 	CHECK(append_n(r.j, 2));
 	close_rig(&r, true);
-	/* clean: the same run goes on */
+	/* clean: another run, for this folder may be a copy of an older one; seq goes on */
 	CHECK(open_rig(&r, &no_limits));
 	CHECK_EQ(journal_resume(r.j, 1, 0), 0);
 	CHECK_EQ(append(r.j, "batch", &seq), 0);
@@ -174,12 +183,12 @@ TEST(runs_follow_starts)
 	CHECK(!store_was_clean(r.s));
 	journal_facts(r.j, &f);
 	CHECK_EQ(f.last.seq, 3);
-	CHECK_EQ(f.run, 1);
+	CHECK_EQ(f.run, 2);
 	CHECK(!f.writable);
 	CHECK_EQ(journal_resume(r.j, 1, 0), 0);
 	CHECK_EQ(append(r.j, "batch", &seq), 0);
 	CHECK_EQ(seq, 4);
-	CHECK_STR(read_all(r.j, 3, 10000, &next), "1/1/3=batch 1/2/4=batch ");
+	CHECK_STR(read_all(r.j, 3, 10000, &next), "1/2/3=batch 1/3/4=batch ");
 	/* another epoch, above a floor */
 	CHECK_EQ(journal_resume(r.j, 3, 100), 0);
 	CHECK_EQ(append(r.j, "batch", &seq), 0);
@@ -505,6 +514,7 @@ writer(int fd)
 	struct journal *j;
 	uint64_t seq = 0;
 
+	clock_set_source(no_time);
 	if (store_open(t_tmpdir(), &s) != 0 || journal_open(s, &no_limits, &j) != 0 ||
 		journal_resume(j, 1, 0) != 0)
 		_exit(1);
@@ -625,6 +635,42 @@ TEST(bench)
 		printf("# groups of %2d: %.0f appends/s (200 B and 400 B of state)\n",
 			groups[g], n * 1e6 / (double)took);
 	}
+	close_rig(&r, false);
+}
+
+/* A state folder that was put back from a copy does not use the numbers of the life after it. */
+TEST(a_copy_has_runs_of_its_own)
+{
+	struct journal_facts lost, f;
+	uint64_t from;
+	char cmd[1000];
+	struct rig r;
+
+	CHECK(open_rig(&r, &no_limits));
+	clock_set_source(NULL);
+	CHECK_EQ(journal_resume(r.j, 1, 0), 0);
+	CHECK(append_n(r.j, 2));
+	close_rig(&r, true);
+	const char *dir = t_tmpdir();
+	snprintf(cmd, sizeof(cmd), "mkdir %s/copy && cp %s/*.db* %s/copy", dir, dir,
+		dir);
+	CHECK_EQ(system(cmd), 0);
+	CHECK(open_rig(&r, &no_limits));
+	clock_set_source(NULL);
+	CHECK_EQ(journal_resume(r.j, 1, 0), 0);
+	CHECK(append_n(r.j, 1));
+	journal_facts(r.j, &lost);
+	close_rig(&r, true);
+	snprintf(cmd, sizeof(cmd), "rm %s/*.db*; cp %s/copy/* %s", dir, dir, dir);
+	CHECK_EQ(system(cmd), 0);
+	usleep(2000);
+	CHECK(open_rig(&r, &no_limits));
+	clock_set_source(NULL);
+	CHECK_EQ(journal_resume(r.j, 1, 0), 0);
+	CHECK(append_n(r.j, 5));
+	journal_facts(r.j, &f);
+	CHECK(f.run > lost.run);
+	CHECK_EQ(journal_judge(r.j, lost.last, NULL, &from), JOURNAL_COMPARE_BEYOND);
 	close_rig(&r, false);
 }
 
