@@ -60,6 +60,7 @@ load_aside(void *arg, const struct inbox_quarantine *q)
 int
 gap_load(struct node *n)
 {
+	mboxes_expect(n->mboxes, store_mbox_count(n->store));
 	int rc = store_mbox_walk(n->store, "", 0, load_one, n);
 
 	return rc != 0 ? rc : inbox_quarantine_walk(n->inbox, load_aside, n);

@@ -180,6 +180,18 @@ mboxes_get(struct mboxes *t, const char *dir)
 	return e;
 }
 
+void
+mboxes_expect(struct mboxes *t, uint64_t n)
+{
+	pthread_mutex_lock(&t->lock);
+	/* Each step is of an empty table, or of one that would have to be taken anyway. */
+	for (size_t before = 0; t->size < n && t->size != before;) {
+		before = t->size;
+		grow_locked(t);
+	}
+	pthread_mutex_unlock(&t->lock);
+}
+
 const char *
 mboxes_id(const struct mboxent *e)
 {

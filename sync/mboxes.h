@@ -54,6 +54,8 @@ struct mboxent {
 int mboxes_open(struct mboxes **out);
 void mboxes_close(struct mboxes *t);
 
+/* So many entries are about to be made. */
+void mboxes_expect(struct mboxes *t, uint64_t n);
 /* The entry of dir, made if it is new; NULL when memory is short. Entries live until close. */
 struct mboxent *mboxes_get(struct mboxes *t, const char *dir);
 /* The entry, or NULL. */
