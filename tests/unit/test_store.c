@@ -3,6 +3,7 @@
 #include "meta/base/err.h"
 #include "meta/base/log.h"
 #include "sync/store.h"
+#include "sync/store_sql.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -482,6 +483,28 @@ TEST(another_thread_aborts_unless_it_adopts)
 	CHECK_EQ(pthread_create(&t, NULL, adopt_and_use, s), 0);
 	pthread_join(t, NULL);
 	store_adopt(s);
+	store_close(s);
+}
+
+/* 1 is NORMAL, 2 FULL: inbox, epochs, runs, roles and positions are in state.db. */
+TEST(each_file_is_synced_as_it_must_be)
+{
+	static const char *const sql[] = { "PRAGMA synchronous",
+		"PRAGMA journal_mode" };
+	struct store_q q[2];
+	struct store *s;
+
+	CHECK_EQ(store_open(t_tmpdir(), &s), 0);
+	for (int db = 0; db < STORE_DBS; db++) {
+		CHECK_EQ(store_sql_prepare(store_sql_of(s, db), sql, 2, q), 0);
+		CHECK(store_sql_first(&q[0], "") > 0);
+		CHECK_EQ(store_sql_u64(&q[0], 0), db == STORE_DB_STATE ? 2 : 1);
+		store_sql_reset(&q[0]);
+		CHECK(store_sql_first(&q[1], "") > 0);
+		CHECK_STR(store_sql_text(&q[1], 0), "wal");
+		store_sql_reset(&q[1]);
+		store_sql_drop(q, 2);
+	}
 	store_close(s);
 }
 
