@@ -56,8 +56,8 @@ struct mbox_touched {
 	struct index_record before;
 };
 
-/* Where a body was already committed under another name, if the caller knows. Returns true and
- * fills dir (BATCH_MAX_PATH bytes) and uid. */
+/* Where a body was already committed under another name, if the caller knows; asked for files that
+ * have more than one. Returns true and fills dir (BATCH_MAX_PATH bytes) and uid. */
 typedef bool
 mbox_ref_fn(void *arg, const char *dir, uint32_t uid, char *ref_dir, uint32_t *ref_uid);
 
