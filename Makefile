@@ -2,7 +2,9 @@
 #
 #   make                 the program, in this folder
 #   make check           all tests (scripts/check installs what they need first)
-#   make asan | tsan     the same tests under AddressSanitizer+UBSan, ThreadSanitizer
+#   make asan            the same tests under AddressSanitizer and UBSan
+#   make tsan            the same tests under ThreadSanitizer: the program of every mount with them;
+#                        make tsan WHAT="unit sim mount/exercise" for some (docs/testing.md)
 #   make fuzz            every decoder's fuzzer for FUZZ_SECONDS each
 #   make lint            format, layers, static checks
 #   make install         PREFIX, DESTDIR
@@ -12,6 +14,8 @@
 O ?= build
 PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 600
+# Which tests check runs: groups, names, parts of names; all if empty.
+WHAT ?=
 
 LIBS := fuse3 openssl zlib sqlite3
 PKG := $(shell pkg-config --cflags $(LIBS))
@@ -86,14 +90,14 @@ $(TOOL_BIN): $(O)/%: $(O)/%.o
 tests: all $(UNIT_BIN) $(TOOL_BIN) $(O)/tests/sim/powerlog.so
 
 check: tests
-	tests/run --build $(O) --program $(PROGRAM)
+	tests/run --build $(O) --program $(PROGRAM) $(WHAT)
 
 asan:
-	$(MAKE) O=$(O)/asan SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" \
+	TWINSPOOL_SLOW=5 $(MAKE) O=$(O)/asan SAN="-fsanitize=address,undefined -fno-sanitize-recover=all" \
 		CFLAGS="-O1 -g -fno-omit-frame-pointer" check
 
 tsan:
-	$(MAKE) O=$(O)/tsan SAN="-fsanitize=thread" CFLAGS="-O1 -g" check
+	TWINSPOOL_SLOW=5 $(MAKE) O=$(O)/tsan SAN="-fsanitize=thread" CFLAGS="-O1 -g" check
 
 # The fuzzers are built whole with clang, library included, so that coverage guides them.
 fuzzers:

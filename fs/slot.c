@@ -601,8 +601,9 @@ slot_run(unsigned threads)
 	st.wanted = threads < THREADS_MAX ? threads : THREADS_MAX;
 	for (unsigned i = 0; i < st.wanted; i++)
 		start_thread();
+	bool none = st.nthreads == 0;
 	pthread_mutex_unlock(&st.lock);
-	if (st.nthreads == 0) {
+	if (none) {
 		log_err("cannot start a thread");
 		return ERR_NOMEM;
 	}

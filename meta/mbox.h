@@ -152,9 +152,11 @@ int mbox_apply_path(struct spool *sp, const struct batch *b, const struct mbox_e
 
 /* For the comparison of one mailbox with the peer's: uid and the first 8 bytes of the record's
  * encoded digest, for every record in order. A damaged record is left out, and so is one whose
- * message is missing or of the wrong size (one stat each): the peer then states it again. */
+ * message is missing or of the wrong size (one stat each): the peer then states it again. prove:
+ * also one whose young message is not what its GUID says, by its bytes. */
 typedef int mbox_digest_fn(void *arg, uint32_t uid, uint64_t digest);
-int mbox_digests(struct spool *sp, const char *dir, mbox_digest_fn *fn, void *arg);
+int mbox_digests(
+	struct spool *sp, const char *dir, bool prove, mbox_digest_fn *fn, void *arg);
 
 /* A batch (DERIVED) that turns a mailbox with those digests (n pairs, ascending UID) into ours:
  * only what differs is named, UIDs that we lack are purged.

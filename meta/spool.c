@@ -171,9 +171,10 @@ own_folder(int at, const char *name, int *fd_out)
 	return spool_open_under(at, name, O_RDONLY | O_DIRECTORY, 0, fd_out);
 }
 
-/* Temporary files of a process that died. Staged bodies stay, and are counted: they were verified. */
+/* Temporary files of a process that died. Staged bodies stay, and are counted: they were verified;
+ * with `all` they go as well. */
 static void
-sweep_staging(struct spool *sp)
+sweep_staging(struct spool *sp, bool all)
 {
 	int fd = openat(sp->staging, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
@@ -185,11 +186,18 @@ sweep_staging(struct spool *sp)
 		return;
 	}
 	while ((e = readdir(d)) != NULL)
-		if (strncmp(e->d_name, "tmp-", 4) == 0)
+		if (strncmp(e->d_name, "tmp-", 4) == 0 || (all && e->d_name[0] != '.'))
 			unlinkat(sp->staging, e->d_name, 0);
 		else if (e->d_name[0] != '.')
 			atomic_fetch_add(&sp->staged, 1);
 	closedir(d);
+}
+
+void
+spool_stage_forget(struct spool *sp)
+{
+	sweep_staging(sp, true);
+	atomic_store(&sp->staged, 0);
 }
 
 int
@@ -214,7 +222,7 @@ spool_open(const char *root, struct spool **out)
 		rc = own_folder(own, "kept", &sp->kept);
 	if (rc != 0)
 		goto out;
-	sweep_staging(sp);
+	sweep_staging(sp, false);
 	*out = sp;
 	sp = NULL;
 out:

@@ -104,6 +104,8 @@ int spool_stage_write(struct spool_stage *st, const void *p, size_t n);
 int spool_stage_done(struct spool_stage *st, bool sync);
 void spool_stage_abort(struct spool_stage *st);
 bool spool_staged(struct spool *sp, const uint8_t guid[SHA1_LEN]);
+/* Drops all of them: they were not synced, and after a power cut may be torn. */
+void spool_stage_forget(struct spool *sp);
 /* staging/<guid> to its place, or ERR_NOTFOUND. */
 int spool_stage_take(
 	struct spool *sp, const uint8_t guid[SHA1_LEN], const struct spool_place *to);

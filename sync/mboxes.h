@@ -31,6 +31,7 @@ struct mboxent {
 		known; /* counted without the lock. false: no such mailbox (any more) */
 	_Atomic bool aside; /* in quarantine; looked at without the lock */
 	bool redo; /* state was not recorded for sure: recompute from disk */
+	bool prove; /* after a crash it did not fit: its messages are what their bytes say */
 	bool dirty; /* a standby: state is newer than the stored one */
 	bool repairing; /* a standby asked for this mailbox to be compared */
 	bool owed; /* nothing could be done for it under this name: asked again after a move */

@@ -384,12 +384,12 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 		if (!path)
 			st = *old->state;
 		bool repairing = old->repairing || old->owed, redo = old->redo,
-		     aside = old->aside, known = old->known;
+		     prove = old->prove, aside = old->aside, known = old->known;
 		unsigned repairs = old->repairs;
 		old->known = false;
 		old->repairing = false;
 		old->owed = false;
-		old->redo = false;
+		old->redo = old->prove = false;
 		old->aside = false;
 		old->repairs = 0;
 		old->dirty = true;
@@ -399,6 +399,7 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 		/* What was asked for under the old name is not answered any more. */
 		e->repairing |= repairing || (aside && !journal);
 		e->redo |= redo;
+		e->prove |= prove;
 		if (repairs > e->repairs)
 			e->repairs = repairs;
 		if (!known) {

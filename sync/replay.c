@@ -381,6 +381,7 @@ ask_repair(struct replay *r, struct job *j)
 		first = !e->repairing || is_answer(j);
 		e->repairing = true;
 		e->redo |= j->rc != ERR_DIVERGED;
+		e->prove |= j->redo;
 		if (j->path != NULL)
 			replay_job_find_path(n, e);
 		else if (!e->known)

@@ -140,6 +140,7 @@ apply_mbox(struct node *n, struct job *j, const struct batch *b,
 	if (j->rc == 0) {
 		e->known = (b->flags & BATCH_REMOVE) == 0;
 		e->redo = e->owed = false;
+		e->prove &= (b->flags & BATCH_DERIVED) == 0;
 		e->dirty = true;
 		mboxes_identify(n->mboxes, e);
 	}
@@ -193,7 +194,7 @@ replay_job_find_path(struct node *n, struct mboxent *e)
 				&fd) != 0)
 		return;
 	close(fd);
-	memset(&e->state, 0, sizeof(e->state));
+	e->digest = (struct sum){ 0, 0 };
 	e->known = e->dirty = true;
 }
 

@@ -81,7 +81,7 @@ send_records(struct node *n, struct session *s, const char *dir)
 		e->known && e->state != NULL ? e->state->header.highestmodseq : 0;
 	snprintf(id, sizeof(id), "%s", mboxes_id(e));
 	if (e->known && !mboxes_is_path(dir))
-		rc = mbox_digests(n->spool, dir, page_add, pg);
+		rc = mbox_digests(n->spool, dir, e->prove, page_add, pg);
 	if (rc == ERR_NOTFOUND || rc == ERR_MANGLED || rc == ERR_CHECKSUM ||
 		rc == ERR_VERSION) {
 		/* What is here cannot be read: everything is stated anew. */

@@ -46,7 +46,7 @@ repair(struct rig_pair *x, size_t limit, unsigned *pieces)
 	struct digests *d = calloc(1, sizeof(*d));
 	struct mbox_fault fault = { .uid = 0 };
 	uint32_t from = 0;
-	int rc = mbox_digests(x->b, x->g.dir, add_digest, d);
+	int rc = mbox_digests(x->b, x->g.dir, false, add_digest, d);
 
 	if (rc == ERR_NOTFOUND || rc == ERR_MANGLED || rc == ERR_CHECKSUM)
 		rc = 0;
@@ -202,7 +202,7 @@ TEST(a_crash_at_any_write_of_a_repair)
 			rewrite_byte(x->b, x->g.dir, "cyrus.index", 20);
 		else if (damage == 3)
 			CHECK_EQ(spool_unlink(x->b, x->g.dir, "cyrus.index"), 0);
-		(void)mbox_digests(x->b, x->g.dir, add_digest, d);
+		(void)mbox_digests(x->b, x->g.dir, false, add_digest, d);
 		CHECK_EQ(mbox_repair(x->a, x->g.dir, NULL, d->list, d->n, 0, 1000, NULL,
 				 NULL, &b, &x->g.state, &next, NULL),
 			0);
