@@ -102,6 +102,8 @@ int spool_stage_write(struct spool_stage *st, const void *p, size_t n);
 /* Checks size and SHA-1, then renames to staging/<guid>. ERR_BODY. Always frees st. With sync
  * set the bytes are on disk first. */
 int spool_stage_done(struct spool_stage *st, bool sync);
+/* A staged body and its name are on disk when this returns. ERR_NOTFOUND: it is not staged. */
+int spool_stage_sync(struct spool *sp, const uint8_t guid[SHA1_LEN]);
 void spool_stage_abort(struct spool_stage *st);
 bool spool_staged(struct spool *sp, const uint8_t guid[SHA1_LEN]);
 /* Drops all of them: they were not synced, and after a power cut may be torn. */

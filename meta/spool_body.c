@@ -122,6 +122,22 @@ spool_staged(struct spool *sp, const uint8_t guid[SHA1_LEN])
 }
 
 int
+spool_stage_sync(struct spool *sp, const uint8_t guid[SHA1_LEN])
+{
+	char hex[HEX];
+	int fd, rc;
+
+	hash_hex(guid, SHA1_LEN, hex);
+	if ((rc = spool_file(sp, STAGING, hex, O_RDONLY | O_NOFOLLOW, 0, &fd)) != 0)
+		return rc;
+	/* Its name as well: the file was renamed in a transaction that this one waits for. */
+	if (fsync(fd) < 0)
+		rc = err_from_errno(errno);
+	close(fd);
+	return rc;
+}
+
+int
 spool_stage_take(
 	struct spool *sp, const uint8_t guid[SHA1_LEN], const struct spool_place *to)
 {

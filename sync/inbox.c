@@ -320,6 +320,17 @@ inbox_put(
 	return 0;
 }
 
+int
+inbox_put_relaxed(struct inbox *in, const struct inbox_item *items, size_t n)
+{
+	int rc = store_sql_relax(in->db, true);
+
+	if (rc == 0)
+		rc = inbox_put(in, items, n, NULL);
+	int back = store_sql_relax(in->db, false);
+	return rc != 0 ? rc : back;
+}
+
 /* ---- reading ---- */
 
 /* Gives the row that the statement stands on to the callback. */

@@ -32,11 +32,13 @@ struct inbox_item {
 /*
  * Stores a burst in one synced transaction, all or nothing, and moves the received position.
  * Items are in order; those at or below the received position are duplicates and left out
- * (stored_out, may be NULL: how many were stored). A quarantined mailbox's are HELD. For `flushed`
- * the caller syncs the staged bodies before it calls.
+ * (stored_out, may be NULL: how many were stored). A quarantined mailbox's are HELD.
  */
 int inbox_put(
 	struct inbox *in, const struct inbox_item *items, size_t n, size_t *stored_out);
+
+/* The same when the rows are on disk elsewhere (arrivals.h) and come again from there: not synced. */
+int inbox_put_relaxed(struct inbox *in, const struct inbox_item *items, size_t n);
 
 enum inbox_state { INBOX_PENDING, INBOX_DONE, INBOX_APPLIED, INBOX_HELD };
 typedef int inbox_fn(void *arg, const struct inbox_item *item, enum inbox_state state);

@@ -31,6 +31,7 @@
 #include <stdatomic.h>
 #include <sys/stat.h>
 
+struct arrivals;
 struct level;
 struct replay;
 struct spool;
@@ -175,6 +176,10 @@ struct node {
 	struct buf *arrived_bytes;
 	size_t n_arrived, cap_arrived;
 	uint64_t arrived_ms; /* the first of them */
+	bool arrived_safe; /* they are in the log of arrivals */
+	struct arrivals *arrivals; /* NULL on the active side */
+	struct pos unlogged; /* the last row that is in the inbox and not in that log */
+	bool unsafe; /* a body of the next row may not be on disk */
 	/* bodies being received, by peer one at a time */
 	struct spool_stage *stage;
 	uint8_t stage_guid[SHA1_LEN];
@@ -329,10 +334,26 @@ int confirm_on_confirm(void *node, struct session *s, const void *msg);
  * rest. */
 int confirm_on_want(void *node, struct session *s, const void *msg);
 bool confirm_early(struct peer *p);
+bool confirm_flushed(struct peer *p); /* the same for what is in the log */
 void confirm_late(struct peer *p, const struct inbox_facts *f);
 
 /* duty/look.c: a few times a second, on the peer thread. */
 void look_tick(struct node *n);
+
+/* duty/flush.c: a standby. What a crash has left in the log of arrivals, before the threads run. */
+int flush_open(struct node *n);
+/* A small body came; a large one is staged. */
+void flush_body(
+	struct node *n, const uint8_t guid[SHA1_LEN], const void *p, size_t size);
+void flush_staged(struct node *n, const uint8_t guid[SHA1_LEN]);
+/* The rows that arrived (there are some) into the log, synced. False: they are not in it, and must
+ * be synced in the inbox. */
+bool flush_arrived(struct node *n);
+/* A session is over: a body without its row stays so. */
+void flush_end(struct node *n);
+/* Is all that was received on disk with its bodies? */
+bool flush_is_safe(const struct node *n, const struct inbox_facts *f);
+void flush_trim(struct node *n, const struct inbox_facts *f);
 
 /* duty/prove.c */
 void prove_tick(struct node *n);

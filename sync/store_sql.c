@@ -309,6 +309,14 @@ exec(struct store_sql *c, const char *sql)
 }
 
 int
+store_sql_relax(struct store_sql *c, bool relax)
+{
+	check_thread(c);
+	return exec(c, relax ? "PRAGMA synchronous = NORMAL"
+			     : "PRAGMA synchronous = FULL");
+}
+
+int
 store_sql_begin(struct store_sql *c)
 {
 	check_thread(c);

@@ -73,6 +73,9 @@ int store_sql_begin(struct store_sql *c);
 int store_sql_commit(struct store_sql *c);
 void store_sql_rollback(struct store_sql *c);
 bool store_sql_in_tx(const struct store_sql *c);
+/* Commits from now on need not be on disk when they return (a crash of the process loses none of
+ * them, a power cut the last ones), or again must be. Outside a transaction. */
+int store_sql_relax(struct store_sql *c, bool relax);
 
 /* store_mbox.c's statements live with the store. */
 struct store_mbox_sql;

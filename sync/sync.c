@@ -10,6 +10,7 @@
 #include "meta/base/err.h"
 #include "meta/base/log.h"
 #include "meta/spool.h"
+#include "sync/arrivals.h"
 #include "sync/level.h"
 #include "sync/link.h"
 #include "sync/node.h"
@@ -322,7 +323,8 @@ open_store(struct node *n)
 	if (rc != 0)
 		return rc;
 	n->role = n->epoch.role == EPOCH_ACTIVE ? SYNC_ACTIVE : SYNC_STANDBY;
-	if ((rc = hello_load(n)) != 0)
+	if ((rc = hello_load(n)) != 0 ||
+		(n->role == SYNC_STANDBY && (rc = flush_open(n)) != 0))
 		return rc;
 	bool clean = store_was_clean(n->store);
 	if ((rc = gap_load(n)) != 0)
@@ -469,6 +471,7 @@ sync_stop(struct sync *s, bool clean)
 	moving_close(n->moving);
 	held_close(n->held);
 	level_close(n->level);
+	arrivals_close(n->arrivals);
 	kept_close(n->kept);
 	mboxes_close(n->mboxes);
 	if (n->loop != NULL)

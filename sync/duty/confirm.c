@@ -229,6 +229,28 @@ confirm_early(struct peer *p)
 	return send_confirm(p, &m);
 }
 
+/* What is on disk with its bodies. */
+static uint64_t
+safe_seq(const struct peer *p, const struct inbox_facts *f)
+{
+	bool all = flush_is_safe(p->node, f);
+
+	return clamp(p->node, all ? p->fed.seq : seq_of(p, f->applied, f));
+}
+
+bool
+confirm_flushed(struct peer *p)
+{
+	struct wire_confirm m = p->confirmed;
+	struct inbox_facts f;
+
+	if (!wants(p, SYNC_FLUSHED))
+		return false;
+	inbox_facts(p->node->inbox, &f);
+	m.flushed = safe_seq(p, &f);
+	return send_confirm(p, &m);
+}
+
 void
 confirm_late(struct peer *p, const struct inbox_facts *f)
 {
@@ -238,7 +260,7 @@ confirm_late(struct peer *p, const struct inbox_facts *f)
 
 	if (p->want == 0)
 		return;
-	safe = clamp(n, seq_of(p, f->applied, f));
+	safe = safe_seq(p, f);
 	seen = clamp(n, seq_of(p, f->done, f));
 	if (wants(p, SYNC_RECEIVED))
 		m.received = clamp(n, p->fed.seq);

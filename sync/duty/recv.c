@@ -132,6 +132,7 @@ recv_on_batch(void *node, struct session *s, const void *msg)
 	it->bytes = copy->data + dir_n;
 	if (n->n_arrived++ == 0)
 		n->arrived_ms = clock_ms();
+	n->arrived_safe = false;
 	p->fed.seq = m->seq;
 	return 0;
 }
@@ -172,10 +173,16 @@ may_wait(struct node *n)
 static void
 store_arrived(struct node *n)
 {
-	ask_save(n);
-	int rc = inbox_put(n->inbox, n->arrived, n->n_arrived, NULL);
+	bool safe = flush_arrived(n);
 
-	n->n_arrived = 0;
+	ask_save(n);
+	int rc = safe ? inbox_put_relaxed(n->inbox, n->arrived, n->n_arrived)
+		      : inbox_put(n->inbox, n->arrived, n->n_arrived, NULL);
+	/* What was confirmed is kept, and tried again. */
+	if (rc == 0 || !safe) {
+		n->n_arrived = 0;
+		n->arrived_safe = false;
+	}
 	if (rc == 0) {
 		replay_more(n->replay);
 		return;
@@ -200,7 +207,7 @@ rebase(struct peer *p)
 	inbox_facts(n->inbox, &f);
 	/* Batches of this run may have taken it there themselves. */
 	if ((f.received.run == p->fed.run && f.received.epoch == p->fed.epoch) ||
-		inbox_rebase(n->inbox, p->rebase_to) == 0)
+		(flush_forget(n, &f) && inbox_rebase(n->inbox, p->rebase_to) == 0))
 		p->rebase = false;
 }
 
@@ -237,8 +244,17 @@ recv_flush(struct node *n)
 	for (unsigned i = 0; i < n->n_peers; i++)
 		if (n->peers[i].feeding && n->peers[i].session != NULL)
 			rebase(&n->peers[i]);
-	if (n->n_arrived > 0 && !may_wait(n) && !is_below(n))
+	if (n->n_arrived > 0 && (n->arrived_safe || !may_wait(n)) && !is_below(n)) {
+		if (!n->arrived_safe && flush_arrived(n))
+			for (unsigned i = 0; i < n->n_peers; i++)
+				if (n->peers[i].feeding && n->peers[i].session != NULL)
+					early |= confirm_flushed(&n->peers[i]);
+		if (early) {
+			loop_hook_again(n->loop);
+			return;
+		}
 		store_arrived(n);
+	}
 	for (unsigned i = 0; i < n->n_peers; i++) {
 		struct peer *p = &n->peers[i];
 		if (!p->feeding || p->session == NULL)
@@ -247,6 +263,7 @@ recv_flush(struct node *n)
 		inbox_facts(n->inbox, &f);
 		ack(n, p, &f);
 		confirm_late(p, &f);
+		flush_trim(n, &f);
 	}
 }
 
@@ -273,6 +290,7 @@ small_end(struct node *n)
 		free(bytes);
 		return ERR_BODY;
 	}
+	flush_body(n, n->stage_guid, bytes, n->stage_total);
 	return held_put(n->held, n->stage_guid, bytes, n->stage_total);
 }
 
@@ -287,6 +305,10 @@ stage_end(struct node *n, struct session *s)
 	} else if (n->stage != NULL) {
 		rc = spool_stage_done(n->stage, false);
 		n->stage = NULL;
+		if (rc == 0)
+			flush_staged(n, n->stage_guid);
+	} else {
+		flush_staged(n, n->stage_guid); /* it was there already */
 	}
 	n->stage_at = n->stage_total = 0;
 	if (rc == ERR_BODY)
@@ -315,8 +337,10 @@ stage_begin(struct node *n, const struct wire_body *m)
 		rc = (n->stage_small = malloc(m->total + 1)) != NULL ? 0 : ERR_NOMEM;
 	else
 		rc = spool_stage_open(n->spool, m->guid, m->total, &n->stage);
-	if (rc != 0)
+	if (rc != 0) {
+		n->unsafe = true;
 		log_err("a body cannot be staged: %s", err_text(rc));
+	}
 }
 
 int
@@ -347,6 +371,7 @@ recv_on_body(void *node, struct session *s, const void *msg)
 		log_err("a body cannot be staged: %s", err_text(rc));
 		spool_stage_abort(n->stage);
 		n->stage = NULL;
+		n->unsafe = true;
 	}
 	return n->stage_at == n->stage_total ? stage_end(n, s) : 0;
 }
@@ -394,6 +419,9 @@ recv_stop(struct peer *p)
 
 	if (!p->feeding)
 		return;
+	if (n->n_arrived > 0)
+		store_arrived(n); /* what arrived whole is kept */
+	flush_end(n);
 	p->feeding = false;
 	p->rebase = false;
 	p->extras_due = false;
@@ -405,7 +433,5 @@ recv_stop(struct peer *p)
 		n->asks[i]->asking = false;
 	n->n_asks = n->asks_at = 0;
 	n->diff_due = false;
-	if (n->n_arrived > 0)
-		store_arrived(n); /* what arrived whole is kept */
 	recv_flush(n);
 }

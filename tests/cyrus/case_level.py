@@ -9,6 +9,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import case  # noqa: E402
+import shutil  # noqa: E402
 import signal  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
@@ -137,6 +138,223 @@ def test_more_wait_than_there_are_slots():
         case.check(one.answered(), "no OK with the peer")
     two.settle()
     two.umount()
+
+
+# ---- a side dies ----
+
+def destroy(slot):
+    """Nothing of it is looked at any more."""
+    shutil.rmtree(slot.spool)
+    shutil.rmtree(slot.state)
+
+
+def killed_together(*slots):
+    """All their processes stop in one instant and never go on."""
+    for slot in slots:
+        each_stopped(slot, signal.SIGSTOP)
+    for slot in slots:
+        slot.kill()
+
+
+def replayed(slot):
+    held = slot.status()["held"]
+    return held["pending"] == 0 and held["applied"] == held["received"]
+
+
+def survivor_has_it(level):
+    """The active dies under load, and but for `received` the standby with it. What a client had
+    an OK for is on the standby's disk, and for `applied` in its spool, with no help from the
+    active: that is destroyed."""
+    for n in range(KILLS):
+        two = ready(level, folders=["Old"], durability_timeout="60s")
+        work = load.Load(two.server, USERS, lmtp_connections=4, imap_connections=2,
+                         seed=n + 1).start()
+        case.wait_for(lambda: len(work.stored) > 30 + 25 * n, "some deliveries", limit=60)
+        if level == "received":
+            two.a.kill()
+        else:
+            killed_together(two.a, two.b)
+        two.server.stop(hard=True)
+        work.stop()
+        destroy(two.a)
+        work.errors.clear()
+        if level == "flushed":
+            two.b.start()
+        if level != "applied":
+            case.wait_for(lambda: replayed(two.b), "the standby to replay", limit=60)
+        work.verify(two.b.spool)
+        two.close()
+
+
+def test_survivor_has_what_was_received():
+    survivor_has_it("received")
+
+
+def test_survivor_has_what_was_flushed():
+    survivor_has_it("flushed")
+
+
+def test_survivor_has_what_was_applied():
+    survivor_has_it("applied")
+
+
+def test_servers_die_while_answers_wait():
+    """Server processes of both sides are killed again and again at level flushed. Each request is
+    answered once and after its change is safe; no client notices anything else."""
+    two = ready("flushed", folders=["Old"], durability_timeout="60s")
+    work = load.Load(two.server, USERS, lmtp_connections=4, imap_connections=2).start()
+    for n in range(3 * KILLS):
+        done = work.actions
+        slot = two.slots[n % 2]
+        if slot is two.a:
+            # Held still, the standby makes everybody wait, and so they do at the death.
+            each_stopped(two.b, signal.SIGSTOP)
+            case.wait_for(lambda: durability(two.a)["waiting"] > 2, "answers to wait")
+            before = len(work.stored)
+        old = slot.kill_server()
+        case.wait_for(lambda: slot.server_pid() != old, "a new server")
+        if slot is two.a:
+            case.wait_for(lambda: durability(two.a)["waiting"] > 2,
+                          "what waited to wait again")
+            time.sleep(0.3)
+            case.equal(len(work.stored), before, "OKs without a peer")
+            each_stopped(two.b, signal.SIGCONT)
+        case.wait_for(lambda: work.actions > done + 5, "the load to go on", limit=60)
+    work.stop()
+    two.settle()
+    work.verify(two.a.spool, two.b.spool)
+    two.umount()
+
+
+def test_standby_dies_and_comes_back():
+    two = ready("applied", folders=["Old"], durability_timeout="60s")
+    work = load.Load(two.server, USERS, lmtp_connections=4, imap_connections=2).start()
+    for _ in range(KILLS):
+        done = work.actions
+        case.wait_for(lambda: work.actions > done + 20, "the load", limit=60)
+        two.b.kill()
+        case.wait_for(lambda: durability(two.a)["waiting"] > 2, "answers to wait")
+        time.sleep(0.3)
+        before = len(work.stored)
+        time.sleep(0.5)
+        case.equal(len(work.stored), before, "OKs without a peer")
+        two.b.start()
+    done = work.actions
+    case.wait_for(lambda: work.actions > done + 20, "the load to go on", limit=60)
+    work.stop()
+    two.settle()
+    work.verify(two.a.spool, two.b.spool)
+    case.equal(durability(two.a)["unconfirmed"], 0, "OKs without a peer")
+
+
+# ---- alone ----
+
+def test_alone_it_continues():
+    two = ready("flushed", durability_timeout="1s", when_alone="continue")
+    deliver(two, "u0", 1).join()
+    two.b.kill()
+    start = time.monotonic()
+    first = deliver(two, "u0", 2)
+    first.join(20)
+    case.check(first.answered(), "no OK")
+    case.check(0.2 < first.done_at - start < 5, lambda: "OK after "
+               f"{first.done_at - start:.2f} s alone, the limit is 1 s")
+    # Nobody waits any more.
+    for n in range(10, 20):
+        start = time.monotonic()
+        one = deliver(two, "u1", n)
+        one.join(20)
+        case.check(one.answered() and one.done_at - start < 1, "an OK that still waits")
+    state = durability(two.a)
+    case.equal(state["state"], "alone", "state")
+    case.check(state["unconfirmed"] >= 11 and state["alone_since"] > 0, str(state))
+    text = pair.ok("status", two.a.conf)
+    case.check("ALONE" in text, text)
+    metrics = pair.ok("status", "--metrics", two.a.conf)
+    case.check('twinspool_durability_alone{slot="a"} 1' in metrics, metrics)
+    case.check(two.a.log().count("no peer has confirmed") == 1, two.a.log())
+    two.b.start()
+    case.wait_for(lambda: durability(two.a)["state"] == "waiting", "the peer to be waited for")
+    each_stopped(two.b, signal.SIGSTOP)
+    again = deliver(two, "u2", 30)
+    again.join(0.5)
+    case.check(not again.answered(), "an OK without the peer")
+    each_stopped(two.b, signal.SIGCONT)
+    again.join(20)
+    case.check(again.answered(), "no OK with the peer")
+    two.settle()
+    two.umount()
+
+
+def refused(two, user, n):
+    """What the client hears when it tries to deliver now."""
+    with two.server.lmtp() as c:
+        return c.send([user], mail.message(n, 2000))[user]
+
+
+def refusing():
+    """A pair that refuses, with a delivery to u0 that waits."""
+    two = ready("flushed", durability_timeout="1s", when_alone="refuse")
+    deliver(two, "u0", 1).join()
+    two.b.kill()
+    waits = deliver(two, "u0", 2)
+    case.wait_for(lambda: two.a.status()["gate"] == "refusing", "the gate to refuse")
+    case.equal(durability(two.a)["state"], "refusing", "state")
+    return two, waits
+
+
+def test_alone_it_refuses():
+    two, waits = refusing()
+    code, why = refused(two, "u1", 3)
+    case.check(400 <= code < 500, f"{code} {why}")
+    old = two.a.kill_server()
+    case.wait_for(lambda: two.a.server_pid() != old, "a new server")
+    case.wait_for(lambda: durability(two.a)["waiting"] == 1, "what waited to wait again")
+    case.equal(two.a.status()["gate"], "refusing", "gate")
+    time.sleep(1.5)
+    case.check(not waits.answered(), "an OK without the peer")
+    code, why = refused(two, "u1", 4)
+    case.check(400 <= code < 500, f"{code} {why}")
+    two.b.start()
+    waits.join(30)
+    case.check(waits.answered(), "no OK with the peer")
+    case.wait_for(lambda: two.a.status()["gate"] == "open", "the gate to open")
+    deliver(two, "u1", 5).join(20)
+    two.settle()
+    case.equal(numbers(two.b, "u0"), {1, 2}, "u0's messages")
+    two.umount()
+
+
+def test_alone_it_is_forced():
+    two, waits = refusing()
+    text = pair.ok("continue", two.a.conf)
+    case.check("1 answered" in text, text)
+    waits.join(20)
+    case.check(waits.answered(), "no OK by force")
+    case.equal(durability(two.a)["state"], "forced", "state")
+    case.wait_for(lambda: two.a.status()["gate"] == "open", "the gate to open")
+    one = deliver(two, "u1", 3)
+    one.join(20)
+    case.check(one.answered(), "no OK by force")
+    two.b.start()
+    case.wait_for(lambda: durability(two.a)["state"] == "waiting", "the peer to be waited for")
+    two.settle()
+    two.umount()
+
+
+def test_stopped_while_answers_wait():
+    """A clean stop does not succeed, says so, and changes nothing; by force it ends."""
+    two, waits = refusing()
+    code, text = pair.program("umount", "--timeout", "2", two.a.mnt)
+    case.check(code != 0 and "busy" in text, f"{code} {text}")
+    case.check(not waits.answered(), "an OK without the peer")
+    case.wait_for(lambda: two.a.status()["gate"] == "refusing", "the gate to refuse again")
+    two.a.proc.send_signal(signal.SIGTERM)
+    case.wait_for(lambda: "signal=15" in two.a.log(), "the signal")
+    case.check(not waits.answered(), "an OK without the peer")
+    two.server.stop(hard=True)
+    pair.program("umount", "--force", "--timeout", "2", two.a.mnt)
+    case.wait_for(lambda: two.a.proc.poll() is not None, "the end", limit=90)
 
 
 case.main()
