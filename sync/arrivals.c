@@ -14,6 +14,7 @@
  */
 #include "sync/arrivals.h"
 #include "meta/base/buf.h"
+#include "meta/base/clock.h"
 #include "meta/base/cur.h"
 #include "meta/base/err.h"
 #include "meta/base/fault.h"
@@ -246,6 +247,10 @@ arrivals_open(const char *folder, struct arrivals **out)
 		if (p->gen > a->gen)
 			a->gen = p->gen;
 	}
+	/* A file that was emptied no longer tells which ones it had; what is left behind its
+	 * beginning must never fit. */
+	if (a->gen < clock_wall_ns() / 1000000)
+		a->gen = clock_wall_ns() / 1000000;
 	if (rc == 0) {
 		*out = a;
 		a = NULL;
@@ -337,8 +342,7 @@ write_out(struct arrivals *a)
 {
 	int rc = buf_ok(&a->buf);
 
-	if (rc == 0 && a->buf.len > 0 &&
-		(rc = grow(a->now, a->at + a->buf.len)) == 0 &&
+	if (rc == 0 && a->buf.len > 0 && (rc = grow(a->now, a->at + a->buf.len)) == 0 &&
 		(rc = write_at(a->now->fd, a->buf.data, a->buf.len, a->at)) == 0) {
 		a->at += a->buf.len;
 		a->facts.bytes += a->buf.len;
@@ -385,8 +389,7 @@ end_record(struct arrivals *a, size_t head)
 }
 
 void
-arrivals_body(
-	struct arrivals *a, const uint8_t guid[SHA1_LEN], const void *p, size_t n)
+arrivals_body(struct arrivals *a, const uint8_t guid[SHA1_LEN], const void *p, size_t n)
 {
 	size_t head = begin_record(a);
 
@@ -442,6 +445,30 @@ void
 arrivals_cut(struct arrivals *a)
 {
 	a->dangling = false;
+}
+
+int
+arrivals_forget(struct arrivals *a)
+{
+	static const uint8_t nothing[HEAD];
+	int rc = 0;
+
+	for (unsigned i = 0; i < PIECES; i++) {
+		struct piece *p = &a->pieces[i];
+		if (p->fd < 0 || p->size < HEAD)
+			continue;
+		int err = write_at(p->fd, nothing, HEAD, 0);
+		if (err == 0 && fdatasync(p->fd) != 0)
+			err = err_from_errno(errno);
+		if (err == 0)
+			p->gen = 0;
+		rc = rc != 0 ? rc : err;
+	}
+	a->now = NULL;
+	a->last = POS_NONE;
+	a->dangling = false;
+	buf_clear(&a->buf);
+	return rc;
 }
 
 void

@@ -40,6 +40,8 @@ void arrivals_row(struct arrivals *a, const struct inbox_item *item);
 int arrivals_sync(struct arrivals *a);
 /* The row of the bodies that came last will not come. */
 void arrivals_cut(struct arrivals *a);
+/* All of it is recorded, and positions begin anew: nothing of it may come back. Synced. */
+int arrivals_forget(struct arrivals *a);
 /* Everything up to pos is replayed, and that is recorded. */
 void arrivals_trim(struct arrivals *a, struct pos pos);
 

@@ -343,8 +343,8 @@ void look_tick(struct node *n);
 /* duty/flush.c: a standby. What a crash has left in the log of arrivals, before the threads run. */
 int flush_open(struct node *n);
 /* A small body came; a large one is staged. */
-void flush_body(
-	struct node *n, const uint8_t guid[SHA1_LEN], const void *p, size_t size);
+void
+flush_body(struct node *n, const uint8_t guid[SHA1_LEN], const void *p, size_t size);
 void flush_staged(struct node *n, const uint8_t guid[SHA1_LEN]);
 /* The rows that arrived (there are some) into the log, synced. False: they are not in it, and must
  * be synced in the inbox. */
@@ -353,6 +353,8 @@ bool flush_arrived(struct node *n);
 void flush_end(struct node *n);
 /* Is all that was received on disk with its bodies? */
 bool flush_is_safe(const struct node *n, const struct inbox_facts *f);
+/* The inbox is about to begin anew, perhaps at a lower position. False: not all is recorded. */
+bool flush_forget(struct node *n, const struct inbox_facts *f);
 void flush_trim(struct node *n, const struct inbox_facts *f);
 
 /* duty/prove.c */

@@ -80,9 +80,8 @@ left_row(void *arg, const struct inbox_item *item)
 		buf_fini(b);
 		return ERR_NOMEM;
 	}
-	l->rows[l->n_rows++] = (struct inbox_item){
-		item->pos, (const char *)b->data, b->data + dir_n, item->n
-	};
+	l->rows[l->n_rows++] = (struct inbox_item){ item->pos, (const char *)b->data,
+		b->data + dir_n, item->n };
 	return 0;
 }
 
@@ -217,6 +216,25 @@ flush_is_safe(const struct node *n, const struct inbox_facts *f)
 {
 	return pos_cmp(n->unlogged, f->applied) <= 0 &&
 	       (n->n_arrived == 0 || n->arrived_safe);
+}
+
+bool
+flush_forget(struct node *n, const struct inbox_facts *f)
+{
+	int rc;
+
+	if (f->pending > 0 || f->done_rows > 0)
+		return false;
+	if (n->arrivals == NULL)
+		return true;
+	if ((rc = arrivals_forget(n->arrivals)) != 0) {
+		log_err("the log of arrivals cannot be emptied: %s", err_text(rc));
+		return false;
+	}
+	n->unlogged = POS_NONE;
+	/* Bodies of what has arrived since may have been in it. */
+	n->unsafe = true;
+	return true;
 }
 
 void

@@ -8,6 +8,7 @@
  */
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
+#include "meta/base/fault.h"
 #include "meta/base/log.h"
 #include "meta/spool.h"
 #include "sync/node.h"
@@ -253,6 +254,7 @@ recv_flush(struct node *n)
 			loop_hook_again(n->loop);
 			return;
 		}
+		FAULT("recv.confirmed");
 		store_arrived(n);
 	}
 	for (unsigned i = 0; i < n->n_peers; i++) {

@@ -11,6 +11,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import case  # noqa: E402
 import shutil  # noqa: E402
 import signal  # noqa: E402
+import subprocess  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
 
@@ -170,8 +171,12 @@ def survivor_has_it(level):
         work = load.Load(two.server, USERS, lmtp_connections=4, imap_connections=2,
                          seed=n + 1).start()
         case.wait_for(lambda: len(work.stored) > 30 + 25 * n, "some deliveries", limit=60)
+        # Held still, the standby hears nothing: whoever gets an OK now was lied to.
+        each_stopped(two.b, signal.SIGSTOP)
+        time.sleep(0.5)
         if level == "received":
             two.a.kill()
+            each_stopped(two.b, signal.SIGCONT)
         else:
             killed_together(two.a, two.b)
         two.server.stop(hard=True)
@@ -196,6 +201,47 @@ def test_survivor_has_what_was_flushed():
 
 def test_survivor_has_what_was_applied():
     survivor_has_it("applied")
+
+
+def faulty():
+    """The program with its crash points."""
+    made = os.path.join(case.BUILD, "faults")
+    done = subprocess.run(["make", "-s", "-j2", "O=" + made, "FAULTS=1"], cwd=case.ROOT,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    case.equal(done.returncode, 0, done.stdout)
+    return os.path.join(made, "twinspool")
+
+
+def test_flushed_and_nothing_more():
+    """The standby dies right after it has confirmed, with the message in no inbox and no spool,
+    and the active is gone: the log alone has it."""
+    two = ready("flushed", durability_timeout="60s")
+    deliver(two, "u0", 1).join()
+    two.wait()
+    two.b.umount()
+    program, case.PROGRAM = case.PROGRAM, faulty()
+    os.environ["TWINSPOOL_FAULT"] = "recv.confirmed"
+    try:
+        two.b.start()
+    finally:
+        case.PROGRAM = program
+        del os.environ["TWINSPOOL_FAULT"]
+    pair.wait_connected(two.a)
+    server = two.b.server_pid()
+    os.kill(two.b.proc.pid, signal.SIGSTOP)     # no new server
+    one = deliver(two, "u0", 2)
+    one.join(20)
+    case.check(one.answered(), "no OK")
+    case.wait_for(lambda: open(f"/proc/{server}/stat").read().split()[2] == "Z",
+                  "the standby to die")
+    case.equal(numbers(two.b, "u0"), {1}, "on the standby before its replay")
+    two.a.kill()
+    two.server.stop(hard=True)
+    destroy(two.a)
+    two.b.kill()
+    two.b.start()
+    case.wait_for(lambda: replayed(two.b), "the standby to replay", limit=60)
+    case.equal(numbers(two.b, "u0"), {1, 2}, "on the standby")
 
 
 def test_servers_die_while_answers_wait():
@@ -292,9 +338,9 @@ def refused(two, user, n):
         return c.send([user], mail.message(n, 2000))[user]
 
 
-def refusing():
+def refusing(**keys):
     """A pair that refuses, with a delivery to u0 that waits."""
-    two = ready("flushed", durability_timeout="1s", when_alone="refuse")
+    two = ready("flushed", durability_timeout="1s", when_alone="refuse", **keys)
     deliver(two, "u0", 1).join()
     two.b.kill()
     waits = deliver(two, "u0", 2)
@@ -343,18 +389,29 @@ def test_alone_it_is_forced():
 
 
 def test_stopped_while_answers_wait():
-    """A clean stop does not succeed, says so, and changes nothing; by force it ends."""
-    two, waits = refusing()
-    code, text = pair.program("umount", "--timeout", "2", two.a.mnt)
+    """A clean stop does not succeed, says so, and answers nobody; once the waits are ended by
+    force the mount can go by force."""
+    two, waits = refusing(stop_wait="2s")
+    code, text = pair.program("umount", two.a.mnt)
     case.check(code != 0 and "busy" in text, f"{code} {text}")
-    case.check(not waits.answered(), "an OK without the peer")
     case.wait_for(lambda: two.a.status()["gate"] == "refusing", "the gate to refuse again")
     two.a.proc.send_signal(signal.SIGTERM)
-    case.wait_for(lambda: "signal=15" in two.a.log(), "the signal")
+    case.wait_for(lambda: "does it all the same" in two.a.log(),
+                  "the end of the drain")
     case.check(not waits.answered(), "an OK without the peer")
-    two.server.stop(hard=True)
-    pair.program("umount", "--force", "--timeout", "2", two.a.mnt)
-    case.wait_for(lambda: two.a.proc.poll() is not None, "the end", limit=90)
+    case.wait_for(lambda: two.a.status()["gate"] == "refusing", "the gate to refuse again")
+    pair.ok("continue", two.a.conf)
+    waits.join(20)
+    case.check(waits.answered(), "no OK by force")
+    two.server.stop()
+    code, text = pair.program("umount", "--force", two.a.mnt)
+    case.check(code != 0 and "without proof" in text, f"{code} {text}")
+    two.a.ended()
+    # What was answered is there, and catches up.
+    two.b.start()
+    two.a.start()
+    two.settle()
+    case.equal(numbers(two.b, "u0"), {1, 2}, "u0's messages")
 
 
 case.main()

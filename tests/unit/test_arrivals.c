@@ -52,8 +52,8 @@ on_row(void *arg, const struct inbox_item *item)
 
 	snprintf(text, sizeof(text), "row %" PRIu64, item->pos.seq);
 	g->wrong |= strcmp(item->dir, "user/x") != 0 || item->n != strlen(text) ||
-		    memcmp(item->bytes, text, item->n) != 0 ||
-		    item->pos.epoch != 1 || item->pos.run != 2;
+		    memcmp(item->bytes, text, item->n) != 0 || item->pos.epoch != 1 ||
+		    item->pos.run != 2;
 	/* Its body came just before it. */
 	g->wrong |= g->body_of != item->pos.seq;
 	if (g->n_rows < ROWS_MAX)
@@ -235,6 +235,28 @@ TEST(a_body_without_its_row)
 	/* Nobody waits for it when all rows are recorded. */
 	a = opened(1, &g);
 	CHECK_EQ(g.n_bodies, 0);
+	arrivals_close(a);
+}
+
+/* Positions may begin anew below what they were: what was then must not come back. */
+TEST(forgotten)
+{
+	struct got g;
+	begin();
+	struct arrivals *a = opened(0, &g);
+
+	for (uint64_t seq = 1000; seq <= 1100; seq++)
+		add(a, seq, 200000);
+	CHECK_EQ(arrivals_sync(a), 0);
+	CHECK_EQ(arrivals_forget(a), 0);
+	for (uint64_t seq = 1; seq <= 3; seq++)
+		add(a, seq, 100);
+	CHECK_EQ(arrivals_sync(a), 0);
+	arrivals_close(a);
+	a = opened(0, &g);
+	CHECK_EQ(g.n_rows, 3);
+	CHECK_EQ(g.rows[0], 1);
+	CHECK(!g.wrong);
 	arrivals_close(a);
 }
 
