@@ -21,7 +21,9 @@ cmd_dump(int argc, char **argv)
 	}
 	if (optind + 1 != argc)
 		goto usage;
-	int rc = dump_file(argv[optind], json, &out);
+	int rc = dump_is_journal(argv[optind])
+			 ? dump_journal(argv[optind], json, stdout)
+			 : dump_file(argv[optind], json, &out);
 	if (fwrite(out.data, 1, out.len, stdout) != out.len || fflush(stdout) != 0)
 		rc = rc ? rc : ERR_IO;
 	if (rc != 0)

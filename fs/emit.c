@@ -115,3 +115,31 @@ emit_text(struct emit *e, const char *name, const char *s)
 	if (s != NULL)
 		emit_bytes(e, name, s, strlen(s));
 }
+
+void
+emit_list(struct emit *e, const char *name)
+{
+	e->first_item = true;
+	if (!e->json)
+		return;
+	put_name(e, name);
+	buf_printf(e->out, "[");
+}
+
+void
+emit_item(struct emit *e, const void *p, size_t n)
+{
+	const char *quote = e->json ? "\"" : "";
+
+	buf_printf(e->out, "%s%s", !e->json ? "\n  " : e->first_item ? "" : ",", quote);
+	put_escaped(e, p, n);
+	buf_printf(e->out, "%s", quote);
+	e->first_item = false;
+}
+
+void
+emit_list_end(struct emit *e)
+{
+	if (e->json)
+		buf_printf(e->out, "]");
+}

@@ -15,7 +15,7 @@
 
 struct emit {
 	struct buf *out;
-	bool json, tall, first_thing, first_field;
+	bool json, tall, first_thing, first_item;
 };
 
 void emit_begin(struct emit *e, struct buf *out, bool json);
@@ -31,5 +31,9 @@ void emit_time(struct emit *e, const char *name, uint64_t ns);
 void emit_bytes(struct emit *e, const char *name, const void *p, size_t n);
 /* NULL is nothing: the field is left out. */
 void emit_text(struct emit *e, const char *name, const char *s);
+/* Some texts in a row: in JSON a list, in text a line each. The last of a thing's fields. */
+void emit_list(struct emit *e, const char *name);
+void emit_item(struct emit *e, const void *p, size_t n);
+void emit_list_end(struct emit *e);
 
 #endif

@@ -234,5 +234,8 @@ bool batch_has_after(const struct batch *b);
 bool batch_removes(const struct batch *b);
 /* One line of text per change, for dump and for the log. */
 void batch_print(const struct batch *b, struct buf *out);
+/* Parts of that: one change, without a newline; the flags in words, a space before each. */
+void batch_print_change(const struct change *c, struct buf *out);
+void batch_print_flags(const struct batch *b, struct buf *out);
 
 #endif

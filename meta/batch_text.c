@@ -28,8 +28,8 @@ print_sum(const char *name, struct sum s, struct buf *out)
 	buf_printf(out, " %s=%016" PRIx64 "%016" PRIx64, name, s.hi, s.lo);
 }
 
-static void
-print_change(const struct change *c, struct buf *out)
+void
+batch_print_change(const struct change *c, struct buf *out)
 {
 	char hex[2 * SHA1_LEN + 1];
 
@@ -94,22 +94,28 @@ print_change(const struct change *c, struct buf *out)
 		buf_printf(out, " path=%s to=%s", c->u.path.path, c->u.path.target);
 		break;
 	}
-	buf_printf(out, "\n");
+}
+
+void
+batch_print_flags(const struct batch *b, struct buf *out)
+{
+	static const char *const names[] = { "whole", "derived", "create", "remove",
+		"partial" };
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (b->flags >> i & 1)
+			buf_printf(out, " %s", names[i]);
 }
 
 void
 batch_print(const struct batch *b, struct buf *out)
 {
-	static const char *const flag_names[] = { "whole", "derived", "create",
-		"remove", "partial" };
 	bool path = b->dir[0] == '\0';
 
 	buf_printf(out, "batch");
 	if (!path)
 		buf_printf(out, " dir=%s uniqueid=%s", b->dir, b->uniqueid);
-	for (size_t i = 0; i < sizeof(flag_names) / sizeof(flag_names[0]); i++)
-		if (b->flags >> i & 1)
-			buf_printf(out, " %s", flag_names[i]);
+	batch_print_flags(b, out);
 	if (b->from_dir != NULL)
 		buf_printf(out, " from=%s", b->from_dir);
 	if (batch_has_before(b))
@@ -117,6 +123,8 @@ batch_print(const struct batch *b, struct buf *out)
 	if (batch_has_after(b))
 		print_sum("after", b->after, out);
 	buf_printf(out, "\n");
-	for (size_t i = 0; i < b->n; i++)
-		print_change(&b->changes[i], out);
+	for (size_t i = 0; i < b->n; i++) {
+		batch_print_change(&b->changes[i], out);
+		buf_printf(out, "\n");
+	}
 }

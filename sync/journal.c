@@ -370,6 +370,12 @@ journal_commit(struct journal *j)
 	return rc;
 }
 
+uint64_t
+journal_row_size(const char *dir, size_t n)
+{
+	return n + strlen(dir) + ROW_OVERHEAD;
+}
+
 static int
 append(struct journal *j, const struct journal_entry *e)
 {
@@ -379,7 +385,7 @@ append(struct journal *j, const struct journal_entry *e)
 
 	c.seq++;
 	c.last = (struct pos){ j->epoch, j->run, c.seq };
-	c.cum += e->n + strlen(e->dir) + ROW_OVERHEAD;
+	c.cum += journal_row_size(e->dir, e->n);
 	c.nth++;
 	c.last_time = now;
 	if (c.first == 0) {

@@ -64,6 +64,8 @@ struct journal_row {
 	const void *bytes;
 	size_t n;
 };
+/* What a row of n bytes counts for, and says of itself. */
+uint64_t journal_row_size(const char *dir, size_t n);
 typedef int journal_fn(void *arg, const struct journal_row *row);
 
 /*

@@ -282,6 +282,12 @@ store_tidy(struct store *s)
 		store_sql_tidy(s->db[i]);
 }
 
+const struct store_sql_file *
+store_sql_file_of(enum store_db db)
+{
+	return &files[db];
+}
+
 struct store_sql *
 store_sql_of(struct store *s, enum store_db db)
 {

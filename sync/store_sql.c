@@ -8,10 +8,12 @@
  * in an idle moment (tidy), so that the sync this takes seldom holds up a batch.
  */
 #include "sync/store_sql.h"
+#include "meta/base/buf.h"
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -19,6 +21,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 enum {
@@ -32,6 +35,7 @@ enum {
 
 struct store_sql {
 	const struct store_sql_file *file;
+	struct store_sql_file looked; /* what file points to, for one who only looks */
 	char folder[STORE_MAX_DIR];
 	pthread_t owner;
 	sqlite3 *h;
@@ -384,9 +388,9 @@ query_int(struct store_sql *c, const char *sql, int *out)
 	return rc == SQLITE_ROW ? 0 : fail(c, rc == SQLITE_DONE ? SQLITE_CORRUPT : rc);
 }
 
-/* Version and owner of a file, or its schema if it is new. */
+/* Version and owner of a file, or its schema if it is new and may be made. */
 static int
-check_schema(struct store_sql *c)
+check_schema(struct store_sql *c, bool make)
 {
 	int application = 0, version = 0, tables = 0, rc;
 	char sql[128];
@@ -395,7 +399,7 @@ check_schema(struct store_sql *c)
 		(rc = query_int(c, "PRAGMA user_version", &version)) != 0 ||
 		(rc = query_int(c, "SELECT count(*) FROM sqlite_schema", &tables)) != 0)
 		return rc;
-	if (application == 0 && version == 0 && tables == 0) {
+	if (make && application == 0 && version == 0 && tables == 0) {
 		c->fresh = true;
 		rc = exec(c, c->file->schema);
 		snprintf(sql, sizeof(sql),
@@ -449,7 +453,7 @@ open_file(struct store_sql *c)
 	if (rc != SQLITE_OK)
 		return fail(c, rc);
 	sqlite3_busy_timeout(c->h, BUSY_MS);
-	if ((rc = check_schema(c)) != 0 || (rc = exec(c, c->file->pragmas)) != 0)
+	if ((rc = check_schema(c, true)) != 0 || (rc = exec(c, c->file->pragmas)) != 0)
 		return rc;
 	sqlite3_wal_hook(c->h, on_wal, c);
 	return 0;
@@ -469,6 +473,74 @@ store_sql_open(
 	c->owner = pthread_self();
 	snprintf(c->folder, sizeof(c->folder), "%s", folder);
 	if ((rc = open_file(c)) == 0) {
+		*out = c;
+		c = NULL;
+	}
+	store_sql_close(c);
+	return rc;
+}
+
+/* A name for sqlite3_open_v2 of a file that nobody changes; every odd byte as %XX. */
+static int
+open_unchanged(struct store_sql *c, const char *path, int flags)
+{
+	struct buf uri = BUF_INIT;
+	int rc;
+
+	buf_printf(&uri, "file:");
+	for (const unsigned char *p = (const unsigned char *)path; *p != '\0'; p++)
+		buf_printf(&uri, isalnum(*p) ? "%c" : "%%%02X", *p);
+	buf_printf(&uri, "?immutable=1");
+	rc = buf_ok(&uri) != 0 ? SQLITE_NOMEM
+			       : sqlite3_open_v2(buf_str(&uri), &c->h,
+					 flags | SQLITE_OPEN_URI, NULL);
+	buf_fini(&uri);
+	return rc;
+}
+
+static int
+look(struct store_sql *c, const char *path, const char *table, bool unchanged)
+{
+	int flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
+	int rc, there = 0;
+	char sql[128];
+
+	rc = unchanged ? open_unchanged(c, path, flags)
+		       : sqlite3_open_v2(path, &c->h, flags, NULL);
+	if (rc != SQLITE_OK)
+		return fail(c, rc);
+	sqlite3_busy_timeout(c->h, BUSY_MS);
+	/* the last one to close a file would empty its log */
+	sqlite3_db_config(c->h, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+	if ((rc = check_schema(c, false)) != 0)
+		return rc;
+	snprintf(sql, sizeof(sql),
+		"SELECT count(*) FROM sqlite_schema WHERE name = '%s'", table);
+	if ((rc = query_int(c, sql, &there)) == 0 && there == 0) {
+		log_err("%s has no table %s", path, table);
+		rc = ERR_FOREIGN;
+	}
+	return rc;
+}
+
+int
+store_sql_look(const char *path, const struct store_sql_file *file, const char *table,
+	bool unchanged, struct store_sql **out)
+{
+	struct store_sql *c = calloc(1, sizeof(*c));
+	const char *slash = strrchr(path, '/');
+	int rc;
+
+	*out = NULL;
+	if (c == NULL)
+		return ERR_NOMEM;
+	c->looked = *file;
+	c->looked.name = slash != NULL ? slash + 1 : path;
+	c->file = &c->looked;
+	c->owner = pthread_self();
+	snprintf(c->folder, sizeof(c->folder), "%.*s",
+		slash != NULL ? (int)(slash - path) : 1, slash != NULL ? path : ".");
+	if ((rc = look(c, path, table, unchanged)) == 0) {
 		*out = c;
 		c = NULL;
 	}

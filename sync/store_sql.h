@@ -29,6 +29,11 @@ struct store_sql_file {
 /* Opens folder/name, makes it if it is not there. */
 int store_sql_open(
 	const char *folder, const struct store_sql_file *file, struct store_sql **out);
+/* Opens one of a kind of file, wherever it lies, to look: it must be there, of this version and
+ * with this table (ERR_FOREIGN); nothing is ever written. unchanged: nobody else does either
+ * meanwhile. The name in path must outlive it. */
+int store_sql_look(const char *path, const struct store_sql_file *file,
+	const char *table, bool unchanged, struct store_sql **out);
 void store_sql_close(struct store_sql *c);
 void store_sql_adopt(struct store_sql *c); /* by the calling thread */
 bool store_sql_fresh(const struct store_sql *c); /* made by this open */
@@ -41,6 +46,7 @@ void store_sql_shrink(struct store_sql *c);
 
 /* The store's connections. */
 struct store_sql *store_sql_of(struct store *s, enum store_db db);
+const struct store_sql_file *store_sql_file_of(enum store_db db);
 
 /* A prepared statement; embedded in arrays that an enum of the owner indexes. */
 struct store_q {

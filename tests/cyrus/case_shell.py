@@ -144,6 +144,26 @@ def test_dump():
     case.check(facts, "no JSON")
 
 
+def test_dump_of_a_journal_that_is_being_written():
+    two().b.kill()      # what it has not confirmed is kept for it
+    with two().server.lmtp() as c:
+        for n in range(60, 64):
+            c.deliver("bob", mail.message(n))
+
+    def appended():
+        rows = json.loads(pair.ok("dump", "--json", f"{two().a.state}/journal.db"))
+        case.check(not any("damage" in row for row in rows), f"damage in {rows}")
+        return len([line for row in rows for line in row["changes"]
+                    if re.match(r"record uid=\d+ append", line)]) == 4 and rows
+    rows = case.wait_for(appended, "the four messages in the journal")
+    bob = two().server.mailbox_dir("user.bob", two().a.spool)
+    case.check(bob.endswith(rows[-1]["dir"]), rows[-1])
+    text = pair.ok("dump", f"{two().a.state}/journal.db")
+    case.equal(text.count("batch epoch="), len(rows), "batches as text")
+    two().b.start()
+    two().settle()
+
+
 def test_fsck_names_what_is_wrong():
     two().settle()
     copy = case.folder()
