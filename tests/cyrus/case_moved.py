@@ -18,21 +18,14 @@ import zlib
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import case  # noqa: E402
+import faults  # noqa: E402
 import mail  # noqa: E402
 import pair  # noqa: E402
 import spools  # noqa: E402
 import witness  # noqa: E402
 
-FAULTY = os.path.join(case.BUILD, "faults")
 ROOM = 800      # ms that a fault point gives a race
 number = iter(range(1, 1_000_000))
-
-
-def build():
-    done = subprocess.run(["make", "-s", "-j2", "O=" + FAULTY, "FAULTS=1"], cwd=case.ROOT,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    case.equal(done.returncode, 0, done.stdout)
-    case.PROGRAM = os.path.join(FAULTY, "twinspool")
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -70,7 +63,7 @@ class Stage:
     """A pair, and in it a user's mailboxes in folders by name: three, one below the other."""
 
     def __init__(self, point=None, layout="legacy"):
-        build()
+        case.PROGRAM = faults.build()
         self.two = pair.Pair()
         self.a, self.b = self.two.a, self.two.b
         self.two.start()
