@@ -9,6 +9,7 @@ import time
 import case
 import count
 import engine
+import extra
 import golden
 import report
 import systems
@@ -22,8 +23,10 @@ def say(text):
 
 
 def chosen(names, wanted):
+    """Those that were asked for by name, or by a part of it; all, if nothing was."""
     parts = [w for w in wanted.split(",") if w]
-    return [n for n in names if not parts or any(p in n for p in parts)]
+    return [n for n in names if not parts
+            or any(n == p or p not in names and p in n for p in parts)]
 
 
 def bring_up(folder, image, wanted):
@@ -47,12 +50,18 @@ def bring_up(folder, image, wanted):
     return up, refused
 
 
-def plan(args, folder):
-    works = work.everything(golden.pools(folder))
+EXTRA = ["lag", "sync"]
+
+
+def plan(args, pools):
+    """The workloads, and which of the extra measurements are wanted."""
+    works = work.everything(pools)
     if args.quick and not args.only:
         works = [w for w in works if w.name not in work.NOT_QUICK]
-    names = chosen([w.name for w in works], args.only)
-    return [w for w in works if w.name in names]
+    names = chosen([w.name for w in works] + EXTRA, args.only)
+    if "lag" in names:
+        names.append("lmtp-4-4k")
+    return [w for w in works if w.name in names], [n for n in EXTRA if n in names]
 
 
 def measure(args):
@@ -62,8 +71,9 @@ def measure(args):
     os.mkdir(f"{folder}/run")
     case.later(os.rmdir, f"{folder}/run")
     systems.in_memory(f"{folder}/run")
-    works = plan(args, folder)
-    big = args.messages if work.NEED_BIG & {w.name for w in works} else 0
+    pools = golden.pools(folder)
+    works, extras = plan(args, pools)
+    big = args.messages if work.NEED_BIG & {*extras, *(w.name for w in works)} else 0
     image = golden.make(folder, big, 4)
     say(f"mail made in {time.monotonic() - began:.1f} s")
     wanted = chosen([c.name if isinstance(c.name, str) else c.level for c in systems.ALL],
@@ -71,19 +81,42 @@ def measure(args):
     up, refused = bring_up(folder, image, {"bare", *wanted})
     trace = count.Trace(f"bench-{os.getpid()}")
     case.later(trace.close)
+    if args.profile:
+        import profile
+        for w in works:
+            for system in up:
+                if args.profile in (system.name, "all"):
+                    profile.show(w, system, trace, 300 if w.unit == "op/s" else 1, say)
+        return
     rounds = args.rounds or (3 if args.quick else 5)
     seconds = args.seconds or (0.5 if args.quick else 2.0)
     run = engine.Engine(up, rounds, seconds, trace, say)
+    # What the extra measurements take, by experience.
+    reserve = 10 * len(up) * ("lag" in extras) + 45 * ("sync" in extras)
     for i, w in enumerate(works):
         until = None
         if args.quick:
             # What is left of the time, shared by those that are still to come.
-            left = QUICK_SECONDS - (time.monotonic() - began)
+            left = QUICK_SECONDS - reserve - (time.monotonic() - began)
+            if left < 10:
+                say(f"{w.title}: the time is up")
+                continue
             until = time.monotonic() + left / (len(works) - i)
         start = time.monotonic()
         run.measure(w, until)
         say(f"{w.title}: {time.monotonic() - start:.1f} s")
-    facts = report.facts(run, works, up, refused, trace, time.monotonic() - began)
+    facts = report.facts(run, works, up, refused, trace)
+    start = time.monotonic()
+    if "lag" in extras:
+        facts["lag"] = extra.lags(run, pools[4000], 4 if args.quick else 15, say)
+        say(f"lag: {time.monotonic() - start:.1f} s")
+        start = time.monotonic()
+    if "sync" in extras and args.quick and time.monotonic() - began > QUICK_SECONDS - 20:
+        say("first synchronisation: the time is up")
+    elif "sync" in extras:
+        facts["first_sync"] = extra.first_sync(folder, image, 1 if args.quick else 3, say)
+        say(f"first synchronisation: {time.monotonic() - start:.1f} s")
+    facts["seconds"] = time.monotonic() - began
     say(report.tables(facts))
     if args.json:
         with open(args.json, "w") as f:
@@ -96,7 +129,8 @@ def measure(args):
 
 def main(args):
     if args.list:
-        print("workloads:", *(w.name for w in work.everything({4000: "", 100_000: ""})))
+        print("workloads:", *(w.name for w in work.everything({4000: "", 100_000: ""})),
+              *EXTRA)
         print("systems:", *(c.level if issubclass(c, systems.Twinspool) else c.name
                             for c in systems.ALL))
         return 0

@@ -174,6 +174,14 @@ class Trace:
         return [(m[1].decode(errors="replace").strip(), m[2].decode(), m[3].decode())
                 for m in self.LINE.finditer(text)]
 
+    def timed(self):
+        """List of (process, pid, seconds of the monotonic clock, text) of the requests since
+        start."""
+        self._put("tracing_on", "0")
+        text = _words(f"{self.dir}/trace").decode(errors="replace")
+        return [(m[1].strip(), int(m[2]), float(m[3]), m[4]) for m in re.finditer(
+            r"^(.*)-(\d+)\s+\[\d+\] \S+\s+(\d+\.\d+): fuse_request_send: (.*)$", text, re.M)]
+
     def close(self):
         try:
             os.rmdir(self.dir)

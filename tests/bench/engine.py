@@ -75,26 +75,39 @@ class Engine:
         return done / seconds
 
     def measure(self, work, until=None):
-        """until: a time.monotonic() after which no further round begins."""
-        running = []
+        """until: a time.monotonic() to be done by; rounds get fewer and shorter for it."""
+        running, rates, took = [], {}, 0
         for system in self.systems:
             cell = self.cells[work.name, system.name] = Cell()
             try:
                 work.prepare(system)
-                rate = self.once(work, system, work.fixed or work.first, traced=True)
+                start = time.monotonic()
+                rates[system] = self.once(work, system, work.fixed or self.first(until),
+                                          traced=True)
+                took += time.monotonic() - start
                 running.append(system)
             except case.Failed as why:
                 cell.refused = str(why).splitlines()[0]
-                continue
-            if system is self.systems[0]:
-                first_rate = rate
-        ops = work.fixed or int(min(work.most, max(work.first, first_rate * self.seconds)))
-        for n in range(self.rounds):
-            if until is not None and n >= 2 and time.monotonic() > until:
-                self.say(f"  {work.name}: {n} rounds, the time is up")
-                break
+        seconds, rounds = self.seconds, self.rounds
+        if until is not None:
+            left = max(until - time.monotonic(), 1)
+            # Beside the work itself a round costs what is around it: log-in, syncs, counts.
+            each = took if work.fixed else len(running) * (seconds + 0.4)
+            rounds = max(1, min(rounds, int(left / each)))
+            seconds = min(seconds, max(0.2, left / rounds / len(running) - 0.4))
+        ops = {}
+        for system in running:
+            # The same for all, but one that is much slower need not do it to the end.
+            most = min(rates[running[0]], 3 * rates[system]) * seconds
+            ops[system] = work.fixed or int(max(20, min(work.most, most)))
+        for n in range(rounds):
             for system in running[n % len(running):] + running[:n % len(running)]:
-                self.once(work, system, ops)
+                self.once(work, system, ops[system])
+
+    @staticmethod
+    def first(until):
+        """Operations of the round that warms up and counts."""
+        return 120 if until is None else 40
 
     def ratio(self, work, system, base):
         """Median over the rounds of how this system compares with base in the same round;

@@ -40,13 +40,12 @@ def cell_facts(run, work, system, base):
     }
 
 
-def facts(run, works, up, refused, trace, seconds):
+def facts(run, works, up, refused, trace):
     base = up[0]
     foreign = statistics.median(run.foreign) if run.foreign else 0
     return {
         "machine": {"cores": os.cpu_count(), "kernel": platform.release(),
                     "others_share": foreign},
-        "seconds": seconds,
         "counted": {"events": trace.available, "why_not": trace.why,
                     "instructions": "not available: no hardware counters here"},
         "base": base.name,
@@ -89,6 +88,33 @@ def ratio_text(c):
         return "failed"
     spread = (c["highest"] - c["lowest"]) / 2 if c["ratio"] else 0
     return f"{c['ratio']:.2f} ±{spread:.2f}"
+
+
+def lag_lines(f):
+    rows = []
+    for name, lag in f.get("lag", {}).items():
+        if "refused" in lag:
+            rows.append([name, lag["refused"], "", "", "", ""])
+        else:
+            rows.append([name, number(lag["rate"]), number(lag["ms_50"]),
+                         number(lag["ms_99"]), number(lag["ms_max"]), str(lag["samples"])])
+    if not rows:
+        return []
+    return [table("Lag at 80 % of the load, from the client's OK to the second node",
+                  ["", "deliveries/s", "median ms", "99 % ms", "worst ms", "of"], rows)]
+
+
+def sync_lines(f):
+    s = f.get("first_sync")
+    if s is None:
+        return []
+    if "refused" in s:
+        return [f"First synchronisation: {s['refused']}"]
+    rows = [[way, number(s[way]["seconds"]), number(s[way]["cpu_seconds"]),
+             number(s[way]["flush_seconds"])] for way in ("rsync", "twinspool")]
+    return [table("First synchronisation", ["", "seconds", "processor s", "sync after, s"],
+                  rows), f"  twinspool against rsync: {s['ratio']:.2f}, "
+            f"both followed by a sync: {s['ratio_flushed']:.2f}\n"]
 
 
 def tables(f):
@@ -152,6 +178,7 @@ def tables(f):
                 out.append(f"  {w['title']}: {n}: " + ", ".join(
                     f"{p} {number(v)}" for p, v in c["cpu_ms_by_part"].items()))
     out.append("")
+    out += lag_lines(f) + sync_lines(f)
     for r in f["refused"].values():
         out.append(f"{r['title']}: refused: {r['why']}")
     shares = [c["client_share"] for w in f["workloads"] for c in w["cells"].values()

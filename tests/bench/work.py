@@ -21,7 +21,6 @@ class Workload:
     unit = "op/s"
     fixed = None
     most = 100_000
-    first = 120     # operations of the round that counts and warms up
 
     def prepare(self, system):
         pass
@@ -98,7 +97,7 @@ class Select(Client):
     def __init__(self, name, title, cold):
         super().__init__(name, title, "select", ["big"])
         self.cold = cold
-        self.fixed = self.first = 1 if cold else 20
+        self.fixed = 1 if cold else 20
 
     def run(self, system, count, go):
         def begin():
@@ -113,7 +112,7 @@ class Listing(Workload):
     """readdir and a stat of each name, as ls -l and every backup do."""
 
     unit = "s"
-    fixed = first = 1
+    fixed = 1
 
     def __init__(self, name, title, cold):
         self.name, self.title, self.cold = name, title, cold
@@ -138,7 +137,7 @@ class Batch(Workload):
     """One IMAP command over a thousand messages: COPY into a new folder."""
 
     unit = "s"
-    fixed = first = 1
+    fixed = 1
     messages = golden.PER_FLAGS
     name, title = "copy-1000", "COPY of 1,000"
 

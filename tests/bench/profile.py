@@ -1,0 +1,190 @@
+"""Where one operation spends: each FUSE request with the system call of Cyrus that led to it,
+each sync with the file, and the functions that take the processor time.
+
+Requests come from the kernel's trace points; what the process was doing at that moment, from
+strace beside it. Both read the monotonic clock of the machine.
+"""
+
+import bisect
+import collections
+import os
+import re
+import signal
+import subprocess
+import time
+
+import case
+import contain
+import count
+
+CALL = re.compile(r"^\s*(?:\[pid\s+\d+\]\s*|\d+\s+)?(\d+\.\d+) (\w+)\((.*)$")
+
+
+def kind_of(path):
+    """A path with what differs from one message to the other taken out."""
+    name = os.path.basename(path)
+    if "/stage./" in path or re.search(r"/stage\.$", path):
+        return "stage./*" if "/stage./" in path else "stage."
+    if re.fullmatch(r"\d+\.", name):
+        return "<uid>."
+    if name.startswith("cyrus."):
+        return name
+    if os.path.isdir(path):
+        return "folder"
+    return name
+
+
+class Names:
+    """Inode number -> kind, of everything on a disk; asked again for what came later."""
+
+    def __init__(self, disk):
+        self.root, self.dev = disk.path, disk.dev
+        self.known = {}
+
+    def read(self):
+        for base, folders, files in os.walk(self.root):
+            # A mount below has other inodes.
+            folders[:] = [f for f in folders
+                          if os.lstat(os.path.join(base, f)).st_dev == self.dev]
+            for name in folders + files:
+                path = os.path.join(base, name)
+                try:
+                    ino = os.lstat(path).st_ino
+                except OSError:
+                    continue
+                # A staged message is the delivered one under its first name.
+                kind = kind_of(path)
+                if self.known.get(ino) != "<uid>.":
+                    where = os.path.relpath(path, self.root).split("/")[0]
+                    self.known[ino] = f"{where}: {kind}"
+        return self
+
+    def __getitem__(self, ino):
+        return self.known.get(ino, "a file that is gone")
+
+
+def syncs(events, disks):
+    """Counter of (process, disk, what)."""
+    names = {d.dev: (d, Names(d).read()) for d in disks}
+    found = collections.Counter()
+    for who, event, text in events:
+        if event == "fuse_request_send":
+            continue
+        m = re.search(r"dev (\d+),(\d+)(?: ino (\d+))?", text)
+        dev = os.makedev(int(m[1]), int(m[2]))
+        d, known = names[dev]
+        node = os.path.basename(d.where).rpartition("-")[2]
+        what = "syncfs" if event == "ext4_sync_fs" else (
+            ("fdatasync " if "datasync 1" in text else "fsync ") + known[int(m[3])])
+        found[who, node, what] += 1
+    return found
+
+
+class Strace:
+    def __init__(self, pids, path):
+        self.path = path
+        args = ["strace", "-f", "-ttt", "-y", "-s", "0", "-o", path]
+        for pid in pids:
+            args += ["-p", str(pid)]
+        self.proc = subprocess.Popen(args, stdin=subprocess.DEVNULL,
+                                     stderr=subprocess.DEVNULL)
+        time.sleep(1)
+
+    def calls(self):
+        """pid -> sorted list of (time, call, path)."""
+        self.proc.send_signal(signal.SIGINT)
+        self.proc.wait(20)
+        found = collections.defaultdict(list)
+        with open(self.path, errors="replace") as f:
+            for line in f:
+                m = re.match(r"(\d+)\s+(\d+\.\d+) (\w+)\((.*)", line)
+                if m:
+                    found[int(m[1])].append((float(m[2]), m[3], m[4]))
+        return found
+
+
+def requests(system, run, count_ops):
+    """Counter of (kind of request, system call, kind of file)."""
+    # The master too: what it starts meanwhile is followed.
+    master = system.server.proc.pid
+    pids = [master] + contain.descendants(master)
+    trace = count.Trace(f"bench-origin-{os.getpid()}")
+    if "fuse/fuse_request_send" not in trace.available or not case.shutil.which("strace"):
+        return None
+    try:
+        offset = time.clock_gettime(time.CLOCK_REALTIME) - time.clock_gettime(
+            time.CLOCK_MONOTONIC)
+        tracer = Strace(pids, f"{system.folder}/strace")
+        trace.start(system)
+        run(count_ops)
+        time.sleep(0.2)
+        events = trace.timed()
+    finally:
+        trace.close()
+    calls = tracer.calls()
+    found = collections.Counter()
+    for comm, pid, when, text in events:
+        kind = re.search(r"\(FUSE_(\w+)\)", text)[1]
+        mine = calls.get(pid)
+        if not mine:
+            found[kind, f"({comm})", ""] += 1
+            continue
+        i = bisect.bisect([c[0] for c in mine], when + offset + 5e-6) - 1
+        call, args = mine[i][1:] if i >= 0 else ("?", "")
+        paths = [p for p in re.findall(r'[<"](/[^">]*)', args)
+                 if p.startswith(system.spool)]
+        found[kind, call, " -> ".join(kind_of(p) for p in paths[:2])] += 1
+    return found
+
+
+def functions(pids, run, count_ops, folder, top=40):
+    """Lines of perf: share, library, then share, library, function."""
+    data = f"{folder}/perf.data"
+    proc = subprocess.Popen(
+        ["perf", "record", "-q", "-e", "cpu-clock", "-F", "5000", "-o", data, "-p",
+         ",".join(map(str, pids))], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL)
+    time.sleep(0.5)
+    run(count_ops)
+    proc.send_signal(signal.SIGINT)
+    proc.wait(30)
+    lines = []
+    for sort, most in (("dso", 10), ("dso,symbol", top)):
+        text = subprocess.run(
+            ["perf", "report", "-i", data, "--stdio", "--sort", sort, "-g", "none"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL).stdout.decode(errors="replace")
+        lines += [re.sub(r"\s+-\s+-$", "", line.rstrip()) for line in text.splitlines()
+                  if line.strip() and not line.startswith("#")][:most]
+    os.unlink(data)
+    return lines
+
+
+def show(work, system, trace, ops, say):
+    """Prints all of it for one workload on one system."""
+    def run(n):
+        work.run(system, n, lambda: None)
+        system.drain()
+    work.prepare(system)
+    run(ops)
+    say(f"\n{work.title} on {system.title}")
+    found = requests(system, run, 40) if system.connection() is not None else None
+    if found:
+        say(f"FUSE requests of an operation: {sum(found.values()) / 40:.2f}")
+        for (kind, call, what), n in found.most_common():
+            if n >= 2:
+                say(f"  {n / 40:6.2f}  {kind:12} {call:18} {what}")
+    trace.start(system)
+    run(ops)
+    events = trace.stop()
+    if events:
+        say("syncs of an operation, by process, node and file")
+        for (who, node, what), n in syncs(events, system.disks).most_common():
+            if n >= ops / 100:
+                say(f"  {n / ops:6.2f}  {who:16} {node}  {what}")
+    if case.shutil.which("perf"):
+        for part, roots in system.parts().items():
+            pids = [p for root in roots for p in [root] + contain.descendants(root)]
+            say(f"functions of {part} (share of its processor time)")
+            for line in functions(pids, run, ops * 3, system.folder, 30):
+                say("  " + line)
