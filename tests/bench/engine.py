@@ -18,10 +18,11 @@ import count
 class Sample:
     """One round of one system."""
 
-    def __init__(self, ops, seconds, client, delta, drained, unit):
+    def __init__(self, ops, seconds, client, delta, drained, work):
         self.ops, self.seconds, self.client = ops, seconds, client
         self.delta, self.drained = delta, drained
-        self.value = ops / seconds if unit == "op/s" else seconds
+        self.value = ops / seconds if work.unit == "op/s" else seconds
+        self.us_50, self.us_99 = work.last.get("us_50"), work.last.get("us_99")
 
 
 class Cell:
@@ -68,10 +69,11 @@ class Engine:
             cell.fuse, cell.syncs = count.traced(self.trace.stop())
             cell.counted = done
         else:
-            cell.samples.append(Sample(done, seconds, client, delta, drained, work.unit))
+            cell.samples.append(Sample(done, seconds, client, delta, drained, work))
             span = (now - start[0][1]) * os.cpu_count()
             own = sum(delta.cpu.values()) + client
-            self.foreign.append(max(0, delta.busy - own) / span if span > 0.05 else 0)
+            if span > 0.1:
+                self.foreign.append(min(1, max(0, delta.busy - own) / span))
         return done / seconds
 
     def measure(self, work, until=None):

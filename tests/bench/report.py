@@ -32,6 +32,7 @@ def cell_facts(run, work, system, base):
         "journal_commits": per_op(cell, lambda s: s.delta.journal),
         "disk_flushes": per_op(cell, lambda s: s.delta.flushes),
         "disk_bytes": per_op(cell, lambda s: s.delta.written),
+        "us_50": cell.median(lambda s: s.us_50), "us_99": cell.median(lambda s: s.us_99),
         "drain_seconds": cell.median(lambda s: s.drained),
         "client_share": cell.median(lambda s: s.client / s.seconds / os.cpu_count()),
         "counted_operations": cell.counted,
@@ -138,6 +139,11 @@ def tables(f):
         "Operations a second, or seconds where it says s", ["", *names],
         rows(lambda w, c: "-" if not good(c) else
              number(c["value"]) + (" s" if w["unit"] == "s" else ""))))
+    out.append(table(
+        "Milliseconds an operation took, half of them and 99 %", ["", *names],
+        rows(lambda w, c: "-" if not good(c) else
+             f"{number(c['us_50'] / 1000)} {number(c['us_99'] / 1000)}",
+             keep=lambda w: any(good(c) and c["us_50"] for c in w["cells"].values()))))
     out.append(table(
         "Processor time of all processes, milliseconds an operation", ["", *names],
         rows(lambda w, c: number(c["cpu_ms"]) if good(c) else "-")))

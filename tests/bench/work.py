@@ -21,6 +21,7 @@ class Workload:
     unit = "op/s"
     fixed = None
     most = 100_000
+    last = {}       # what the load generator said of the last round
 
     def prepare(self, system):
         pass
@@ -52,7 +53,6 @@ class Client(Workload):
         self.name, self.title, self.kind, self.users = name, title, kind, users
         self.pool, self.size, self.args = pool, size, args
         self.number = 0
-        self.last = {}
 
     def port(self, system):
         return system.server.lmtp_port if self.kind == "lmtp" else system.server.imap_port
