@@ -83,6 +83,17 @@ link_from(struct apply *a, const char *dir, uint32_t uid, struct apply_item *ite
 	return spool_link(a->sp, dir, from, a->b->dir, name);
 }
 
+/* Does a later record of the batch want the same message? The peer sends it once for all. */
+static bool
+wanted_again(const struct apply *a, const struct apply_item *item)
+{
+	for (const struct apply_item *x = item + 1; x < a->items + a->n; x++)
+		if (!x->skip && x->body &&
+			memcmp(x->now.guid, item->now.guid, SHA1_LEN) == 0)
+			return true;
+	return false;
+}
+
 /* From what arrived. A file that has the name already proves itself by its bytes: it may be
  * debris (F17). */
 static int
@@ -97,7 +108,8 @@ place_arrived(struct apply *a, struct apply_item *item, struct spool_place *to)
 	if (rc != ERR_EXISTS && rc != ERR_NOTFOUND)
 		return rc;
 	if (file_is(a, to->dir, to->name, guid, item->now.size)) {
-		if (rc == ERR_EXISTS && env->drop_body != NULL)
+		if (rc == ERR_EXISTS && env->drop_body != NULL &&
+			!wanted_again(a, item))
 			env->drop_body(env->arg, guid);
 		return spool_attrs(a->sp, to->dir, to->name, to->uid, to->gid, to->mode,
 			to->mtime_ns);

@@ -144,7 +144,9 @@ def test_a_find_over_many_files_is_bounded():
     grown = (sizes[1] - sizes[0]) * 1024 / (FILES / 2)
     fds = len(os.listdir(f"/proc/{server}/fd"))
     case.note(f"{FILES} files in {spent:.1f} s, {grown:.0f} bytes each, {fds} descriptors")
-    case.check(grown < 200, f"{grown:.0f} bytes for each file")
+    # a sanitizer's own memory grows with every address that is touched
+    if "TWINSPOOL_SLOW" not in os.environ:
+        case.check(grown < 200, f"{grown:.0f} bytes for each file")
     case.check(fds < 5000, f"{fds} descriptors")
     # and a server that takes over such a table serves at once
     start = time.monotonic()

@@ -281,7 +281,8 @@ tear_bytes(struct power *p, struct node *d, uint64_t (*draw)(void))
 		set_mtime(d, o->time, o->time);
 	}
 	uint8_t *buf = made(most);
-	memcpy(buf, d->bytes, d->n);
+	if (d->n > 0)
+		memcpy(buf, d->bytes, d->n);
 	for (uint64_t at = 0; at < most; at += UNIT) {
 		uint64_t upto = draw() % (m + 1);
 		lost |= upto < m;
