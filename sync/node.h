@@ -305,8 +305,8 @@ void ask_folder(struct node *n, const char *from, const char *target);
 void ask_anew(struct node *n, const char *dir);
 /* A folder was moved: what was asked for under its old name is asked for again. */
 void ask_moved(struct node *n, const char *target);
-/* After a start or a new session: asks again for what was not finished. */
-void ask_resume(struct node *n, struct peer *p);
+/* A stream begins in a new session: asks again for what was not finished. */
+void ask_resume(struct node *n);
 void ask_repaired(struct node *n, const char *dir);
 /* Rows of a mailbox are skipped from seq on until it is repaired; and it is, or never will be. */
 void ask_open(struct node *n, struct mboxent *e, uint64_t seq);

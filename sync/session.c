@@ -452,8 +452,10 @@ on_ready(void *arg, short revents)
 	bool done = false;
 	int rc;
 
-	if ((revents & s->blocked) != 0)
+	if ((revents & s->blocked) != 0) {
 		s->blocked = 0;
+		s->waited_ms += clock_ms() - s->blocked_ms;
+	}
 	if (s->state == ST_PROVE) {
 		rc = link_greet(s->link, &done);
 		if (rc != 0)

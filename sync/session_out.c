@@ -20,6 +20,7 @@ enum {
 		512 << 10, /* so much is a queue that a fast line drains undeflated */
 	LINE_FAST = 16 << 20, /* bytes a second */
 	LINE_WINDOW_MS = 200,
+	LINE_IDLE = 4, /* waited for in less than this part of a window: it has room */
 	LINE_AGAIN_MS = 10000
 };
 
@@ -115,6 +116,7 @@ write_out(struct session *s)
 		}
 		if (n == 0) {
 			s->blocked = s->link->wants != 0 ? s->link->wants : POLLOUT;
+			s->blocked_ms = clock_ms();
 			return false;
 		}
 		s->out_off += n;
@@ -127,32 +129,41 @@ write_out(struct session *s)
 /* Deflate costs more time than a fast line takes for the bytes it saves. While much is queued
  * nothing is deflated, as long as the line then takes LINE_FAST; one that does not is slow, and
  * is tried again after a while. Only the line's own time counts: deflating more does not help
- * a peer that is slow to read, or a machine that is busy. */
+ * a peer that is slow to read, or a machine that is busy. Nor does it help a slow line that we
+ * hardly ever wait for: then it is deflate that is waited for, and some is left out. */
 static enum zip_effort
 effort(struct session *s, size_t left)
 {
 	uint64_t now = clock_ms();
 
-	if (left < STORE_FROM) {
+	if (left >= STORE_FROM)
+		s->bulk_ms = now;
+	if (s->bulk_ms == 0 || now - s->bulk_ms > LINE_WINDOW_MS) {
 		s->line_from_ms = 0;
 		return left > FAST_FROM ? ZIP_FAST : ZIP_BEST;
 	}
-	if (s->line_slow && now >= s->line_again_ms)
-		s->line_slow = false;
-	if (s->line_slow)
-		return ZIP_FAST;
+	if (s->line_slow && now >= s->line_again_ms) {
+		s->line_slow = s->line_idle = false;
+		s->line_from_ms = 0;
+	}
 	if (s->line_from_ms == 0) {
 		s->line_from_ms = now;
 		s->line_us = link_line_us(s->link);
 		s->line_bytes = s->link->sent;
+		s->waited_ms = 0;
 	} else if (now - s->line_from_ms >= LINE_WINDOW_MS) {
 		uint64_t us = link_line_us(s->link) - s->line_us;
-		s->line_slow = (s->link->sent - s->line_bytes) * 1000000 <
-			       us * (uint64_t)LINE_FAST;
-		s->line_again_ms = now + LINE_AGAIN_MS;
+		bool fast = (s->link->sent - s->line_bytes) * 1000000 >=
+			    us * (uint64_t)LINE_FAST;
+		s->line_idle = s->line_slow &&
+			       s->waited_ms * LINE_IDLE < now - s->line_from_ms;
+		if (!s->line_slow && !fast) {
+			s->line_slow = true;
+			s->line_again_ms = now + LINE_AGAIN_MS;
+		}
 		s->line_from_ms = 0;
 	}
-	return s->line_slow ? ZIP_FAST : ZIP_NONE;
+	return s->line_slow && !s->line_idle ? ZIP_FAST : ZIP_NONE;
 }
 
 /* Deflates the next part of the queue; the last part of it ends with a flush. */

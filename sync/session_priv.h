@@ -52,8 +52,11 @@ struct session {
 	bool refused; /* a bulk message was, so drained is owed */
 	uint64_t sent_ms, got_ms;
 	/* how fast the line is while it is kept full: see effort() in session_out.c */
-	bool line_slow;
+	bool line_slow, line_idle;
 	uint64_t line_from_ms, line_us, line_bytes, line_again_ms;
+	uint64_t bulk_ms; /* when much was queued last */
+	uint64_t blocked_ms; /* since when, if it is */
+	uint64_t waited_ms; /* for the link, since line_from_ms */
 
 	union wire_any theirs; /* HELLO */
 	struct buf hello_frame; /* theirs points into it */

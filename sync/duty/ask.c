@@ -360,14 +360,14 @@ ask_forget_owed(struct node *n)
 	free(list);
 }
 
-/* After a new session: what was asked for and not answered. */
+/* After a new session: what was asked for and not answered. A comparison names everything, and
+ * what it does not name is an extra; asked for twice it would be sent twice. */
 void
-ask_resume(struct node *n, struct peer *p)
+ask_resume(struct node *n)
 {
 	size_t count;
 	struct mboxent **list;
 
-	(void)p;
 	if (!n->repairing || (list = mboxes_list(n->mboxes, &count)) == NULL)
 		return;
 	for (size_t i = 0; i < count; i++)
@@ -385,10 +385,12 @@ differs(struct node *n, const struct wire_sum *w, uint32_t round)
 	if (e == NULL)
 		return false;
 	pthread_mutex_lock(&e->lock);
+	/* Asked for in an earlier session, and nothing came of it. */
+	bool again = e->repairing && round != 0 && e->round != round;
 	if (round != 0)
 		e->round = round;
 	bool aside = e->aside;
-	if (e->known && !e->redo && strcmp(mboxes_id(e), w->uniqueid) == 0)
+	if (!again && e->known && !e->redo && strcmp(mboxes_id(e), w->uniqueid) == 0)
 		differ = !sum_eq(mboxes_sum(e), sum_get(w->sum));
 	if (aside)
 		e->aside = false;
@@ -405,7 +407,7 @@ differs(struct node *n, const struct wire_sum *w, uint32_t round)
 	return differ;
 }
 
-/* What we have and the active side did not list. */
+/* What we have, or have asked for, and the active side did not list. */
 static void
 name_extras(struct node *n, struct peer *p)
 {
@@ -413,7 +415,8 @@ name_extras(struct node *n, struct peer *p)
 	struct mboxent **list = mboxes_list(n->mboxes, &count);
 
 	for (size_t i = 0; list != NULL && i < count; i++)
-		if (list[i]->known && !list[i]->aside && list[i]->round != p->round)
+		if ((list[i]->known || list[i]->repairing) && !list[i]->aside &&
+			list[i]->round != p->round)
 			ask_later(n, list[i]);
 	free(list);
 }

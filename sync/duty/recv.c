@@ -72,7 +72,8 @@ recv_on_start(void *node, struct session *s, const void *msg)
 		if (rc != 0)
 			return rc;
 		replay_ask_again(n->replay);
-		ask_resume(n, p);
+		if (m->mode != WIRE_MODE_COMPARE)
+			ask_resume(n);
 	}
 	return 0;
 }

@@ -60,7 +60,8 @@ class Slot:
         self.mnt, self.spool = f"{base}/mnt", f"{base}/spool"
         self.state, self.conf = f"{base}/state", f"{base}/slot.conf"
         self.logfile = f"{base}/log"
-        self.port = cyrus.free_port()
+        self.host, self.port = "127.0.0.1", cyrus.free_port()
+        self.within = []        # a command before ours, such as one that enters a namespace
         self.proc = None
         self.keys = {}
         self.peers = []
@@ -73,14 +74,14 @@ class Slot:
         return ok("keygen", self.state).split()[-1]
 
     def meets(self, peer, fingerprint, port=None):
-        self.peers.append(f"{peer.name} 127.0.0.1:{port or peer.port} {fingerprint}")
+        self.peers.append(f"{peer.name} {peer.host}:{port or peer.port} {fingerprint}")
 
     def configure(self, **keys):
         self.keys.update(keys)
         lines = {
             "mountpoint": self.mnt, "spool": self.spool, "state": self.state,
             "start_wait": "1s",
-            "listen": f"127.0.0.1:{self.port}", "name": self.name, "role": self.role,
+            "listen": f"{self.host}:{self.port}", "name": self.name, "role": self.role,
             "log": "debug" if os.environ.get("TWINSPOOL_DEBUG") else "info"}
         lines.update(self.keys)
         with open(self.conf, "w") as f:
@@ -97,8 +98,8 @@ class Slot:
         to commands."""
         log = open(self.logfile, "ab")
         self.proc = subprocess.Popen(
-            [case.PROGRAM, "mount", "-f", *options, self.conf], stdin=subprocess.DEVNULL,
-            stdout=log, stderr=log, start_new_session=True, cwd="/")
+            [*self.within, case.PROGRAM, "mount", "-f", *options, self.conf],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/")
         log.close()
 
         def serves():
@@ -221,7 +222,8 @@ class Slot:
 
 
 class Pair:
-    def __init__(self, keys=None, base=None):
+    def __init__(self, keys=None, base=None, line=None):
+        """line: see longline.py; the two nodes are at its ends."""
         case.need(case.PROGRAM)
         base = base or case.folder()
         self.base = base
@@ -229,6 +231,9 @@ class Pair:
         self.b = Slot(f"{base}/b", "b", "standby")
         self.slots = (self.a, self.b)
         self.server = None
+        if line is not None:
+            for slot, end in zip(self.slots, line.ends):
+                slot.host, slot.within = end.address, end.within
         prints = {s.name: s.keygen() for s in self.slots}
         self.fingerprints = prints
         self.a.meets(self.b, prints["b"])
