@@ -171,11 +171,14 @@ own_folder(int at, const char *name, int *fd_out)
 	return spool_open_under(at, name, O_RDONLY | O_DIRECTORY, 0, fd_out);
 }
 
+typedef bool keep_fn(void *arg, const uint8_t guid[SHA1_LEN]);
+
 /* Temporary files of a process that died. Staged bodies stay, and are counted: they were verified;
- * with `all` they go as well. */
+ * with `keep` only those that it says. */
 static void
-sweep_staging(struct spool *sp, bool all)
+sweep_staging(struct spool *sp, keep_fn *keep, void *arg)
 {
+	uint8_t guid[SHA1_LEN];
 	int fd = openat(sp->staging, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
 	struct dirent *e;
@@ -186,18 +189,22 @@ sweep_staging(struct spool *sp, bool all)
 		return;
 	}
 	while ((e = readdir(d)) != NULL)
-		if (strncmp(e->d_name, "tmp-", 4) == 0 || (all && e->d_name[0] != '.'))
+		if (e->d_name[0] == '.')
+			continue;
+		else if (strncmp(e->d_name, "tmp-", 4) == 0 ||
+			 (keep != NULL && (hash_unhex(e->d_name, guid, SHA1_LEN) != 0 ||
+						  !keep(arg, guid))))
 			unlinkat(sp->staging, e->d_name, 0);
-		else if (e->d_name[0] != '.')
+		else
 			atomic_fetch_add(&sp->staged, 1);
 	closedir(d);
 }
 
 void
-spool_stage_forget(struct spool *sp)
+spool_stage_forget(struct spool *sp, keep_fn *keep, void *arg)
 {
-	sweep_staging(sp, true);
 	atomic_store(&sp->staged, 0);
+	sweep_staging(sp, keep, arg);
 }
 
 int
@@ -222,7 +229,7 @@ spool_open(const char *root, struct spool **out)
 		rc = own_folder(own, "kept", &sp->kept);
 	if (rc != 0)
 		goto out;
-	sweep_staging(sp, false);
+	sweep_staging(sp, NULL, NULL);
 	*out = sp;
 	sp = NULL;
 out:

@@ -106,8 +106,9 @@ int spool_stage_done(struct spool_stage *st, bool sync);
 int spool_stage_sync(struct spool *sp, const uint8_t guid[SHA1_LEN]);
 void spool_stage_abort(struct spool_stage *st);
 bool spool_staged(struct spool *sp, const uint8_t guid[SHA1_LEN]);
-/* Drops all of them: they were not synced, and after a power cut may be torn. */
-void spool_stage_forget(struct spool *sp);
+/* Drops all of them but those that keep says were synced: after a power cut they may be torn. */
+void spool_stage_forget(struct spool *sp,
+	bool (*keep)(void *arg, const uint8_t guid[SHA1_LEN]), void *arg);
 /* staging/<guid> to its place, or ERR_NOTFOUND. */
 int spool_stage_take(
 	struct spool *sp, const uint8_t guid[SHA1_LEN], const struct spool_place *to);

@@ -7,6 +7,7 @@
  *   record   be32 size, be32 CRC-32 of what follows, be64 generation, then size bytes:
  *   row      'R' be64 epoch, run, seq, the folder and a NUL, the batch
  *   body     'B' GUID, the message
+ *   staged   'S' GUID: a large one, in the spool's staging
  *
  * A piece ends at the first record that is not one, or is of another generation. A piece is left
  * for the next only between a row and the bodies of the next one, so whoever names the last row of
@@ -131,10 +132,15 @@ give_bodies(const struct walk *w, const uint8_t *bytes, size_t from, size_t to,
 	struct record r;
 	int rc = 0;
 
-	while (rc == 0 && from < to && next_record(bytes, to, &from, gen, &r))
-		if (r.n >= BODY_HEAD && r.p[0] == 'B')
+	while (rc == 0 && from < to && next_record(bytes, to, &from, gen, &r)) {
+		if (r.n < BODY_HEAD)
+			continue;
+		if (r.p[0] == 'B' && w->found->body != NULL)
 			rc = w->found->body(
 				w->arg, r.p + 1, r.p + BODY_HEAD, r.n - BODY_HEAD);
+		else if (r.p[0] == 'S' && w->found->staged != NULL)
+			rc = w->found->staged(w->arg, r.p + 1);
+	}
 	return rc;
 }
 
@@ -152,7 +158,7 @@ walk_piece(struct arrivals *a, struct piece *p, const uint8_t *bytes, size_t n,
 			continue;
 		if (pos_cmp(item.pos, w->applied) > 0) {
 			rc = give_bodies(w, bytes, bodies, before, p->gen);
-			if (rc == 0)
+			if (rc == 0 && w->found->row != NULL)
 				rc = w->found->row(w->arg, &item);
 		}
 		bodies = at;
@@ -184,6 +190,7 @@ arrivals_load(struct arrivals *a, struct pos applied,
 	size_t n = 0;
 	int rc = 0;
 
+	a->last = POS_NONE;
 	for (unsigned i = 0; i < PIECES; i++)
 		if (a->pieces[i].gen != 0)
 			order[n++] = &a->pieces[i];
@@ -396,6 +403,17 @@ arrivals_body(struct arrivals *a, const uint8_t guid[SHA1_LEN], const void *p, s
 	wr_u8(&a->buf, 'B');
 	buf_put(&a->buf, guid, SHA1_LEN);
 	buf_put(&a->buf, p, n);
+	a->dangling = true;
+	end_record(a, head);
+}
+
+void
+arrivals_staged(struct arrivals *a, const uint8_t guid[SHA1_LEN])
+{
+	size_t head = begin_record(a);
+
+	wr_u8(&a->buf, 'S');
+	buf_put(&a->buf, guid, SHA1_LEN);
 	a->dangling = true;
 	end_record(a, head);
 }

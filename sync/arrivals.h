@@ -23,9 +23,10 @@ int arrivals_open(const char *folder, struct arrivals **out);
 void arrivals_close(struct arrivals *a);
 
 /* What was left, in order: the bodies of rows above `applied`, and those rows. Pointers live until
- * the callback returns; a result other than 0 ends the walk and is passed on. Before anything is
- * added. */
+ * the callback returns; a result other than 0 ends the walk and is passed on; a callback may be
+ * NULL. Before anything is added. */
 struct arrivals_found {
+	int (*staged)(void *arg, const uint8_t guid[SHA1_LEN]);
 	int (*body)(void *arg, const uint8_t guid[SHA1_LEN], const void *p, size_t n);
 	int (*row)(void *arg, const struct inbox_item *item);
 };
@@ -35,6 +36,8 @@ int arrivals_load(struct arrivals *a, struct pos applied,
 /* In the order of arrival: the bodies of a row come before it. A failure shows in the sync. */
 void arrivals_body(
 	struct arrivals *a, const uint8_t guid[SHA1_LEN], const void *p, size_t n);
+/* A large one, which is on disk by itself. */
+void arrivals_staged(struct arrivals *a, const uint8_t guid[SHA1_LEN]);
 void arrivals_row(struct arrivals *a, const struct inbox_item *item);
 /* What was added is on disk. */
 int arrivals_sync(struct arrivals *a);

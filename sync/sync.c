@@ -350,8 +350,6 @@ open_store(struct node *n)
 		rc = adopt_spool(n);
 	else if (n->role == SYNC_ACTIVE && !clean)
 		rc = gap_close(n, n->conf.takeover);
-	if (n->role == SYNC_STANDBY && !clean)
-		spool_stage_forget(n->spool); /* what is missing is asked for */
 	n->clean_start = clean;
 	return rc;
 }

@@ -26,7 +26,41 @@ struct left {
 	struct pos *seen; /* of all rows found */
 	size_t n_seen, cap_seen;
 	struct pos received;
+	uint8_t (*staged)[SHA1_LEN]; /* synced ones, sorted */
+	size_t n_staged, cap_staged;
 };
+
+static int
+left_staged(void *arg, const uint8_t guid[SHA1_LEN])
+{
+	struct left *l = arg;
+
+	if (l->n_staged == l->cap_staged) {
+		size_t cap = l->cap_staged ? l->cap_staged * 2 : 16;
+		uint8_t(*more)[SHA1_LEN] = realloc(l->staged, cap * SHA1_LEN);
+		if (more == NULL)
+			return ERR_NOMEM;
+		l->staged = more;
+		l->cap_staged = cap;
+	}
+	memcpy(l->staged[l->n_staged++], guid, SHA1_LEN);
+	return 0;
+}
+
+static int
+by_guid(const void *a, const void *b)
+{
+	return memcmp(a, b, SHA1_LEN);
+}
+
+static bool
+was_synced(void *arg, const uint8_t guid[SHA1_LEN])
+{
+	struct left *l = arg;
+
+	return l->n_staged > 0 &&
+	       bsearch(guid, l->staged, l->n_staged, SHA1_LEN, by_guid) != NULL;
+}
 
 static int
 left_body(void *arg, const uint8_t guid[SHA1_LEN], const void *p, size_t n)
@@ -114,7 +148,9 @@ note_unlogged(void *arg, const struct inbox_item *item, enum inbox_state state)
 int
 flush_open(struct node *n)
 {
-	static const struct arrivals_found found = { left_body, left_row };
+	static const struct arrivals_found staged = { .staged = left_staged };
+	static const struct arrivals_found found = { .body = left_body,
+		.row = left_row };
 	struct left l = { .n = n };
 	struct inbox_facts f;
 	int rc = arrivals_open(n->conf.state, &n->arrivals);
@@ -124,7 +160,15 @@ flush_open(struct node *n)
 	inbox_facts(n->inbox, &f);
 	l.received = f.received;
 	n->unlogged = POS_NONE;
-	rc = arrivals_load(n->arrivals, f.applied, &found, &l);
+	/* What is staged may be torn unless it was synced. First, for bodies of the log may find no
+	 * room in memory and go there as well. */
+	rc = arrivals_load(n->arrivals, f.applied, &staged, &l);
+	if (l.n_staged > 0)
+		qsort(l.staged, l.n_staged, SHA1_LEN, by_guid);
+	if (rc == 0 && !store_was_clean(n->store))
+		spool_stage_forget(n->spool, was_synced, &l);
+	if (rc == 0)
+		rc = arrivals_load(n->arrivals, f.applied, &found, &l);
 	if (rc == 0 && l.n_rows > 0) {
 		log_info("rows that the inbox had lost are taken from the log: n=%zu",
 			l.n_rows);
@@ -141,6 +185,7 @@ flush_open(struct node *n)
 	free(l.rows);
 	free(l.bytes);
 	free(l.seen);
+	free(l.staged);
 	return rc;
 }
 
@@ -175,6 +220,8 @@ flush_staged(struct node *n, const uint8_t guid[SHA1_LEN])
 	if (rc != 0) {
 		log_err("a body cannot be synced: %s", err_text(rc));
 		n->unsafe = true;
+	} else if (is_wanted(n)) {
+		arrivals_staged(n->arrivals, guid);
 	}
 }
 

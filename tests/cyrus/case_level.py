@@ -56,10 +56,10 @@ class Later(threading.Thread):
         return self.done_at is not None
 
 
-def deliver(two, user, n):
+def deliver(two, user, n, size=3000):
     def do():
         with two.server.lmtp() as c:
-            c.deliver(user, mail.message(n, 3000))
+            c.deliver(user, mail.message(n, size))
     return Later(do)
 
 
@@ -212,7 +212,7 @@ def faulty():
     return os.path.join(made, "twinspool")
 
 
-def test_flushed_and_nothing_more():
+def flushed_and_nothing_more(size):
     """The standby dies right after it has confirmed, with the message in no inbox and no spool,
     and the active is gone: the log alone has it."""
     two = ready("flushed", durability_timeout="60s")
@@ -229,7 +229,7 @@ def test_flushed_and_nothing_more():
     pair.wait_connected(two.a)
     server = two.b.server_pid()
     os.kill(two.b.proc.pid, signal.SIGSTOP)     # no new server
-    one = deliver(two, "u0", 2)
+    one = deliver(two, "u0", 2, size)
     one.join(20)
     case.check(one.answered(), "no OK")
     case.wait_for(lambda: open(f"/proc/{server}/stat").read().split()[2] == "Z",
@@ -242,6 +242,14 @@ def test_flushed_and_nothing_more():
     two.b.start()
     case.wait_for(lambda: replayed(two.b), "the standby to replay", limit=60)
     case.equal(numbers(two.b, "u0"), {1, 2}, "on the standby")
+
+
+def test_flushed_and_nothing_more():
+    flushed_and_nothing_more(3000)
+
+
+def test_flushed_and_nothing_more_of_a_large_one():
+    flushed_and_nothing_more(600_000)
 
 
 def test_servers_die_while_answers_wait():

@@ -61,7 +61,7 @@ on_row(void *arg, const struct inbox_item *item)
 	return 0;
 }
 
-static const struct arrivals_found found = { on_body, on_row };
+static const struct arrivals_found found = { NULL, on_body, on_row };
 
 static struct pos
 at(uint64_t seq)
