@@ -5,6 +5,10 @@
  * Reading takes the time: every index, every loose file. So the walk gathers some thousands of
  * names, helpers read them side by side, and then they are stored in one transaction, which also
  * says where the log's next line of progress is due.
+ *
+ * The epoch says that there was a first start; a mark, stored before it and taken away when all
+ * states are on disk, that it got through. Whoever finds the mark reads everything again, over
+ * what is stored: nobody was served meanwhile, and no peer met.
  */
 #include "meta/base/err.h"
 #include "meta/base/log.h"
@@ -18,6 +22,24 @@
 #include <unistd.h>
 
 enum { GROUP = 8192, HELPERS_MAX = 8 };
+
+static const char due_key[] = "adopting";
+
+int
+adopt_announce(struct node *n)
+{
+	return store_put_u64(n->store, due_key, 1);
+}
+
+int
+adopt_is_due(struct node *n, bool *due_out)
+{
+	uint64_t v = 0;
+	int rc = store_get_u64(n->store, due_key, &v);
+
+	*due_out = v != 0;
+	return rc == ERR_NOTFOUND ? 0 : rc;
+}
 
 struct found {
 	char *path;
@@ -86,6 +108,21 @@ read_all(struct adoption *a)
 		pthread_join(threads[--n], NULL);
 }
 
+/* Stored at once: without a state, nothing else would remember it behind the mark. */
+static int
+set_aside(struct node *n, struct found *f)
+{
+	struct inbox_quarantine q = { .dir = f->path };
+
+	pthread_mutex_lock(&f->e->lock);
+	node_set_aside(n, f->e, &f->fault, f->rc);
+	pthread_mutex_unlock(&f->e->lock);
+	q.uid = f->fault.uid;
+	q.check = f->fault.check[0] != '\0' ? f->fault.check : "unreadable";
+	q.text = f->fault.text[0] != '\0' ? f->fault.text : err_text(f->rc);
+	return inbox_quarantine_put(n->inbox, &q);
+}
+
 static int
 store_one(struct adoption *a, struct found *f)
 {
@@ -95,10 +132,7 @@ store_one(struct adoption *a, struct found *f)
 
 	if (f->mbox && f->rc != 0 && f->e != NULL) {
 		a->aside++;
-		pthread_mutex_lock(&f->e->lock);
-		node_set_aside(n, f->e, &f->fault, f->rc);
-		pthread_mutex_unlock(&f->e->lock);
-		return 0;
+		return set_aside(n, f);
 	}
 	if (f->rc != 0 || f->e == NULL)
 		return f->rc;
@@ -177,6 +211,8 @@ adopt_spool(struct node *n)
 	for (size_t i = 0; i < a.count; i++)
 		free(a.list[i].path);
 	free(a.list);
+	if (rc == 0 && (rc = store_sync(n->store)) == 0)
+		rc = store_del(n->store, due_key);
 	if (rc == 0 && a.mailboxes + a.paths + a.aside > 0)
 		log_info("spool adopted: mailboxes=%" PRIu64 " paths=%" PRIu64
 			 " set_aside=%" PRIu64,

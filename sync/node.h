@@ -241,7 +241,10 @@ void node_swap_steps(const char *one, const char *two, node_step_fn *fn, void *a
  * store, else they are only marked dirty. */
 void node_move_entries(struct node *n, const char *from, const char *to, bool journal);
 
-/* adopt.c: the very first start on an existing spool, before the threads run. */
+/* adopt.c: the very first start on an existing spool, before the threads run. Announced before the
+ * epoch is founded, it is due until it got through, if need be at a later start. */
+int adopt_announce(struct node *n);
+int adopt_is_due(struct node *n, bool *due_out);
 int adopt_spool(struct node *n);
 
 /* gap.c: before the threads run. */

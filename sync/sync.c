@@ -305,7 +305,7 @@ static int
 open_store(struct node *n)
 {
 	struct journal_limits limits = { n->conf.journal_size, n->conf.journal_age };
-	bool first = false;
+	bool first = false, due;
 	int rc;
 
 	if ((rc = store_open(n->conf.state, &n->store)) != 0 ||
@@ -316,11 +316,13 @@ open_store(struct node *n)
 	rc = epoch_load(n->store, &n->epoch);
 	if (rc == ERR_NOTFOUND) {
 		first = true;
-		rc = epoch_found(n->store,
-			n->conf.role == SYNC_ACTIVE ? EPOCH_ACTIVE : EPOCH_STANDBY,
-			n->conf.name, &n->epoch);
+		if ((rc = adopt_announce(n)) == 0)
+			rc = epoch_found(n->store,
+				n->conf.role == SYNC_ACTIVE ? EPOCH_ACTIVE
+							    : EPOCH_STANDBY,
+				n->conf.name, &n->epoch);
 	}
-	if (rc != 0)
+	if (rc != 0 || (rc = adopt_is_due(n, &due)) != 0)
 		return rc;
 	n->role = n->epoch.role == EPOCH_ACTIVE ? SYNC_ACTIVE : SYNC_STANDBY;
 	if ((rc = hello_load(n)) != 0 ||
@@ -346,9 +348,9 @@ open_store(struct node *n)
 	n->confirmed = journal_confirmed(n->journal);
 	if (n->role == SYNC_ACTIVE)
 		gap_moves(n);
-	if (first)
+	if (due)
 		rc = adopt_spool(n);
-	else if (n->role == SYNC_ACTIVE && !clean)
+	if (rc == 0 && !first && n->role == SYNC_ACTIVE && !clean)
 		rc = gap_close(n, n->conf.takeover);
 	n->clean_start = clean;
 	return rc;
