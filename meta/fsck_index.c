@@ -287,7 +287,7 @@ check_totals(struct fsck *f, const struct totals *t)
 			"records wait to be cleaned up, the header does not say so");
 	if (h->minor_version >= 12 && t->first_expunged != 0 &&
 		(h->first_expunged == 0 || h->first_expunged > t->first_expunged))
-		fsck_tell(f, FSCK_SHOULD, 0, "first-expunged", FSCK_RECONSTRUCT,
+		fsck_tell(f, FSCK_SHOULD, 0, "first-expunged", FSCK_EXPIRE,
 			"there is an older expunged message than the header says");
 	if (t->annots_unknown || h->minor_version < 13)
 		return;

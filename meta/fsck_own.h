@@ -16,6 +16,8 @@
 #include <stddef.h>
 
 #define FSCK_RECONSTRUCT "run reconstruct on this mailbox"
+#define FSCK_EXPIRE \
+	"none needed: Cyrus writes it anew when cyr_expire -X removes a message here"
 #define FSCK_REREAD "run reconstruct -G on this mailbox, or take the peer's copy"
 #define FSCK_RESTORE "take the file from the peer or from a backup"
 #define FSCK_REMOVE "remove the file once Cyrus does not use the mailbox"

@@ -118,4 +118,33 @@ def test_answers():
                [("index", None), ("record", 1)], "dump")
 
 
+def test_what_a_killed_expunge_leaves():
+    """Records expunged, the header not written. reconstruct counts again, but leaves
+    first_expunged alone: the finding stays, and its cure must be a true one."""
+    base = case.folder()
+    server = cyrus.Cyrus(base + "/cyrus", base + "/spool").start()
+    server.add_user("ann")
+    with server.lmtp() as c:
+        for n in range(3):
+            c.deliver(["ann"], mail.message(n))
+    path = server.mailbox_dir("user.ann") + "/cyrus.index"
+    with open(path, "rb") as f:
+        before = f.read(160)
+    with server.imap("ann") as c:
+        c.select("INBOX")
+        c.store("1", "+FLAGS", r"\Deleted")
+        c.expunge()
+    server.stop()
+    with open(path, "r+b") as f:
+        f.write(before)
+    server.start()
+    server.run("reconstruct", "user/ann")
+    code, text = pair.program("fsck", server.spool)
+    case.equal((code, text.count("cure: ")), (1, 1), text)
+    case.check("first-expunged (S): " in text and "cyr_expire -X" in text, text)
+    server.run("cyr_expire", "-E", "1", "-X", "0")
+    clean(server, "cyr_expire")
+    server.stop()
+
+
 case.main()
