@@ -147,7 +147,7 @@ file_changed(struct inode *ino, int fd, bool now)
 			return;
 		/* Who looked at it while it was written has not seen the end. */
 		if (!now)
-			(void)sync_note(to, path);
+			(void)sync_note(to, path, names);
 		FAULT("capture.path-found");
 	} while (!quiet_changed(path, names, now));
 }
@@ -158,34 +158,32 @@ static int
 note_change(struct inode *ino, int fd)
 {
 	char path[BATCH_MAX_PATH];
-	bool known = inode_type(ino) == S_IFDIR
-			     ? inode_path(ino, path, sizeof(path)) == 0
-			     : path_of(ino, fd, path, sizeof(path));
-	int rc = known ? sync_note(to, path) : 0;
+	int rc;
 
+	do {
+		uint64_t names = sync_names(to);
+		bool known = inode_type(ino) == S_IFDIR
+				     ? inode_path(ino, path, sizeof(path)) == 0
+				     : path_of(ino, fd, path, sizeof(path));
+		rc = known ? sync_note(to, path, names) : 0;
+	} while (rc == ERR_NOTFOUND);
 	return rc == 0 ? 0 : err_errno(rc);
 }
 
+/* name in dir, or dir itself, which is the note for an index that comes into being in it. */
 static int
 note(struct inode *dir, const char *name)
 {
 	char path[BATCH_MAX_PATH];
+	int rc;
 
-	if (!join(dir, name, path, sizeof(path)))
-		return 0;
-	int rc = sync_note(to, path);
-	return rc == 0 ? 0 : err_errno(rc);
-}
-
-/* The folder of the note for an index that comes into being is the mailbox's own. */
-static int
-note_dir(struct inode *dir)
-{
-	char path[BATCH_MAX_PATH];
-
-	if (inode_path(dir, path, sizeof(path)) != 0)
-		return 0;
-	int rc = sync_note(to, path);
+	do {
+		uint64_t names = sync_names(to);
+		if (name != NULL ? !join(dir, name, path, sizeof(path))
+				 : inode_path(dir, path, sizeof(path)) != 0)
+			return 0;
+		rc = sync_note(to, path, names);
+	} while (rc == ERR_NOTFOUND);
 	return rc == 0 ? 0 : err_errno(rc);
 }
 
@@ -248,12 +246,20 @@ move_begin(struct cap_name *op)
 			return ENAMETOOLONG;
 		rc = sync_move_begin(to, names, from, dest, &op->moving);
 	} while (rc == ERR_NOTFOUND);
-	if (rc == 0 &&
-		((rc = sync_note(to, from)) != 0 || (rc = sync_note(to, dest)) != 0)) {
+	if (rc == 0 && ((rc = sync_note(to, from, 0)) != 0 ||
+			       (rc = sync_note(to, dest, 0)) != 0)) {
 		sync_move_end(to, op->moving, SYNC_NOT_MOVED);
 		op->moving = NULL;
 	}
 	return rc == 0 ? 0 : err_errno(rc);
+}
+
+static int
+look_at(void *arg, const char *path)
+{
+	(void)arg;
+	quiet_look(path);
+	return 0;
 }
 
 static void
@@ -264,6 +270,7 @@ move_end(struct cap_name *op, bool done)
 	if (done && join(op->parent, op->name, from, sizeof(from)) &&
 		join(op->newparent, op->newname, dest, sizeof(dest)))
 		quiet_moved(from, dest, (op->flags & RENAME_EXCHANGE) != 0);
+	(void)sync_move_noted(to, op->moving, look_at, NULL);
 	sync_move_end(to, op->moving,
 		!done                                ? SYNC_NOT_MOVED
 		: (op->flags & RENAME_EXCHANGE) != 0 ? SYNC_SWAPPED
@@ -363,7 +370,7 @@ capture_name_begin(struct cap_name *op)
 		at = place_under(op->parent, op->name, S_IFREG);
 		if (at.kind == PLACE_INDEX) {
 			pending_unsure(op->parent);
-			return note_dir(op->parent);
+			return note(op->parent, NULL);
 		}
 		return at.kind == PLACE_FILE ? note(op->parent, op->name) : 0;
 	case CAP_MKDIR:

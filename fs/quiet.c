@@ -178,6 +178,19 @@ quiet_changed(const char *path, uint64_t names, bool now)
 }
 
 void
+quiet_look(const char *path)
+{
+	uint64_t ms = clock_ms();
+
+	pthread_mutex_lock(&lock);
+	struct waiting *w = get(path, ms);
+	if (w != NULL && w->due_ms == 0)
+		w->due_ms = ms + QUIET_MS;
+	pthread_cond_signal(&cond);
+	pthread_mutex_unlock(&lock);
+}
+
+void
 quiet_flush(void)
 {
 	struct waiting *w;

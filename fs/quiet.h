@@ -24,6 +24,8 @@ void quiet_stop(void);
 /* path, which was found with the ticket names (sync_names), changed. now: it is complete (renamed
  * into place, synced): do not wait. False: a move came in between, find the path again. */
 bool quiet_changed(const char *path, uint64_t names, bool now);
+/* path may have changed; whatever it is then is looked at once it has been quiet. */
+void quiet_look(const char *path);
 /* Everything that waits is handed on now. */
 void quiet_flush(void);
 /* What waits in or below from waits under its new name; swap: and the other way round. Between

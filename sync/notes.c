@@ -338,19 +338,14 @@ write_round(struct notes *n)
 	buf_fini(&lines);
 }
 
-int
-notes_add(struct notes *n, const char *path)
+/* The line of one more note of the path; round is raised to its round. Lock held. */
+static int
+put_note(struct notes *n, const char *path, uint64_t *round)
 {
-	int rc = 0;
-
-	if (strlen(path) >= NOTES_MAX_PATH)
-		return ERR_LIMIT;
-	pthread_mutex_lock(&n->lock);
 	struct note *x = find_or_make(n, path);
-	if (x == NULL) {
-		pthread_mutex_unlock(&n->lock);
+
+	if (x == NULL)
 		return ERR_NOMEM;
-	}
 	/* not in the file yet, or the round that was to put it there has failed */
 	if (x->count == 0 || (x->round <= n->over && x->round > n->good)) {
 		put_line(&n->waiting, '+', path);
@@ -359,7 +354,15 @@ notes_add(struct notes *n, const char *path)
 	}
 	x->count++;
 	x->last = ++n->made;
-	uint64_t round = x->round;
+	if (x->round > *round)
+		*round = x->round;
+	return 0;
+}
+
+/* Until the round is over. Lock held, given up meanwhile. */
+static int
+written(struct notes *n, uint64_t round)
+{
 	while (n->over < round) {
 		if (n->writing)
 			pthread_cond_wait(&n->done, &n->lock);
@@ -367,11 +370,59 @@ notes_add(struct notes *n, const char *path)
 			write_round(n);
 	}
 	/* the round after a failed one writes every note that counts, ours too */
-	if (n->good < round)
-		rc = n->failed_rc;
+	return n->good < round ? n->failed_rc : 0;
+}
+
+int
+notes_add(struct notes *n, const char *path)
+{
+	uint64_t round = 0;
+	bool put;
+	int rc;
+
+	if (strlen(path) >= NOTES_MAX_PATH)
+		return ERR_LIMIT;
+	pthread_mutex_lock(&n->lock);
+	rc = put_note(n, path, &round);
+	put = rc == 0;
+	if (put)
+		rc = written(n, round);
 	pthread_mutex_unlock(&n->lock);
-	if (rc != 0)
+	if (rc != 0 && put)
 		notes_clear(n, path);
+	return rc;
+}
+
+int
+notes_copy(struct notes *n, const char *from, const char *to)
+{
+	struct buf found = BUF_INIT;
+	size_t len = strlen(from);
+	char path[NOTES_MAX_PATH];
+	uint64_t round = 0;
+	int rc;
+
+	pthread_mutex_lock(&n->lock);
+	for (size_t i = 0; i < n->n_buckets; i++)
+		for (struct note *x = n->buckets[i]; x != NULL; x = x->next)
+			if (x->count > 0 && strncmp(x->path, from, len) == 0 &&
+				x->path[len] == '/')
+				buf_put(&found, x->path + len,
+					strlen(x->path + len) + 1);
+	rc = buf_ok(&found);
+	for (size_t at = 0; rc == 0 && at < found.len;) {
+		const char *rest = (const char *)found.data + at;
+		at += strlen(rest) + 1;
+		if ((size_t)snprintf(path, sizeof(path), "%s%s", to, rest) >=
+			sizeof(path))
+			rc = ERR_LIMIT;
+		else
+			rc = put_note(n, path, &round);
+	}
+	if (rc == 0)
+		rc = written(n, round);
+	pthread_mutex_unlock(&n->lock);
+	buf_fini(&found);
 	return rc;
 }
 

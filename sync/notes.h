@@ -23,6 +23,9 @@ void notes_close(struct notes *n);
 
 /* Returns when the note is on disk. A path may be noted several times; each counts. */
 int notes_add(struct notes *n, const char *path);
+/* Each path noted strictly below from is noted below to as well: a folder is about to get another
+ * name, and what is noted in it will be found there. On disk when this returns. */
+int notes_copy(struct notes *n, const char *from, const char *to);
 /* Takes one back; not synced, for a note too many costs one look. Unknown paths are ignored. */
 void notes_clear(struct notes *n, const char *path);
 

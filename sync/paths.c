@@ -510,9 +510,45 @@ sync_move_begin(struct sync *s, uint64_t names, const char *from, const char *to
 	struct moving_one *one;
 	int rc = moving_begin(s->node.moving, names, from, to, &one);
 
-	if (rc == 0)
-		*out = (struct sync_moving *)one;
-	return rc;
+	if (rc != 0)
+		return rc;
+	/* Who dies before the move's row, or before that of a path in it, finds that by either name.
+	 * Nobody notes below these names now (sync_note). */
+	if ((rc = notes_copy(s->node.notes, from, to)) != 0 ||
+		(rc = notes_copy(s->node.notes, to, from)) != 0) {
+		moving_end(s->node.moving, one);
+		return rc;
+	}
+	*out = (struct sync_moving *)one;
+	return 0;
+}
+
+struct noted_below {
+	const struct moving_one *one;
+	int (*fn)(void *arg, const char *path);
+	void *arg;
+};
+
+static int
+is_noted_below(void *arg, const char *path)
+{
+	struct noted_below *b = arg;
+	const char *rest;
+
+	if ((is_below(path, moving_from(b->one), &rest) ||
+		    is_below(path, moving_to(b->one), &rest)) &&
+		rest[0] != '\0')
+		return b->fn(b->arg, path);
+	return 0;
+}
+
+int
+sync_move_noted(struct sync *s, struct sync_moving *m,
+	int (*fn)(void *arg, const char *path), void *arg)
+{
+	struct noted_below b = { (const struct moving_one *)m, fn, arg };
+
+	return notes_walk(s->node.notes, is_noted_below, &b);
 }
 
 void
@@ -535,7 +571,20 @@ sync_move_end(struct sync *s, struct sync_moving *m, enum sync_moved done)
 }
 
 int
-sync_note(struct sync *s, const char *path)
+sync_note(struct sync *s, const char *path, uint64_t names)
 {
-	return is_hidden(path) ? 0 : notes_add(s->node.notes, path);
+	struct node *n = &s->node;
+	int rc;
+
+	if (is_hidden(path))
+		return 0;
+	if ((rc = notes_add(n->notes, path)) != 0 || names == 0)
+		return rc;
+	if (moving_enter(n->moving, names, path)) {
+		moving_leave(n->moving);
+		return 0;
+	}
+	notes_clear(n->notes, path);
+	moving_wait(n->moving, path);
+	return ERR_NOTFOUND;
 }

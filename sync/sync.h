@@ -144,10 +144,15 @@ int sync_move_begin(struct sync *s, uint64_t names, const char *from, const char
 	struct sync_moving **out);
 enum sync_moved { SYNC_NOT_MOVED, SYNC_MOVED, SYNC_SWAPPED };
 void sync_move_end(struct sync *s, struct sync_moving *m, enum sync_moved done);
+/* Before sync_move_end: fn for every path that is noted below either name. What was noted below
+ * one when the move began is noted below the other as well, and is to be handed to sync_path. */
+int sync_move_noted(struct sync *s, struct sync_moving *m,
+	int (*fn)(void *arg, const char *path), void *arg);
 
 /* A path is about to come or go (design 4): noted and synced before this returns, and forgotten
- * when the path's next batch is in the journal. */
-int sync_note(struct sync *s, const char *path);
+ * when the path's next batch is in the journal. names: the ticket with which the path was found,
+ * or 0; ERR_NOTFOUND, after a wait: a move came in between, find it again. */
+int sync_note(struct sync *s, const char *path, uint64_t names);
 
 /* True if the index of dir with these attributes is not the one that the last batch was made
  * from: the lazy check after a clean stop. */

@@ -8,6 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import case  # noqa: E402
+import ctypes  # noqa: E402
 import signal  # noqa: E402
 import subprocess  # noqa: E402
 import threading  # noqa: E402
@@ -15,6 +16,7 @@ import threading  # noqa: E402
 import faults  # noqa: E402
 import mail  # noqa: E402
 import pair  # noqa: E402
+import witness  # noqa: E402
 
 PREPARE = """
 import os
@@ -148,6 +150,75 @@ def test_a_folder_with_mailboxes_gets_another_name():
     s.again()
     case.equal({os.stat(f"{p}/1.").st_ino for p in index_files(s.b.spool)
                 if os.path.exists(f"{p}/1.")}, inodes, "messages, moved and not sent again")
+
+
+NEW_THEN_MOVED = """import os
+os.makedirs("shelf/{0}/deep")
+open("shelf/{0}/deep/odd", "w").write("new")
+os.rename("shelf/{0}", "shelf/{1}")
+"""
+
+
+def test_a_new_file_in_a_folder_that_is_moved_and_the_row_of_the_move_is_lost():
+    s = get()
+    s.die("rename.done", lambda: subprocess.run(
+        [sys.executable, "-c", NEW_THEN_MOVED.format("m1", "m2")], cwd=s.a.mnt,
+        stderr=subprocess.DEVNULL))
+    s.again()
+    case.check(os.path.exists(f"{s.b.spool}/shelf/m2/deep/odd"), "the file is not there")
+
+
+def test_a_new_file_in_a_folder_that_is_moved_and_the_row_of_the_move_is_kept():
+    s = get()
+    s.a.umount()
+    with faults.armed("quiet.in-hand~8000"):
+        s.a.start()
+    pair.wait_connected(s.a)
+    subprocess.run([sys.executable, "-c", NEW_THEN_MOVED.format("m3", "m4")], cwd=s.a.mnt,
+                   check=True)
+    case.wait_for(lambda: os.path.isdir(f"{s.b.spool}/shelf/m4"), "the move on the standby")
+    case.check(not os.path.exists(f"{s.b.spool}/shelf/m4/deep/odd"), "it is there already")
+    s.a.kill()
+    s.again()
+    case.check(os.path.exists(f"{s.b.spool}/shelf/m4/deep/odd"), "the file is not there")
+    case.equal(notes_left(s), 0, "notes that were settled")
+
+
+def test_a_new_file_in_one_of_two_folders_that_change_places():
+    s = get()
+    for name in ("x1", "x2"):
+        os.mkdir(f"{s.a.mnt}/shelf/{name}")
+        with open(f"{s.a.mnt}/shelf/{name}/old", "w") as f:
+            f.write(name)
+    s.two.wait()
+    s.a.umount()
+    with faults.armed("quiet.in-hand~8000"):
+        s.a.start()
+    pair.wait_connected(s.a)
+    one, two = f"{s.a.mnt}/shelf/x1", f"{s.a.mnt}/shelf/x2"
+    with open(f"{one}/odd", "w") as f:
+        f.write("of the first")
+    with open(f"{two}/strange", "w") as f:
+        f.write("of the second")
+    ctypes.CDLL(None).renameat2(-100, one.encode(), -100, two.encode(), 2)
+    case.wait_for(lambda: witness.read(f"{s.b.spool}/shelf/x1/old") == b"x2", "the exchange")
+    s.a.kill()
+    s.again()
+    for name in ("x2/odd", "x1/strange"):
+        case.check(os.path.exists(f"{s.b.spool}/shelf/{name}"), f"{name} is not there")
+
+
+def notes_left(s):
+    """Signs of the paths in the file of notes, those taken back taken off."""
+    s.a.umount()
+    count = {}
+    with open(f"{s.a.state}/notes") as f:
+        for line in f:
+            sign, _, path = line.split()
+            count[path] = sign == "+"
+    s.a.start()
+    pair.wait_connected(s.a)
+    return sum(count.values())
 
 
 def tests():

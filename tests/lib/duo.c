@@ -229,8 +229,8 @@ void
 duo_create(struct duo *d, struct rig *g, const char *dir, const char *id)
 {
 	rig_init(g, d->spool, dir, id, 17);
-	must(sync_note(d->sync, "box"), "note");
-	must(sync_note(d->sync, dir), "note");
+	must(sync_note(d->sync, "box", 0), "note");
+	must(sync_note(d->sync, dir, 0), "note");
 	rig_create(g);
 	sync_path(d->sync, "box", 0, NULL, NULL);
 	tell(d, g);

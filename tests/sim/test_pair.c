@@ -375,7 +375,7 @@ copy_some(struct rig *g)
 static void
 note(const char *path)
 {
-	if (sync_note(st.sync, path) != 0)
+	if (sync_note(st.sync, path, 0) != 0)
 		abort();
 }
 

@@ -314,6 +314,35 @@ under_a_size_limit(void)
 		       : 6;
 }
 
+TEST(what_is_noted_below_a_folder_is_noted_below_its_new_name_too)
+{
+	struct notes *n = open_notes();
+
+	CHECK(n != NULL);
+	CHECK_EQ(notes_add(n, "a"), 0);
+	CHECK_EQ(notes_add(n, "a/x"), 0);
+	CHECK_EQ(notes_add(n, "a/d/y"), 0);
+	CHECK_EQ(notes_add(n, "ab/z"), 0);
+	notes_close(n);
+	/* also what an earlier life noted; and a file that is not closed has it */
+	n = open_notes();
+	CHECK(n != NULL);
+	CHECK_EQ(notes_copy(n, "a", "b"), 0);
+	struct notes *other = open_notes();
+	CHECK(other != NULL);
+	CHECK(noted(other, "b/x") && noted(other, "b/d/y") && noted(other, "a/x"));
+	CHECK_EQ(notes_count(other), 6);
+	notes_close(other);
+	/* a note of its own: settling what was there before leaves it */
+	uint64_t mark = notes_mark(n, "b/x");
+	CHECK_EQ(notes_copy(n, "a", "b"), 0);
+	notes_settle(n, "b/x", mark);
+	CHECK(noted(n, "b/x"));
+	CHECK_EQ(notes_copy(n, "none", "b"), 0);
+	CHECK_EQ(notes_count(n), 6);
+	notes_close(n);
+}
+
 TEST(a_full_disk_fails_the_note_alone)
 {
 	int status;
