@@ -12,7 +12,9 @@
 #include <stdlib.h>
 #include <zlib.h>
 
-enum { LEVEL_BEST = 6, LEVEL_FAST = 1, STEP = 16 << 10 };
+/* The highest levels look at long chains of matches: mail is a tenth smaller at 6 than at 5, for several
+ * times the work, which was a sixth of all that a delivery cost the active side. */
+enum { LEVEL_BEST = 5, LEVEL_FAST = 1, STEP = 16 << 10 };
 
 /* Most useful last: zlib prefers near matches. Part of protocol version 1, never to be changed
  * without a feature bit. */
