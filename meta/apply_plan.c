@@ -252,6 +252,16 @@ purged_since(const struct apply *a, const struct index_record *r)
 	       r->modseq <= a->ix->h.deletedmodseq;
 }
 
+/* Not one that has taken another's place, whose removal was journaled. */
+static bool
+is_same_mailbox(const struct apply *a)
+{
+	const char *id = a->full ? a->scan.names.h.uniqueid : a->state->uniqueid;
+
+	return a->b->uniqueid[0] == '\0' || id[0] == '\0' ||
+	       strcmp(id, a->b->uniqueid) == 0;
+}
+
 static int
 plan_append(struct apply *a, struct apply_item *item)
 {
@@ -284,6 +294,12 @@ plan_append(struct apply *a, struct apply_item *item)
 	bool same = memcmp(item->old.guid, c->r.guid, SHA1_LEN) == 0;
 	if (!same && !apply_overrides(a->b))
 		return diverged(a, item->uid, "that UID is another message here");
+	/* A mailbox never gives a UID twice: the other side has lost what is here. */
+	if (!same && is_same_mailbox(a) && !guid_zero(item->old.guid) &&
+		!guid_zero(c->r.guid) && (item->old.flags & INDEX_FLAG_UNLINKED) == 0)
+		return scan_fault(a->fault, ERR_MORE, item->uid, "has-more",
+			"another message under this UID is here than on the active "
+			"side; nothing is deleted: save it from this spool");
 	if (same && !a->full)
 		return diverged(a, item->uid, "that message is there already");
 	if (same && a->mode == MBOX_REDO && !apply_overrides(a->b) &&
@@ -371,7 +387,7 @@ settle(struct apply *a, struct apply_item *item)
 		item->unlink = true;
 	else
 		item->body = needs_body(a, item);
-	/* A message that gives way to another under its UID is kept aside. */
+	/* A message that gives way to another mailbox's under its UID is kept aside. */
 	if (item->had && (item->old.flags & INDEX_FLAG_UNLINKED) == 0 &&
 		memcmp(item->old.guid, item->now.guid, SHA1_LEN) != 0)
 		item->keep = true;

@@ -140,8 +140,11 @@ struct mbox_need {
  * further on. All but the last may then return ERR_SUM (the disk is ahead) or ERR_DIVERGED
  * (the mailbox is gone already); the last one must return 0. It is idempotent.
  *
+ * ERR_MORE: a derived or whole batch has another message under a UID than this mailbox, which is
+ * as it was.
+ *
  * A message that is dropped though it was never unlinked here, or that gives way to another
- * under its UID (derived and whole batches), is kept aside (spool_keep) without asking. */
+ * mailbox's, is kept aside (spool_keep) without asking. */
 int mbox_apply(struct spool *sp, const struct batch *b, enum mbox_apply_mode mode,
 	const struct mbox_env *env, struct mbox_state *state,
 	struct mbox_need *need_out, struct mbox_fault *fault);
@@ -150,13 +153,27 @@ int mbox_apply(struct spool *sp, const struct batch *b, enum mbox_apply_mode mod
 int mbox_apply_path(struct spool *sp, const struct batch *b, const struct mbox_env *env,
 	struct mbox_need *need_out, struct mbox_fault *fault);
 
-/* For the comparison of one mailbox with the peer's: uid and the first 8 bytes of the record's
- * encoded digest, for every record in order. A damaged record is left out, and so is one whose
- * message is missing or of the wrong size (one stat each): the peer then states it again. prove:
- * also one whose young message is not what its GUID says, by its bytes. */
-typedef int mbox_digest_fn(void *arg, uint32_t uid, uint64_t digest);
+/* One record, for the comparison of a mailbox with the peer's. */
+struct mbox_digest {
+	uint32_t uid;
+	uint32_t guid; /* its first four bytes, 0: none */
+	uint64_t digest; /* the first 8 bytes of the record's encoded digest */
+	uint64_t modseq;
+	uint8_t gone; /* 1 expunged, 2 its message is unlinked */
+};
+/* Each record in order. A damaged one is left out, and so is one whose message is missing or of the
+ * wrong size (one stat each): the peer then states it again. prove: also one whose young message is
+ * not what its GUID says, by its bytes. */
+typedef int mbox_digest_fn(void *arg, const struct mbox_digest *d);
 int mbox_digests(
 	struct spool *sp, const char *dir, bool prove, mbox_digest_fn *fn, void *arg);
+
+/* Does the mailbox with those digests hold what ours never had or has lost: a UID beyond ours,
+ * another message under a UID, a record further on than ours? forked: it has seen a life of ours that we know
+ * nothing of, so that a message which we lack may be one that we lost as well. ERR_MORE, with the
+ * UID, the check and the cure in the fault. */
+int mbox_lacks(struct spool *sp, const char *dir, const struct mbox_digest *theirs,
+	size_t n, bool forked, struct mbox_fault *fault);
 
 /* A batch (DERIVED) that turns a mailbox with those digests (n pairs, ascending UID) into ours:
  * only what differs is named, UIDs that we lack are purged.
@@ -168,10 +185,6 @@ int mbox_digests(
  * sum after is checked. A piece is made from the files of its own moment: what changed below
  * from_uid meanwhile has been journaled as a commit of its own, in between. A last piece is made
  * even if no record differs: names, annotations and header may. */
-struct mbox_digest {
-	uint32_t uid;
-	uint64_t digest;
-};
 int mbox_repair(struct spool *sp, const char *dir, const struct mbox_state *known,
 	const struct mbox_digest *theirs, size_t n, uint32_t from_uid, size_t limit,
 	mbox_ref_fn *ref, void *ref_arg, struct batch *out,

@@ -40,6 +40,13 @@ body_proven(struct spool *sp, const char *dir, const struct index_record *r,
 	return proven;
 }
 
+static uint32_t
+guid_start(const uint8_t guid[SHA1_LEN])
+{
+	return (uint32_t)guid[0] << 24 | (uint32_t)guid[1] << 16 |
+	       (uint32_t)guid[2] << 8 | guid[3];
+}
+
 int
 mbox_digests(
 	struct spool *sp, const char *dir, bool prove, mbox_digest_fn *fn, void *arg)
@@ -63,8 +70,65 @@ mbox_digests(
 			(scan_body_check(sp, dir, &r, NULL) == ERR_BODY ||
 				(prove && !body_proven(sp, dir, &r, &folder))))
 			continue;
-		rc = fn(arg, r.uid, sum_of_record(&r).hi);
+		struct mbox_digest d = { .uid = r.uid,
+			.guid = guid_start(r.guid),
+			.digest = sum_of_record(&r).hi,
+			.modseq = r.modseq,
+			.gone = (r.flags & INDEX_FLAG_UNLINKED) != 0   ? 2
+				: (r.flags & INDEX_FLAG_EXPUNGED) != 0 ? 1
+								       : 0 };
+		rc = fn(arg, &d);
 	}
+	ixfile_close(&ix);
+	return rc;
+}
+
+#define CURE \
+	"nothing is deleted: save it from the standby's spool, then remove the " \
+	"mailbox there"
+
+static int
+one_lacks(const struct ixfile *ix, const struct mbox_digest *d, bool forked,
+	struct mbox_fault *fault)
+{
+	struct index_record r;
+	uint32_t at;
+	int rc = ixfile_find(ix, d->uid, &at);
+
+	if (rc == ERR_NOTFOUND && d->uid > ix->h.last_uid)
+		return scan_fault(fault, ERR_MORE, d->uid, "has-more",
+			"the standby holds a message that the active side never "
+			"had; " CURE);
+	if (rc == ERR_NOTFOUND)
+		return forked && d->gone == 0
+			       ? scan_fault(fault, ERR_MORE, d->uid, "has-more",
+					 "the standby holds a message that the active "
+					 "side may have lost; " CURE)
+			       : 0;
+	/* One of ours that cannot be read is found by the repair. */
+	if (rc != 0 || (rc = ixfile_record(ix, at, &r)) != 0)
+		return rc == ERR_CHECKSUM || rc == ERR_MANGLED ? 0 : rc;
+	uint32_t guid = guid_start(r.guid);
+	if (guid != d->guid && guid != 0 && d->guid != 0 && d->gone != 2)
+		return scan_fault(fault, ERR_MORE, d->uid, "has-more",
+			"the standby holds another message under this UID; " CURE);
+	if (d->modseq > r.modseq)
+		return scan_fault(fault, ERR_MORE, d->uid, "has-more",
+			"the standby holds a change that the active side lost; "
+			"compare the two, then remove the mailbox from the standby's "
+			"spool");
+	return 0;
+}
+
+int
+mbox_lacks(struct spool *sp, const char *dir, const struct mbox_digest *theirs,
+	size_t n, bool forked, struct mbox_fault *fault)
+{
+	struct ixfile ix = { .open = false };
+	int rc = n > 0 ? ixfile_open(sp, dir, true, &ix) : 0;
+
+	for (size_t i = 0; rc == 0 && i < n; i++)
+		rc = one_lacks(&ix, &theirs[i], forked, fault);
 	ixfile_close(&ix);
 	return rc;
 }

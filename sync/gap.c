@@ -54,6 +54,7 @@ load_aside(void *arg, const struct inbox_quarantine *q)
 	if (e == NULL)
 		return ERR_NOMEM;
 	e->aside = true;
+	e->has_more = strcmp(q->check, "has-more") == 0;
 	return 0;
 }
 

@@ -30,6 +30,7 @@ struct mboxent {
 	_Atomic bool
 		known; /* counted without the lock. false: no such mailbox (any more) */
 	_Atomic bool aside; /* in quarantine; looked at without the lock */
+	bool has_more; /* aside, for it holds what the active side lacks */
 	bool redo; /* state was not recorded for sure: recompute from disk */
 	bool prove; /* after a crash it did not fit: its messages are what their bytes say */
 	bool dirty; /* a standby: state is newer than the stored one */

@@ -72,7 +72,7 @@ struct peer {
 	const struct sync_peer_conf *conf;
 	struct session *session; /* NULL unless up */
 	bool greeted; /* it said hello since our start */
-	char error[300];
+	char error[600];
 	/* sending: we are active */
 	bool sending; /* START was sent */
 	uint64_t run; /* of the START */
@@ -103,6 +103,7 @@ struct peer {
 	struct repair *repairs, **repairs_end; /* complete ones */
 	struct repair *filling; /* its RECORDS are coming */
 	bool comparing;
+	bool forked; /* it may hold what we lost */
 	struct refs *refs; /* bodies that this comparison has sent; NULL outside one */
 	uint64_t repaired, to_repair, repaired_messages, repaired_bytes,
 		repair_began_ms;
@@ -286,6 +287,9 @@ void recv_need(struct node *n, const struct mbox_need *need, const char *dir);
 /* duty/compare.c */
 void compare_start(struct peer *p);
 void compare_stop(struct peer *p);
+/* It has seen a life of this side of which nothing is known here (beyond), or had the last time and
+ * was not compared to the end since. */
+void compare_fork(struct peer *p, bool beyond);
 /* Lists sums, builds repairs, as far as the session takes them. */
 void compare_pump(struct peer *p);
 /* One mailbox, because something may differ: tells the peer our sum. */

@@ -306,6 +306,7 @@ set_aside(struct replay *r, struct job *j)
 	if (e != NULL) {
 		pthread_mutex_lock(&e->lock);
 		e->aside = true;
+		e->has_more = j->rc == ERR_MORE;
 		e->redo = true;
 		e->repairing = false;
 		pthread_mutex_unlock(&e->lock);
@@ -447,7 +448,7 @@ is_torn(const struct replay *r, const struct job *j)
 	struct mboxent *e = mboxes_find(r->n->mboxes, key_of(j));
 
 	return j->path == NULL && e != NULL && (j->redo || e->redo) &&
-	       err_consequence(j->rc) == ERR_DO_QUARANTINE;
+	       j->rc != ERR_MORE && err_consequence(j->rc) == ERR_DO_QUARANTINE;
 }
 
 static void

@@ -207,7 +207,7 @@ struct sync_peer_facts {
 	char name[SYNC_NAME_MAX];
 	char address[300];
 	char state[32]; /* streaming, comparing, behind, connecting, refused... */
-	char error[300]; /* last, "" if none */
+	char error[600]; /* last, "" if none */
 	uint64_t sent, received, flushed, applied;
 	uint64_t lag_ms; /* age of the oldest batch it has not applied */
 	uint64_t lag_seqs;

@@ -125,6 +125,9 @@ static const struct rec_field list_fields[] = {
 static const struct rec_field record_fields[] = {
 	REC_U32(struct wire_record, uid),
 	REC_FIXED(struct wire_record, hash),
+	REC_U32(struct wire_record, guid),
+	REC_U64(struct wire_record, modseq),
+	REC_UINT(struct wire_record, gone, 2),
 	REC_END
 };
 

@@ -160,6 +160,9 @@ struct wire_list {
 struct wire_record {
 	uint32_t uid;
 	uint8_t hash[8];
+	uint32_t guid; /* its first bytes */
+	uint64_t modseq;
+	uint8_t gone; /* 1 expunged, 2 unlinked */
 };
 
 struct wire_records {

@@ -50,7 +50,8 @@ enum err_consequence {
 		ERR_DO_STOP) \
 	X(ERR_STORE, -25, "the state database failed", EIO, ERR_DO_STOP) \
 	X(ERR_ROLE, -26, "not allowed in this role", EROFS, ERR_DO_FAIL) \
-	X(ERR_USAGE, -27, "wrong use", EINVAL, ERR_DO_FAIL)
+	X(ERR_USAGE, -27, "wrong use", EINVAL, ERR_DO_FAIL) \
+	X(ERR_MORE, -28, "it holds what the other side lacks", EIO, ERR_DO_QUARANTINE)
 
 #define ERR_ENUM(name, code, text, sys, consequence) name = (code),
 enum err { ERR_TABLE(ERR_ENUM) };

@@ -25,14 +25,17 @@ struct page {
 };
 
 static int
-page_add(void *arg, uint32_t uid, uint64_t digest)
+page_add(void *arg, const struct mbox_digest *d)
 {
 	struct page *pg = arg;
 	struct wire_record *r = &pg->items[pg->m.list.n++];
 
-	r->uid = uid;
+	r->uid = d->uid;
+	r->guid = d->guid;
+	r->modseq = d->modseq;
+	r->gone = d->gone;
 	for (unsigned i = 0; i < 8; i++)
-		r->hash[i] = (uint8_t)(digest >> (56 - 8 * i));
+		r->hash[i] = (uint8_t)(d->digest >> (56 - 8 * i));
 	if (pg->m.list.n < RECORDS_PAGE)
 		return 0;
 	int rc = session_send(pg->s, WIRE_RECORDS, &pg->m);
@@ -392,8 +395,13 @@ differs(struct node *n, const struct wire_sum *w, uint32_t round)
 	bool aside = e->aside;
 	if (!again && e->known && !e->redo && strcmp(mboxes_id(e), w->uniqueid) == 0)
 		differ = !sum_eq(mboxes_sum(e), sum_get(w->sum));
+	if (aside && e->has_more && differ) {
+		/* Only hands can tell what of it is to stay. */
+		pthread_mutex_unlock(&e->lock);
+		return false;
+	}
 	if (aside)
-		e->aside = false;
+		e->aside = e->has_more = false;
 	pthread_mutex_unlock(&e->lock);
 	if (aside) {
 		struct inbox_facts f;

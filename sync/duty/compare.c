@@ -9,7 +9,10 @@
  * mailbox may move on either side: the batch states results, so the order does not matter.
  *
  * A mailbox that only the standby has is removed there if we journaled its removal, else it is
- * set aside there: absence is never read as deletion. Nor is a UID that we never gave out.
+ * set aside there: absence is never read as deletion. So is one that holds a UID, a message or a
+ * change that we never had or have lost; it stays so until somebody has saved what is in it and
+ * removed it there, whatever becomes of ours. A peer that is beyond our journal may hold any such
+ * thing, so of its mailboxes nothing is purged that was not expunged there.
  */
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
@@ -73,6 +76,38 @@ compare_stop(struct peer *p)
 	p->comparing = false;
 	refs_close(p->refs);
 	p->refs = NULL;
+}
+
+static const char *
+fork_key(const struct peer *p, char *key, size_t size)
+{
+	snprintf(key, size, "forked %s", p->conf->name);
+	return key;
+}
+
+/* On disk until the comparison is through: cut off, it begins again as that of a peer which only
+ * lacks something. */
+void
+compare_fork(struct peer *p, bool beyond)
+{
+	struct store *s = p->node->store;
+	char key[SYNC_NAME_MAX + 16];
+	uint64_t was = 0;
+
+	fork_key(p, key, sizeof(key));
+	p->forked = beyond || (store_get_u64(s, key, &was) == 0 && was != 0);
+	if (beyond && store_put_u64(s, key, 1) != 0)
+		log_warn("cannot remember that a peer is beyond the journal: peer=%s",
+			p->conf->name);
+}
+
+static void
+compare_joined(struct peer *p)
+{
+	char key[SYNC_NAME_MAX + 16];
+
+	if (p->forked && store_del(p->node->store, fork_key(p, key, sizeof(key))) == 0)
+		p->forked = false;
 }
 
 /* A folder that was moved before its old name was listed is on the list under neither. Those that
@@ -164,13 +199,16 @@ compare_one(struct node *n, const char *dir)
 
 /* Tells the standby that one of its mailboxes cannot be cured from here. */
 static void
-refuse(struct peer *p, const char *dir, const char *check, const char *text)
+refuse(struct peer *p, const char *dir, uint32_t uid, const char *check,
+	const char *text)
 {
-	struct wire_quarantine m = { dir, 0, check, text };
+	struct wire_quarantine m = { dir, uid, check, text };
 
-	log_warn("the peer's mailbox cannot be made equal: peer=%s dir=%s: %s",
-		p->conf->name, dir, text);
-	node_note_error(p, "%s is to set %s aside: %s", p->conf->name, dir, text);
+	log_warn("the peer's mailbox cannot be made equal: peer=%s dir=%s uid=%" PRIu32
+		 " check=%s: %s",
+		p->conf->name, dir, uid, check, text);
+	node_note_error(p, "%s is to set %s aside: uid=%" PRIu32 " check=%s: %s",
+		p->conf->name, dir, uid, check, text);
 	session_send(p->session, WIRE_QUARANTINE, &m);
 }
 
@@ -197,7 +235,7 @@ repair_extra(struct peer *p, const struct repair *r)
 		return;
 	}
 	if (store_tomb_get(n->store, r->dir, r->uniqueid, NULL) != 0) {
-		refuse(p, r->dir, "unknown-here",
+		refuse(p, r->dir, 0, "unknown-here",
 			"the active side has no such mailbox and never removed one; "
 			"compare the "
 			"two by hand, then remove it here or copy it there");
@@ -225,34 +263,37 @@ repair_extra(struct peer *p, const struct repair *r)
 			err_text(rc));
 }
 
-/* Does the peer hold what we never had? It is not ours to delete (design 7). Entry lock held. */
-static const char *
-has_more(struct node *n, const struct repair *r, const struct mboxent *e)
+/* Does the peer hold what we never had, or lost? It is not ours to delete (design 7). Before the
+ * first piece is made: a mailbox that is set aside stays as it was. Entry lock held. ERR_MORE. */
+static int
+has_more(struct peer *p, const struct repair *r, const struct mboxent *e,
+	struct mbox_fault *fault)
 {
-	const struct index_header *h = &e->state->header;
+	struct node *n = p->node;
 
 	if (!r->present || r->from_uid > 0)
-		return NULL;
-	if (strcmp(r->uniqueid, e->state->uniqueid) != 0)
-		return r->uniqueid[0] == '\0' || store_tomb_get(n->store, r->dir,
-							 r->uniqueid, NULL) == 0
-			       ? NULL
-			       : "the standby has another mailbox in this folder, and "
-				 "the active side never "
-				 "removed that one; save its messages, then remove it "
-				 "from the standby's "
-				 "spool";
-	if (r->n > 0 && r->digests[r->n - 1].uid > h->last_uid)
-		return "the standby holds messages that the active side never had; "
-		       "nothing is "
-		       "deleted: save them from the standby's spool, then remove the "
-		       "mailbox there";
-	if (r->highestmodseq > h->highestmodseq)
-		return "the standby holds changes that the active side lost; nothing "
-		       "is undone: "
-		       "compare the two by hand, then remove the mailbox on the "
-		       "standby";
-	return NULL;
+		return 0;
+	snprintf(fault->check, sizeof(fault->check), "has-more");
+	if (r->uniqueid[0] != '\0' && strcmp(r->uniqueid, e->state->uniqueid) != 0) {
+		if (store_tomb_get(n->store, r->dir, r->uniqueid, NULL) == 0)
+			return 0;
+		snprintf(fault->text, sizeof(fault->text),
+			"the standby has another mailbox in this folder, and the "
+			"active side "
+			"never removed that one; save its messages, then remove it "
+			"from the "
+			"standby's spool");
+		return ERR_MORE;
+	}
+	int rc = mbox_lacks(n->spool, r->dir, r->digests, r->n, p->forked, fault);
+	if (rc != 0 || r->highestmodseq <= e->state->header.highestmodseq)
+		return rc;
+	snprintf(fault->text, sizeof(fault->text),
+		"the standby holds changes that the active side lost; nothing is "
+		"undone: "
+		"compare the two by hand, then remove the mailbox from the standby's "
+		"spool");
+	return ERR_MORE;
 }
 
 /* A peer that is compared may lack any message: only what this comparison has sent before can be
@@ -281,12 +322,12 @@ repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
 	batch_init(&b);
 	uint64_t names = moving_ticket(n->moving);
 	pthread_mutex_lock(&e->lock);
-	const char *why = has_more(n, r, e);
-	if (why != NULL) {
+	if ((rc = has_more(p, r, e, &fault)) == ERR_MORE) {
 		pthread_mutex_unlock(&e->lock);
-		refuse(p, r->dir, "has-more", why);
+		refuse(p, r->dir, fault.uid, fault.check, fault.text);
 		goto out;
 	}
+	memset(&fault, 0, sizeof(fault));
 	rc = mbox_repair(n->spool, r->dir, e->state, r->digests, r->n, r->from_uid,
 		REPAIR_RECORDS, repair_ref, p, &b, &after, &next, &fault);
 	if (!moving_enter(n->moving, names, r->dir)) {
@@ -377,6 +418,7 @@ compare_pump(struct peer *p)
 		p->comparing = false;
 		refs_close(p->refs);
 		p->refs = NULL;
+		compare_joined(p);
 		p->cursor.state = JOURNAL_PEER_STREAMING;
 		journal_peer_set(n->journal, &p->cursor);
 		confirm_compared(p);
@@ -430,7 +472,11 @@ compare_on_records(void *node, struct session *s, const void *msg)
 			(r->n > 0 && r->digests[r->n - 1].uid >= in[i].uid))
 			return session_reject(s, ERR_PROTO, WIRE_BYE_PROTO,
 				"RECORDS not in order of UID");
-		r->digests[r->n++] = (struct mbox_digest){ in[i].uid, rd_be64(&rd) };
+		r->digests[r->n++] = (struct mbox_digest){ .uid = in[i].uid,
+			.guid = in[i].guid,
+			.digest = rd_be64(&rd),
+			.modseq = in[i].modseq,
+			.gone = in[i].gone };
 	}
 	if (!m->last)
 		return 0;
@@ -468,8 +514,8 @@ compare_on_quarantine(void *node, struct session *s, const void *msg)
 		 " check=%s: %s",
 		p->conf->name, m->dir, m->uid, m->check, m->text);
 	if (n->role == SYNC_ACTIVE) {
-		node_note_error(
-			p, "%s has set %s aside: %s", p->conf->name, m->dir, m->text);
+		node_note_error(p, "%s has set %s aside: uid=%" PRIu32 " check=%s: %s",
+			p->conf->name, m->dir, m->uid, m->check, m->text);
 		return 0;
 	}
 	struct mboxent *e = mboxes_get(n->mboxes, m->dir);
@@ -477,6 +523,7 @@ compare_on_quarantine(void *node, struct session *s, const void *msg)
 	if (e != NULL) {
 		pthread_mutex_lock(&e->lock);
 		e->aside = true;
+		e->has_more = strcmp(m->check, "has-more") == 0;
 		e->repairing = false;
 		pthread_mutex_unlock(&e->lock);
 	}

@@ -44,7 +44,7 @@ look_removed(struct node *n, struct mboxent *e)
 	bool gone = e->aside && e->known && !mboxes_is_path(e->dir) &&
 		    spool_stat(n->spool, e->dir, NULL, &st) == ERR_NOTFOUND;
 	if (gone)
-		e->aside = e->known = false;
+		e->aside = e->known = e->has_more = false;
 	if (gone) {
 		e->dirty = true;
 		mboxes_identify(n->mboxes, e);

@@ -599,6 +599,7 @@ send_start(struct peer *p)
 	/* Cut off in the middle of a comparison, or its journal was trimmed. */
 	if (v == JOURNAL_STREAM && p->cursor.state != JOURNAL_PEER_STREAMING)
 		v = JOURNAL_COMPARE_BEHIND;
+	compare_fork(p, v == JOURNAL_COMPARE_BEYOND);
 	journal_facts(n->journal, &jf);
 	p->sending = true;
 	p->run = jf.last.run;

@@ -445,11 +445,53 @@ is_said(const struct sync_facts *f, void *arg)
 	return strstr(f->peers[0].error, " aside: ") != NULL;
 }
 
+/* What became of the UIDs that the standby knows, on an active side that was put back. */
+enum reuse {
+	NOT_GIVEN,
+	GIVEN, /* to other messages */
+	GIVEN_AND_PURGED, /* and those are gone again, with their records */
+	ONLY_FLAGS /* none: a flag was lost, under a modseq that another one has now */
+};
+
+static const char *
+active_says(void)
+{
+	static struct sync_facts f;
+
+	sync_facts(d.sync, &f);
+	return f.peers[0].error;
+}
+
+static void
+meanwhile(enum reuse how)
+{
+	uint32_t first = A.h.last_uid + 1;
+
+	if (how == GIVEN || how == GIVEN_AND_PURGED)
+		for (int i = 0; i < 2; i++) {
+			rig_append(&A, 301);
+			duo_commit(&d, &A);
+		}
+	if (how == GIVEN_AND_PURGED) {
+		rig_expunge(&A, first);
+		rig_expunge(&A, first + 1);
+		duo_commit(&d, &A);
+		rig_unlink(&A, first);
+		rig_unlink(&A, first + 1);
+		duo_commit(&d, &A);
+		duo_cleanup(&d, &A);
+	}
+	for (int i = 0; i < 6; i++) {
+		rig_flag(&A, 1, 1);
+		duo_commit(&d, &A);
+	}
+}
+
 /* The active side is put back to what it was before two messages came, which the standby has; then
  * it gives those UIDs to others, and its journal grows beyond the standby's position, before the
  * two meet. clean: the copy is of a clean stop. */
 static void
-an_older_copy(bool clean, unsigned appends)
+an_older_copy(bool clean, enum reuse how)
 {
 	uint8_t lost[2][SHA1_LEN];
 
@@ -458,7 +500,10 @@ an_older_copy(bool clean, unsigned appends)
 	remember();
 	start_a();
 	for (int i = 0; i < 2; i++) {
-		rig_append(&A, 300);
+		if (how != ONLY_FLAGS)
+			rig_append(&A, 300);
+		else
+			rig_flag(&A, 2, 1u << (i + 1));
 		memcpy(lost[i], A.rec[A.h.num_records - 1].guid, SHA1_LEN);
 		duo_commit(&d, &A);
 		rig_append(&B, 100);
@@ -467,39 +512,65 @@ an_older_copy(bool clean, unsigned appends)
 	CHECK(duo_settled(&d));
 	duo_stop_a(&d, clean);
 	duo_stop_b(&d, false);
+	duo_sh("cp -a %s/box %s.box", d.root_b, d.root_b);
 	put_back();
 	start_a();
-	for (unsigned i = 0; i < appends; i++) {
-		rig_append(&A, 301);
-		duo_commit(&d, &A);
-	}
-	for (int i = 0; i < 6; i++) {
-		rig_flag(&A, 1, 1);
-		duo_commit(&d, &A);
-	}
+	meanwhile(how);
 	beyonds = 0;
 	duo_start_b(&d);
 	CHECK(duo_until(&d, is_said, NULL));
 	CHECK_EQ(beyonds, 1);
 	/* B too, of which the journal says nothing: all mailboxes are compared */
 	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, NULL), ERR_SUM);
+	CHECK(strstr(active_says(), "uid=") != NULL);
+	CHECK(strstr(active_says(), "check=has-more") != NULL);
+	/* nor is it tried again, and then done, in another session, life or comparison */
+	duo_stop_b(&d, false);
+	duo_stop_a(&d, false);
+	d.journal_size = 20000;
+	start_a();
+	for (int i = 0; i < 200; i++) {
+		rig_append(&B, 100);
+		duo_commit(&d, &B);
+	}
+	CHECK(duo_until(&d, is_behind, NULL));
+	duo_start_b(&d);
+	CHECK(duo_settled(&d));
+	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, NULL), ERR_SUM);
 	duo_stop_a(&d, true);
 	duo_stop_b(&d, false);
 	CHECK_EQ(standby_state().asides, 2);
+	CHECK_STR(standby_state().check, "has-more");
 	CHECK(strstr(standby_state().text, "spool") != NULL);
 	CHECK(duo_has(d.root_b, lost[0]) && duo_has(d.root_b, lost[1]));
-	CHECK(exists(d.root_b, "box/a/4.") && exists(d.root_b, "box/b/2."));
+	CHECK_EQ(kept_files(d.root_b), 0);
+	duo_sh("diff -r %s/box %s.box", d.root_b, d.root_b);
 	end();
 }
 
 TEST(an_older_copy_of_the_active_takes_nothing_from_the_standby)
 {
-	an_older_copy(true, 0);
+	an_older_copy(true, NOT_GIVEN);
 }
 
 TEST(nor_one_of_a_crash)
 {
-	an_older_copy(false, 0);
+	an_older_copy(false, NOT_GIVEN);
+}
+
+TEST(nor_one_that_gave_the_same_uids_to_others)
+{
+	an_older_copy(true, GIVEN);
+}
+
+TEST(nor_one_that_gave_them_away_and_expunged_those)
+{
+	an_older_copy(true, GIVEN_AND_PURGED);
+}
+
+TEST(nor_does_it_take_a_flag_back)
+{
+	an_older_copy(true, ONLY_FLAGS);
 }
 
 /* A power cut takes the tail of the journal, which is not synced; the spool is whole. */

@@ -31,12 +31,11 @@ struct digests {
 };
 
 static int
-add_digest(void *arg, uint32_t uid, uint64_t digest)
+add_digest(void *arg, const struct mbox_digest *one)
 {
 	struct digests *d = arg;
 
-	d->list[d->n].uid = uid;
-	d->list[d->n++].digest = digest;
+	d->list[d->n++] = *one;
 	return 0;
 }
 
@@ -130,31 +129,115 @@ TEST(repair_makes_any_mailbox_ours)
 	}
 }
 
-TEST(repair_keeps_what_only_the_peer_had)
+/* Two more messages there, under the next UIDs. */
+static uint32_t
+peer_goes_on(struct rig_pair *x, uint8_t guids[2][SHA1_LEN])
 {
-	struct rig_pair *x = story(17, 3);
-	uint8_t guid[SHA1_LEN];
-	unsigned pieces;
-	int fd;
-
-	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
-	/* The same UID becomes another message on either side. */
 	struct rig other = x->g;
+
 	other.sp = x->b;
 	other.old_index = NULL;
 	uint32_t uid = rig_append(&other, 33);
 	rig_append(&other, 34);
-	memcpy(guid, other.rec[other.h.num_records - 2].guid, SHA1_LEN);
+	for (int i = 0; i < 2; i++)
+		memcpy(guids[i], other.rec[other.h.num_records - 2 + i].guid, SHA1_LEN);
 	rig_commit(&other);
-	CHECK_EQ(rig_append(&x->g, 44), uid);
+	return uid;
+}
+
+static int
+lacks(struct rig_pair *x, bool forked, struct mbox_fault *fault)
+{
+	struct digests *d = calloc(1, sizeof(*d));
+
+	if (mbox_digests(x->b, x->g.dir, false, add_digest, d) != 0)
+		abort();
+	memset(fault, 0, sizeof(*fault));
+	int rc = mbox_lacks(x->a, x->g.dir, d->list, d->n, forked, fault);
+	free(d);
+	return rc;
+}
+
+TEST(repair_keeps_what_only_the_peer_had)
+{
+	struct rig_pair *x = story(17, 3);
+	uint8_t guids[2][SHA1_LEN];
+	struct mbox_fault fault;
+	unsigned pieces;
+	int fd;
+
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	CHECK_EQ(lacks(x, true, &fault), 0);
+	uint32_t uid = peer_goes_on(x, guids);
+	CHECK_EQ(lacks(x, false, &fault), ERR_MORE);
+	CHECK_EQ(fault.uid, uid);
+	/* Given away here, and gone again. */
+	for (int i = 0; i < 2; i++)
+		CHECK_EQ(rig_append(&x->g, 44), uid + i);
 	rig_commit(&x->g);
+	for (uint32_t i = 0; i < 2; i++)
+		rig_expunge(&x->g, uid + i);
+	rig_commit(&x->g);
+	for (uint32_t i = 0; i < 2; i++)
+		rig_unlink(&x->g, uid + i);
+	rig_commit(&x->g);
+	rig_repack(&x->g, 0);
+	CHECK_EQ(lacks(x, false, &fault), 0);
+	CHECK_EQ(lacks(x, true, &fault), ERR_MORE);
+	CHECK_EQ(fault.uid, uid);
 	CHECK_EQ(repair(x, 1000, &pieces), 0);
 	RIG_SAME(x);
-	CHECK_EQ(spool_kept_open(x->b, guid, &fd), 0);
-	close(fd);
-	memcpy(guid, other.rec[other.h.num_records - 1].guid, SHA1_LEN);
-	CHECK_EQ(spool_kept_open(x->b, guid, &fd), 0);
-	close(fd);
+	for (int i = 0; i < 2; i++) {
+		CHECK_EQ(spool_kept_open(x->b, guids[i], &fd), 0);
+		close(fd);
+	}
+	rig_pair_close(x);
+}
+
+TEST(another_message_under_a_uid_is_no_repair)
+{
+	struct rig_pair *x = story(17, 3);
+	uint8_t guids[2][SHA1_LEN];
+	struct mbox_fault fault;
+	unsigned pieces;
+	char saved[320], cmd[1100];
+
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	uint32_t uid = peer_goes_on(x, guids);
+	for (int i = 0; i < 3; i++)
+		rig_append(&x->g, 44);
+	rig_commit(&x->g);
+	CHECK_EQ(lacks(x, false, &fault), ERR_MORE);
+	CHECK_EQ(fault.uid, uid);
+	snprintf(saved, sizeof(saved), "%s-saved", x->root[1]);
+	rig_save(x, saved);
+	CHECK_EQ(repair(x, 1000, &pieces), ERR_MORE);
+	CHECK_EQ(x->p.fault.uid, uid);
+	CHECK_STR(x->p.fault.check, "has-more");
+	snprintf(cmd, sizeof(cmd), "diff -r %s/%s %s/%s", x->root[1], x->g.dir, saved,
+		x->g.dir);
+	CHECK_EQ(system(cmd), 0);
+	rig_pair_close(x);
+}
+
+TEST(a_change_that_only_the_peer_has_is_more)
+{
+	struct rig_pair *x = story(17, 3);
+	struct mbox_fault fault;
+
+	uint32_t uid = rig_append(&x->g, 44);
+	rig_append(&x->g, 44);
+	rig_commit(&x->g);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	struct rig other = x->g;
+	other.sp = x->b;
+	other.old_index = NULL;
+	rig_flag(&other, uid, 1);
+	rig_commit(&other);
+	rig_flag(&x->g, uid + 1, 1);
+	rig_commit(&x->g);
+	CHECK_EQ(lacks(x, false, &fault), ERR_MORE);
+	CHECK_EQ(fault.uid, uid);
 	rig_pair_close(x);
 }
 
@@ -244,7 +327,7 @@ TEST(equal_mailboxes_cost_one_small_piece)
 TEST(digests_out_of_order_are_refused)
 {
 	struct rig_pair *x = story(17, 1);
-	struct mbox_digest d[2] = { { 2, 0 }, { 2, 0 } };
+	struct mbox_digest d[2] = { { .uid = 2 }, { .uid = 2 } };
 	struct mbox_state s;
 	struct batch b;
 	uint32_t next;
