@@ -169,6 +169,15 @@ parse_size(const struct conf_key *key, const char *value, void *out)
 }
 
 static bool
+parse_rate(const struct conf_key *key, const char *value, void *out)
+{
+	if (strcmp(value, "none") != 0)
+		return parse_amount(key, size_units, value, out);
+	*(uint64_t *)out = 0;
+	return true;
+}
+
+static bool
 parse_number(const struct conf_key *key, const char *value, void *out)
 {
 	return parse_amount(key, no_units, value, out);
@@ -294,6 +303,9 @@ static const struct conf_type type_word = { "one of", parse_word };
 static const struct conf_type type_time = { "a time such as 500ms, 10s, 5m, 2h or 7d",
 	parse_time };
 static const struct conf_type type_size = { "a size such as 512M or 1G", parse_size };
+static const struct conf_type type_rate = {
+	"none, or bytes a second such as 500K or 2M (at least 32K)", parse_rate
+};
 static const struct conf_type type_number = { "a number", parse_number };
 static const struct conf_type type_addr = { "HOST:PORT or [IPV6]:PORT", parse_addr };
 static const struct conf_type type_peer = {
@@ -343,6 +355,8 @@ static const struct conf_key conf_keys[] = {
 		"bytes kept for a peer that is away" },
 	{ "journal_age", &type_time, AT(journal_age), "7d", NULL, 1000, 3650 * MS_DAY, false,
 		"how long they are kept" },
+	{ "rate", &type_rate, AT(rate), "none", NULL, 32 << 10, 1ULL << 40, false,
+		"bytes a second that are sent to each peer at most" },
 	{ "xattr", &type_word, AT(xattr), "no", bool_words, 0, 0, false,
 		"extended attributes and access control lists" },
 	{ "threads", &type_number, AT(threads), "10", NULL, 1, 256, false,

@@ -65,6 +65,7 @@ struct conf {
 	uint64_t stop_wait; /* ms a clean stop waits for the peers */
 	uint64_t journal_size; /* bytes kept for a peer that is away */
 	uint64_t journal_age; /* ms the same are kept */
+	uint64_t rate; /* bytes a second sent to each peer at most; 0: none */
 };
 
 /*

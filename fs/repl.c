@@ -114,6 +114,7 @@ repl_start(const struct conf *conf, bool takeover)
 		.n_peers = conf->n_peers,
 		.journal_size = conf->journal_size,
 		.journal_age = conf->journal_age,
+		.rate = conf->rate,
 		.refuse = conf->when_alone == CONF_REFUSE,
 		.level_limit = conf->durability_timeout,
 		.takeover = takeover };

@@ -65,6 +65,7 @@ struct hub {
 	uint64_t boot;
 	const struct session_ops *ops;
 	void *node;
+	uint64_t rate;
 	struct peer *peers;
 	unsigned n_peers;
 	struct loop_fd listener;
@@ -244,6 +245,7 @@ start_session(struct hub *h, int fd, struct peer *p)
 		.lost = on_lost,
 		.ended = on_ended,
 		.owner = h,
+		.rate = h->rate,
 		.said = p != NULL ? p->last_error : h->refused,
 	};
 	struct session *s;
@@ -523,6 +525,7 @@ hub_open(const struct hub_conf *conf, struct hub **out)
 	h->tls = conf->tls;
 	h->ops = conf->ops;
 	h->node = conf->node;
+	h->rate = conf->rate;
 	h->listener.fd = -1;
 	h->n_peers = conf->n_peers;
 	h->peers = calloc(conf->n_peers + 1, sizeof(*h->peers));

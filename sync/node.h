@@ -95,6 +95,7 @@ struct peer {
 	uint64_t
 		body_wait_ms; /* its folder is gone and nobody said where to: since then */
 	struct wanted *wanted, **wanted_end;
+	unsigned n_wanted;
 	/* comparing */
 	struct mboxent **sums; /* still to be listed */
 	size_t n_sums, sums_at;
@@ -102,6 +103,8 @@ struct peer {
 	uint64_t sums_moves; /* moves that the list has seen */
 	struct repair *repairs, **repairs_end; /* complete ones */
 	struct repair *filling; /* its RECORDS are coming */
+	size_t digests_held; /* in repairs */
+	uint64_t ahead_bytes; /* of messages in rows of repairs not yet sent */
 	bool comparing;
 	bool forked; /* it may hold what we lost */
 	struct refs *refs; /* bodies that this comparison has sent; NULL outside one */
@@ -294,6 +297,8 @@ void compare_fork(struct peer *p, bool beyond);
 void compare_pump(struct peer *p);
 /* One mailbox, because something may differ: tells the peer our sum. */
 void compare_one(struct node *n, const char *dir);
+/* More that is to be repaired waits than memory is meant for. */
+bool compare_no_room(struct peer *p);
 int compare_on_diff(void *node, struct session *s, const void *msg);
 int compare_on_records(void *node, struct session *s, const void *msg);
 int compare_on_quarantine(void *node, struct session *s, const void *msg);

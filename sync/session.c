@@ -177,6 +177,7 @@ finish(struct session *s)
 	loop_fd_del(s->conf.loop, &s->fd);
 	loop_hook_del(s->conf.loop, &s->hook);
 	loop_timer_clear(s->conf.loop, &s->timer);
+	loop_timer_clear(s->conf.loop, &s->pace);
 	if (s->conf.ended != NULL)
 		s->conf.ended(s->conf.owner, s, s->code);
 	link_close(s->link);
@@ -471,6 +472,13 @@ on_ready(void *arg, short revents)
 		session_lose(s, ERR_LINK, "lost while closing");
 }
 
+/* on_turn goes on with what is queued. */
+static void
+on_pace(void *arg)
+{
+	(void)arg;
+}
+
 static void
 on_timer(void *arg)
 {
@@ -517,7 +525,8 @@ on_turn(void *arg)
 		finish(s);
 		return;
 	}
-	if (s->refused && s->raw.len - s->raw_off < SESSION_LOW && s->state == ST_UP) {
+	if (s->refused && s->raw.len - s->raw_off < session_out_high(s) / 4 &&
+		s->state == ST_UP) {
 		s->refused = false;
 		s->conf.ops->drained(s->conf.node, s);
 	}
@@ -555,6 +564,7 @@ session_open(const struct session_conf *conf, struct link *link, bool dialled,
 	};
 	s->hook = (struct loop_hook){ .fn = on_turn, .arg = s };
 	s->timer = (struct loop_timer){ .fn = on_timer, .arg = s };
+	s->pace = (struct loop_timer){ .fn = on_pace, .arg = s };
 	loop_fd_add(conf->loop, &s->fd);
 	loop_hook_add(conf->loop, &s->hook);
 	loop_timer_set(conf->loop, &s->timer, SESSION_GREET_MS);

@@ -25,9 +25,9 @@ struct session;
 
 enum {
 	SESSION_HIGH =
-		2 << 20, /* bytes queued, not yet deflated: bulk is refused from here */
-	SESSION_LOW = 512 << 10, /* drained is called below this */
-	SESSION_HARD = 160 << 20,
+		2 << 20, /* bytes queued, not yet deflated: bulk is refused from here;
+			  * drained is called below a quarter of it */
+	SESSION_HARD = 80 << 20, /* more than SESSION_HIGH and the largest frame */
 	SESSION_BEAT_MS = 1000, /* a HEARTBEAT when nothing was sent for so long */
 	SESSION_DEAD_MS = 10000, /* dropped when nothing was heard for so long */
 	SESSION_SAID = 256,
@@ -130,6 +130,10 @@ struct session_conf {
 	/* The words of the last end that was logged, SESSION_SAID bytes, kept by the session: the
 	 * same again is logged at level debug. NULL: always logged. */
 	char *said;
+	/* Bytes a second that leave here at most, all of them counted; 0: no limit. Averaged over
+	 * a tenth of a second. The queue for bulk is then a quarter of a second's worth, so that
+	 * what is small and new does not wait for long. */
+	uint64_t rate;
 	unsigned proto_min, proto_max; /* 0: WIRE_PROTO_MIN, WIRE_PROTO_MAX */
 };
 int session_open(const struct session_conf *conf, struct link *link, bool dialled,

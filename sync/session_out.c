@@ -21,7 +21,9 @@ enum {
 	LINE_FAST = 16 << 20, /* bytes a second */
 	LINE_WINDOW_MS = 200,
 	LINE_IDLE = 4, /* waited for in less than this part of a window: it has room */
-	LINE_AGAIN_MS = 10000
+	LINE_AGAIN_MS = 10000,
+	RATE_PARTS = 10, /* of a second: over one of them a rate is averaged */
+	RATE_QUEUE = 4 /* of a second: so much of bulk is queued */
 };
 
 size_t
@@ -30,10 +32,18 @@ session_queued(const struct session *s)
 	return s->raw.len - s->raw_off + s->out.len - s->out_off;
 }
 
+size_t
+session_out_high(const struct session *s)
+{
+	uint64_t most = s->conf.rate / RATE_QUEUE;
+
+	return most != 0 && most < SESSION_HIGH ? (size_t)most : SESSION_HIGH;
+}
+
 bool
 session_full(const struct session *s)
 {
-	return s->raw.len - s->raw_off >= SESSION_HIGH;
+	return s->raw.len - s->raw_off >= session_out_high(s);
 }
 
 /* What must be true here for the peer to be allowed to get it: its FED is our FEEDS. */
@@ -101,12 +111,38 @@ session_out_beat(struct session *s)
 	session_send(s, WIRE_HEARTBEAT, &beat);
 }
 
+/* Under a rate: may a record leave? If not, the pace timer says when. */
+static bool
+may_leave(struct session *s)
+{
+	uint64_t rate = s->conf.rate, now = clock_us();
+	int64_t most = (int64_t)(rate / RATE_PARTS);
+
+	if (rate == 0)
+		return true;
+	if (s->pace.on)
+		return false;
+	uint64_t us = now - s->allowed_us;
+	s->allowed -= (int64_t)(s->link->sent - s->allowed_sent);
+	s->allowed += us > 1000000 ? most : (int64_t)(rate * us / 1000000);
+	if (s->allowed > most)
+		s->allowed = most;
+	s->allowed_us = now;
+	s->allowed_sent = s->link->sent;
+	if (s->allowed >= 0)
+		return true;
+	loop_timer_set(s->conf.loop, &s->pace, (uint64_t)-s->allowed * 1000 / rate + 1);
+	return false;
+}
+
 /* Writes what was deflated. False if some is left. */
 static bool
 write_out(struct session *s)
 {
 	while (s->out_off < s->out.len) {
 		size_t left = s->out.len - s->out_off, n;
+		if (!may_leave(s))
+			return false;
 		int rc = link_write(s->link, s->out.data + s->out_off,
 			left < WRITE_STEP ? left : WRITE_STEP, &n);
 
@@ -136,6 +172,8 @@ effort(struct session *s, size_t left)
 {
 	uint64_t now = clock_ms();
 
+	if (s->conf.rate != 0) /* whoever sets one wants to spare the line */
+		return left > FAST_FROM ? ZIP_FAST : ZIP_BEST;
 	if (left >= STORE_FROM)
 		s->bulk_ms = now;
 	if (s->bulk_ms == 0 || now - s->bulk_ms > LINE_WINDOW_MS) {

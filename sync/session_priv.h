@@ -49,6 +49,11 @@ struct session {
 	struct buf raw, out, in;
 	size_t raw_off, out_off;
 	short blocked; /* the link took nothing: the events to wait for; 0: go on */
+	/* conf.rate: what may still leave just now; negative after a record that was larger */
+	int64_t allowed;
+	uint64_t allowed_us; /* when it was reckoned */
+	uint64_t allowed_sent; /* what had left by then */
+	struct loop_timer pace; /* set: nothing leaves until then */
 	bool refused; /* a bulk message was, so drained is owed */
 	uint64_t sent_ms, got_ms;
 	/* how fast the line is while it is kept full: see effort() in session_out.c */
@@ -86,6 +91,8 @@ void session_shrink(struct buf *b);
 
 /* Deflates and writes what is queued, as far as the line takes it. */
 void session_out_flush(struct session *s);
+/* The queue for bulk is full from here, and has room again from a quarter of it. */
+size_t session_out_high(const struct session *s);
 void session_out_beat(struct session *s);
 
 /* Deflated bytes have come: takes every whole message of them. */

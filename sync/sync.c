@@ -286,7 +286,8 @@ open_hub(struct node *n)
 		.peers = peers,
 		.n_peers = n->n_peers,
 		.ops = &ops,
-		.node = n };
+		.node = n,
+		.rate = n->conf.rate };
 	int rc = link_tls_open(n->conf.state, &n->tls);
 
 	if (rc != 0)

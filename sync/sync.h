@@ -50,6 +50,7 @@ struct sync_conf {
 	unsigned n_peers;
 	uint64_t journal_size; /* bytes kept for a peer that is away */
 	uint64_t journal_age; /* ms the same are kept */
+	uint64_t rate; /* bytes a second sent to each peer at most; 0: no limit */
 	unsigned workers; /* replay threads; 0: two */
 	bool takeover; /* an earlier server of this mount died; what it left is marked */
 	enum sync_level level[SYNC_KINDS];

@@ -29,7 +29,12 @@ enum {
 	SUMS_PAGE = 200,
 	REPAIR_RECORDS = 500, /* named in one batch */
 	REPAIR_AHEAD = 16, /* rows journaled and not yet sent, at most */
-	DIGESTS_MAX = 50000000
+	REPAIR_BYTES = 2 << 20, /* of messages in them, about; and in one batch */
+	REPAIR_BYTES_LEAST = 128 << 10,
+	REPAIR_PARTS = 2, /* of a second, under a rate */
+	DIGESTS_MAX = 12000000, /* of one mailbox: no index has more records */
+	DIGESTS_EACH = 32, /* a mailbox without any counts as so many */
+	DIGESTS_HELD = 4000000 /* of all that wait; then nothing more is read */
 };
 
 void
@@ -44,6 +49,7 @@ compare_start(struct peer *p)
 	p->sums_sent = p->diff_done = false;
 	p->repaired = p->to_repair = p->repaired_messages = p->repaired_bytes = 0;
 	p->repair_began_ms = clock_ms();
+	p->ahead_bytes = 0;
 	p->comparing = true;
 	if (refs_open(&p->refs) != 0)
 		p->refs = NULL; /* then every link is sent as a body */
@@ -57,6 +63,28 @@ repair_free(struct repair *r)
 	free(r->dir);
 	free(r->digests);
 	free(r);
+}
+
+/* What a live change may find before it, in bytes of messages. */
+static uint64_t
+ahead_most(const struct node *n)
+{
+	uint64_t most = n->conf.rate / REPAIR_PARTS;
+
+	if (most == 0 || most > REPAIR_BYTES)
+		return REPAIR_BYTES;
+	return most > REPAIR_BYTES_LEAST ? most : REPAIR_BYTES_LEAST;
+}
+
+/* How many records of that mailbox have about so many bytes. */
+static size_t
+piece_records(const struct node *n, const struct mboxent *e)
+{
+	const struct index_header *h = &e->state->header;
+	uint64_t each = h->exists > 0 ? h->quota_mailbox_used / h->exists : 0;
+	uint64_t most = each > 0 ? ahead_most(n) / each : REPAIR_RECORDS;
+
+	return most == 0 ? 1 : most < REPAIR_RECORDS ? (size_t)most : REPAIR_RECORDS;
 }
 
 void
@@ -73,6 +101,7 @@ compare_stop(struct peer *p)
 	p->repairs_end = &p->repairs;
 	repair_free(p->filling);
 	p->filling = NULL;
+	p->digests_held = 0;
 	p->comparing = false;
 	refs_close(p->refs);
 	p->refs = NULL;
@@ -329,7 +358,7 @@ repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
 	}
 	memset(&fault, 0, sizeof(fault));
 	rc = mbox_repair(n->spool, r->dir, e->state, r->digests, r->n, r->from_uid,
-		REPAIR_RECORDS, repair_ref, p, &b, &after, &next, &fault);
+		piece_records(n, e), repair_ref, p, &b, &after, &next, &fault);
 	if (!moving_enter(n->moving, names, r->dir)) {
 		pthread_mutex_unlock(&e->lock);
 		batch_fini(&b);
@@ -340,6 +369,7 @@ repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
 			if (b.changes[i].kind == CHANGE_RECORD) {
 				p->repaired_messages++;
 				p->repaired_bytes += b.changes[i].u.record.r.size;
+				p->ahead_bytes += b.changes[i].u.record.r.size;
 			}
 		/* What is not journaled of our own yet comes with this, in the same order. */
 		if ((b.flags & BATCH_PARTIAL) == 0)
@@ -389,6 +419,7 @@ repair_next(struct peer *p)
 	}
 	p->repaired++;
 	p->repairs = r->next;
+	p->digests_held -= r->n + DIGESTS_EACH;
 	if (p->repairs == NULL)
 		p->repairs_end = &p->repairs;
 	repair_free(r);
@@ -405,9 +436,14 @@ compare_pump(struct peer *p)
 		if (!p->sums_sent && p->sums_at == before)
 			break;
 	}
-	/* Not far ahead of what was sent: the journal is no place for a whole spool. */
+	/* Not far ahead of what was sent: the journal is no place for a whole spool, and what
+	 * happens just now goes behind it. */
+	if (p->sent == n->journal_last &&
+		outq_last(n->outq) == outq_settled_upto(n->outq))
+		p->ahead_bytes = 0;
 	for (unsigned i = 0;
 		i < REPAIR_AHEAD && p->repairs != NULL &&
+		p->ahead_bytes < ahead_most(n) &&
 		n->journal_last - p->sent < REPAIR_AHEAD &&
 		outq_last(n->outq) - outq_settled_upto(n->outq) < REPAIR_AHEAD;
 		i++)
@@ -428,6 +464,14 @@ compare_pump(struct peer *p)
 			p->repaired_bytes, clock_ms() - p->repair_began_ms);
 		node_publish(n);
 	}
+}
+
+/* Only while a whole one waits: that goes on without anything being read, and when it is through
+ * the loop turns. */
+bool
+compare_no_room(struct peer *p)
+{
+	return p->repairs != NULL && p->digests_held > DIGESTS_HELD;
 }
 
 int
@@ -481,6 +525,7 @@ compare_on_records(void *node, struct session *s, const void *msg)
 	if (!m->last)
 		return 0;
 	p->filling = NULL;
+	p->digests_held += r->n + DIGESTS_EACH;
 	p->to_repair++;
 	*p->repairs_end = r;
 	p->repairs_end = &r->next;

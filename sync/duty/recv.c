@@ -379,16 +379,18 @@ recv_on_body(void *node, struct session *s, const void *msg)
 	return n->stage_at == n->stage_total ? stage_end(n, s) : 0;
 }
 
-/* Only while a worker is busy: it waits for nothing that would have to be read, and when it is
+/* A standby: only while a worker is busy: it waits for nothing that would have to be read, and when it is
  * done the loop turns. When none is, what replay waits for may be on the line, so reading goes on
  * and the oldest bodies go to staging. */
 bool
 recv_no_room(void *node, struct session *s)
 {
 	struct node *n = node;
+	struct peer *p = duty_peer(n, s);
 
-	return n->role != SYNC_ACTIVE && duty_peer(n, s)->feeding &&
-	       held_full(n->held) && replay_busy(n->replay);
+	if (n->role == SYNC_ACTIVE)
+		return compare_no_room(p);
+	return p->feeding && held_full(n->held) && replay_busy(n->replay);
 }
 
 int

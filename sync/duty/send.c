@@ -23,7 +23,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SMALL_BODY = 1 << 20, LEAVING_MS = 3000 };
+enum {
+	SMALL_BODY = 1 << 20,
+	LEAVING_MS = 3000,
+	/* A standby asks for one body of each lane at a time, and again in a new session. */
+	WANTED_MAX = 2 * 4096
+};
 
 /* ---- the journal ---- */
 
@@ -472,6 +477,7 @@ drop_wanted(struct peer *p)
 	p->wanted = w->next;
 	if (p->wanted == NULL)
 		p->wanted_end = &p->wanted;
+	p->n_wanted--;
 	free(w->dir);
 	free(w);
 }
@@ -483,7 +489,8 @@ next_wanted(struct peer *p)
 	struct wanted *w = p->wanted;
 	char name[16];
 
-	if (w == NULL)
+	/* Not even that one is gone can be said for now; send_tick comes again. */
+	if (w == NULL || session_full(p->session))
 		return false;
 	snprintf(name, sizeof(name), "%" PRIu32 ".", w->uid);
 	/* The peer may ask by any name that the folder had. */
@@ -506,8 +513,12 @@ send_on_need(void *node, struct session *s, const void *msg)
 {
 	struct peer *p = duty_peer(node, s);
 	const struct wire_need *m = msg;
-	struct wanted *w = calloc(1, sizeof(*w));
+	struct wanted *w;
 
+	if (p->n_wanted == WANTED_MAX)
+		return session_reject(s, ERR_LIMIT, WIRE_BYE_BUSY,
+			"more NEED than a standby can have");
+	w = calloc(1, sizeof(*w));
 	if (w == NULL || (w->dir = strdup(m->dir)) == NULL) {
 		free(w);
 		return ERR_NOMEM;
@@ -517,6 +528,7 @@ send_on_need(void *node, struct session *s, const void *msg)
 	w->uid = m->uid;
 	*p->wanted_end = w;
 	p->wanted_end = &w->next;
+	p->n_wanted++;
 	send_pump(p);
 	return 0;
 }
@@ -689,7 +701,7 @@ send_tick(struct node *n)
 		struct peer *p = &n->peers[i];
 		if (p->cursor_dirty && journal_peer_set(n->journal, &p->cursor) == 0)
 			p->cursor_dirty = false;
-		if (p->body_wait_ms != 0)
+		if (p->body_wait_ms != 0 || p->wanted != NULL)
 			send_pump(p);
 	}
 	n->confirmed = journal_confirmed(n->journal);

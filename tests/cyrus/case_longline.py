@@ -46,12 +46,12 @@ def share(line, seen):
     return (n1 - n0) / (t1 - t0) / line.bytes_per_second
 
 
-def made(base, spool, boxes):
+def made(base, spool, boxes, megabytes=MEGABYTES):
     """Mailboxes with messages, made by Cyrus without us."""
     plain = cyrus.Cyrus(f"{base}/cyrus", spool).start()
     users = [f"u{n}" for n in range(boxes)]
     plain.add_user(*users)
-    each = MEGABYTES * 1_000_000 // SIZE // boxes
+    each = megabytes * 1_000_000 // SIZE // boxes
     for user in users:
         path = plain.mailbox_dir(f"user.{user}")
         owner = os.stat(path)
@@ -135,6 +135,35 @@ def test_a_lost_connection_sends_nothing_twice():
     sent = line.count().sent
     case.note(f"{sent / whole:.2f} times what there is")
     case.check(sent < 1.5 * whole, f"{sent / whole:.2f} times what there is was sent")
+    two.settle()
+    two.umount()
+
+
+def test_what_is_new_does_not_wait_for_a_first_synchronisation():
+    """Under a rate of 1 MB a second, which is kept."""
+    two = pair.Pair()
+    two.a.configure(rate="1M")
+    made(two.base, two.a.spool, 8, megabytes=12)
+    two.a.start(limit=120)
+    two.cyrus()
+    two.b.start()
+    case.wait_for(lambda: two.a.peer("b")["wire"]["sent"] > 2_000_000, "a part of it", 60)
+    began, sent = time.monotonic(), two.a.peer("b")["wire"]["sent"]
+    two.server.add_user("late")
+    with two.server.lmtp() as c:
+        c.deliver("late", b"Subject: new\r\n\r\nhello\r\n")
+    ok = time.monotonic()
+    new = f"{two.server.mailbox_dir('user.late', two.b.spool)}/1."
+    case.wait_for(lambda: os.path.exists(new), "the new message", 30)
+    spent = time.monotonic() - ok
+    peer = two.a.peer("b")
+    case.note(f"there after {spent:.2f} s, while the rest is {peer['state']}: {peer['catchup']}")
+    case.equal(peer["state"], "comparing", "the first synchronisation")
+    case.check(spent < 4, f"{spent:.2f} s")
+    two.wait(60)
+    rate = (two.a.peer("b")["wire"]["sent"] - sent) / (time.monotonic() - began)
+    case.note(f"{rate / (1 << 20):.2f} MB a second")
+    case.check(rate < 1.15 * (1 << 20), f"{rate:.0f} bytes a second")
     two.settle()
     two.umount()
 

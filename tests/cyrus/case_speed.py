@@ -11,11 +11,15 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import case  # noqa: E402
 import base64  # noqa: E402
+import email.utils  # noqa: E402
+import random  # noqa: E402
 import re  # noqa: E402
 import socket  # noqa: E402
+import string  # noqa: E402
 import subprocess  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
+import zlib  # noqa: E402
 
 import cyrus  # noqa: E402
 import mail  # noqa: E402
@@ -141,6 +145,53 @@ def test_flag_change_costs_few_bytes():
     case.note(f"one flag change: {each:.0f} bytes, heartbeats and all")
     case.check(each > 22, f"{each} bytes for one flag change cannot be")
     case.check(each <= 80, f"{each:.0f} bytes for one flag change")
+
+
+def unrelated(n, size):
+    """A message with words that no other has, from and to nobody else."""
+    rng = random.Random(n)
+
+    def word():
+        return "".join(rng.choices(string.ascii_lowercase, k=rng.randrange(3, 11)))
+    words = [word() for _ in range(120)]
+    head = (f"From: {word()} {word()} <{word()}@{word()}.example>\r\n"
+            f"To: <{word()}@{word()}.example>\r\nSubject: {word()} {word()} {word()}\r\n"
+            f"Date: {email.utils.formatdate(rng.randrange(1 << 30))}\r\n"
+            f"Message-ID: <{rng.getrandbits(64):x}@{word()}.example>\r\n"
+            f"X-{word()}: {word()}\r\n\r\n")
+    body = ""
+    while len(head) + len(body) < size:
+        body += " ".join(rng.choices(words, k=rng.randrange(5, 12))) + "\r\n"
+    return (head + body).encode()
+
+
+def test_a_delivery_costs_less_than_its_message_deflated():
+    """Everything that a sends for it, TLS and heartbeats included, once it has seen some others."""
+    two = pair.Pair().start()
+    two.cyrus().add_user("alice")
+    path = two.server.mailbox_dir("user.alice", two.a.spool)
+    uid = 0
+    with two.server.lmtp() as c:
+        for name, make in (("similar", mail.message), ("unrelated", unrelated)):
+            for n in range(250):
+                if n == 50:
+                    two.wait()
+                    before = sent(two)
+                c.deliver("alice", make(n, 4400))
+                ask(two.a, "wait timeout=20000")
+                uid += 1
+            spent = (sent(two) - before) / 200
+            alone = size = 0
+            for u in range(uid - 199, uid + 1):
+                with open(f"{path}/{u}.", "rb") as f:
+                    text = f.read()
+                alone += len(zlib.compress(text, 6)) / 200
+                size += len(text) / 200
+            case.note(f"{name}: {size:.0f} bytes, deflated alone {alone:.0f}, sent {spent:.0f}: "
+                      f"{spent / alone:.3f} of that")
+            case.check(spent <= 0.95 * alone, f"{name}: {spent / alone:.3f}")
+            case.check(spent > 0.1 * alone, f"{name}: {spent:.0f} bytes cannot be all of it")
+    two.settle()
 
 
 def fresh_disk():

@@ -153,6 +153,7 @@ duo_start_a(struct duo *d)
 		.n_peers = 1,
 		.journal_size = d->journal_size,
 		.journal_age = d->journal_age,
+		.rate = d->rate,
 		.level = { d->level, d->level, d->level },
 		.level_limit = 3600000 };
 	d->sync = node_open(&conf, d->root_a, &d->hooks, &d->spool);

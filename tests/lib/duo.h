@@ -25,6 +25,7 @@ struct duo {
 	struct sync_hooks hooks; /* the active's */
 	enum sync_level level; /* of all kinds, from the active's next start on */
 	uint64_t journal_size, journal_age; /* of both, from their next start on */
+	uint64_t rate; /* of the active */
 	struct sync_peer_conf peer;
 	struct spool *spool; /* the active's, while it runs */
 	struct sync *sync;

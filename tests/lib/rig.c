@@ -310,7 +310,7 @@ rig_append(struct rig *g, size_t size)
 
 	int head = n;
 	for (size_t i = 0; i < size; i++)
-		text[n++] = (char)('a' + i % 26);
+		text[n++] = (char)(g->noise ? t_rand() : 'a' + i % 26);
 	r->size = (uint64_t)n;
 	r->header_size = (uint32_t)head;
 	hash_sha1(text, (size_t)n, r->guid);

@@ -33,6 +33,7 @@ struct rig {
 	char keywords[20][20];
 	size_t n_keywords;
 	bool exists;
+	bool noise; /* what is appended does not deflate */
 
 	/* since the last delta */
 	struct mbox_touched touched[RIG_MAX];

@@ -44,6 +44,7 @@ TEST(defaults)
 	CHECK_EQ(conf.stop_wait, 60000);
 	CHECK_EQ(conf.journal_size, 1LL << 30);
 	CHECK_EQ(conf.journal_age, 7LL * 86400000);
+	CHECK_EQ(conf.rate, 0);
 	for (int k = 0; k < CONF_KINDS; k++)
 		CHECK_EQ(conf.durability[k], CONF_LOCAL);
 }
@@ -59,7 +60,7 @@ TEST(every_key)
 		      "role: standby\ndurability: flushed, flags=local ,other=applied\n"
 		      "when_alone: refuse\nsync: each\nimapd_conf: /c/imapd.conf\n"
 		      "start_wait: 250ms\nstop_wait: 2m\njournal_size: 64M\n"
-		      "journal_age: 36h\nxattr: yes\nthreads: 4\nlog: debug"),
+		      "journal_age: 36h\nrate: 2M\nxattr: yes\nthreads: 4\nlog: debug"),
 		0);
 	CHECK_STR(told, "");
 	CHECK_STR(conf.mountpoint, "/mnt/m");
@@ -85,6 +86,7 @@ TEST(every_key)
 	CHECK_EQ(conf.stop_wait, 120000);
 	CHECK_EQ(conf.journal_size, 64LL << 20);
 	CHECK_EQ(conf.journal_age, 36LL * 3600000);
+	CHECK_EQ(conf.rate, 2LL << 20);
 	CHECK_EQ(conf.xattr, 1);
 	CHECK_EQ(conf.threads, 4);
 	CHECK_EQ(conf.log, LOG_LEVEL_DEBUG);
@@ -130,6 +132,8 @@ static const struct {
 	{ "start_wait: -1", ":5: start_wait: expected a time" },
 	{ "start_wait: 2d", ":5: start_wait: expected a time" },
 	{ "start_wait: 99999999999999999999999", ":5: start_wait: expected a time" },
+	{ "rate: 1K", ":5: rate: expected none, or bytes a second" },
+	{ "rate: some", ":5: rate: expected none, or bytes a second" },
 	{ "journal_size: 0", ":5: journal_size: expected a size" },
 	{ "journal_size: 18446744073709551615G", ":5: journal_size: expected a size" },
 	{ "threads: 0", ":5: threads: expected a number from 1 to 256, not \"0\"" },
