@@ -1,6 +1,10 @@
 /*
- * ixfile.c - reads of an open cyrus.index. Bisection looks at the first word of a record only,
+ * ixfile.c - reads of an open cyrus.index. The search looks at the first word of a record only,
  * the UID in every version; the record that is found is then checked as a whole.
+ *
+ * UIDs begin at 1 and rise by at least one from record to record, so record i has a UID above i,
+ * and two records are no further apart than their UIDs. In a mailbox of which little was expunged
+ * that leaves one place to look at, where bisection alone would read ten in a thousand.
  */
 #include "meta/ixfile.h"
 
@@ -126,21 +130,28 @@ ixfile_find(const struct ixfile *f, uint32_t uid, uint32_t *i_out)
 	uint32_t lo = 0, hi = f->h.num_records;
 	uint8_t p[4];
 
-	while (lo < hi) {
-		uint32_t mid = lo + (hi - lo) / 2;
-		int rc = bytes(f, mid, p, sizeof(p));
+	if (hi > uid)
+		hi = uid;
+	/* First the last place that it can have. */
+	for (uint32_t at = hi > 0 ? hi - 1 : 0; lo < hi; at = lo + (hi - lo) / 2) {
+		int rc = bytes(f, at, p, sizeof(p));
 		if (rc != 0)
 			return rc;
 		struct rd rd = rd_over(p, sizeof(p));
 		uint32_t have = rd_be32(&rd);
 		if (have == uid) {
-			*i_out = mid;
+			*i_out = at;
 			return 0;
 		}
-		if (have < uid)
-			lo = mid + 1;
-		else
-			hi = mid;
+		if (have < uid) {
+			lo = at + 1;
+			if (hi - lo > uid - have)
+				hi = lo + (uid - have);
+		} else {
+			hi = at;
+			if (at - lo > have - uid)
+				lo = at - (have - uid);
+		}
 	}
 	*i_out = lo;
 	return ERR_NOTFOUND;
