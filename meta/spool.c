@@ -3,6 +3,7 @@
  *
  * A path is resolved once, by openat2 from the root, to a descriptor of its folder; the last
  * name is then used relative to that. So a rename or symlink made meanwhile cannot lead outside.
+ * Where a file is only opened, one openat2 of the whole path does it.
  *
  * New files are made without a name, or in staging/ under tmp-<n>, and come to where they belong
  * when they are complete (spool_new.c), so a folder of Cyrus never holds a half-written file of
@@ -265,6 +266,7 @@ int
 spool_file(struct spool *sp, const char *dir, const char *name, int flags, mode_t mode,
 	int *fd_out)
 {
+	char path[PATH_LIMIT];
 	int at, rc;
 
 	if (name == NULL) {
@@ -273,10 +275,16 @@ spool_file(struct spool *sp, const char *dir, const char *name, int flags, mode_
 		return spool_open_under(
 			sp->root, dir[0] != '\0' ? dir : ".", flags, mode, fd_out);
 	}
-	rc = spool_dir_of(sp, dir, name, &at);
-	if (rc != 0)
+	if (!spool_name_ok(name) || !path_ok(dir))
+		return ERR_USAGE;
+	bool makes = (flags & (O_CREAT | O_TRUNC)) != 0;
+	int n = snprintf(
+		path, sizeof(path), "%s%s%s", dir, dir[0] != '\0' ? "/" : "", name);
+	if (!makes && n > 0 && (size_t)n < sizeof(path))
+		return spool_open_under(sp->root, path, flags, mode, fd_out);
+	if ((rc = dir_open(sp, dir, &at)) != 0)
 		return rc;
-	if (flags & (O_CREAT | O_TRUNC))
+	if (makes)
 		rc = spool_change(sp);
 	if (rc == 0)
 		rc = spool_open_under(at, name, flags, mode, fd_out);
