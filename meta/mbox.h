@@ -184,7 +184,8 @@ int mbox_lacks(struct spool *sp, const char *dir, const struct mbox_digest *thei
  * counts what is there (recomputed, with Cyrus's sums), highestmodseq and last_uid cover it; no
  * sum after is checked. A piece is made from the files of its own moment: what changed below
  * from_uid meanwhile has been journaled as a commit of its own, in between. A last piece is made
- * even if no record differs: names, annotations and header may. */
+ * even if no record differs: names, annotations and header may. state_out is whole with the last
+ * piece only: those between the first and the last read no more than their own records. */
 int mbox_repair(struct spool *sp, const char *dir, const struct mbox_state *known,
 	const struct mbox_digest *theirs, size_t n, uint32_t from_uid, size_t limit,
 	mbox_ref_fn *ref, void *ref_arg, struct batch *out,

@@ -6,6 +6,10 @@
  * names, all annotations and the whole header go along: they are small, and no digest covers
  * them.
  *
+ * The first piece and the last one read the mailbox as a whole, so that what is unsound is noticed
+ * before anything of it is sent, and the end is checked by a sum. Those in between read their
+ * own records only: the cost of a mailbox does not grow with the number of its pieces.
+ *
  * A cut piece states the header too, so that the peer can open the mailbox meanwhile: there the
  * counters are worked out from the records, not believed.
  */
@@ -15,6 +19,7 @@
 #include "meta/maker.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -141,21 +146,46 @@ struct repair {
 	uint32_t next; /* first UID that is left for the following piece, or 0 */
 };
 
+/* The first of theirs that is not below uid. */
+static size_t
+theirs_from(const struct repair *rp, uint32_t uid)
+{
+	size_t lo = 0, hi = rp->n;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+		if (rp->theirs[mid].uid < uid)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
 static int
-state_records(struct maker *m, struct repair *rp, const struct scan *s)
+state_records(struct maker *m, struct repair *rp, const struct ixfile *ix)
 {
 	struct index_record r;
-	size_t k = 0;
+	size_t k = theirs_from(rp, rp->from_uid);
+	uint32_t i, before = 0;
+	int rc = ixfile_find(ix, rp->from_uid, &i);
 
-	for (uint32_t i = 0; i < s->ix.h.num_records; i++) {
-		int rc = ixfile_record(&s->ix, i, &r);
+	if (rc != 0 && rc != ERR_NOTFOUND)
+		return rc;
+	for (; i < ix->h.num_records; i++) {
+		rc = ixfile_record(ix, i, &r);
 		if (rc != 0)
+			return scan_fault(m->fault, rc, r.uid, "record-crc",
+				"record %" PRIu32
+				" is damaged: %s; reconstruct the mailbox",
+				i + 1, err_text(rc));
+		if ((rc = scan_record_check(&r, before, &ix->h, m->fault)) != 0)
 			return rc;
+		before = r.uid;
 		while (k < rp->n && rp->theirs[k].uid < r.uid)
 			k++;
-		if (r.uid < rp->from_uid ||
-			(k < rp->n && rp->theirs[k].uid == r.uid &&
-				rp->theirs[k].digest == sum_of_record(&r).hi))
+		if (k < rp->n && rp->theirs[k].uid == r.uid &&
+			rp->theirs[k].digest == sum_of_record(&r).hi)
 			continue;
 		if (rp->named == rp->limit) {
 			rp->next = r.uid;
@@ -184,6 +214,72 @@ state_purges(struct maker *m, const struct repair *rp, const struct scan *s)
 	return 0;
 }
 
+/* What every piece begins with. */
+static int
+state_whole(struct maker *m, const struct mbox_state *s, const struct scan_names *names)
+{
+	int rc = maker_owner(m, &s->owner);
+
+	m->out->flags = BATCH_DERIVED;
+	return rc != 0 ? rc : maker_names(m, &names->file);
+}
+
+/* A piece with others before and behind it: only its own records are read. rp->next is 0 if it
+ * turned out to be the last. */
+static int
+middle_piece(struct maker *m, struct repair *rp, struct scan *s,
+	const struct mbox_state *known, struct mbox_state *state_out)
+{
+	uint32_t i;
+	int rc = ixfile_open(m->sp, m->dir, false, &s->ix);
+
+	if (rc == 0)
+		rc = ixfile_find(&s->ix, rp->from_uid, &i);
+	if (rc != 0 && rc != ERR_NOTFOUND)
+		return rc;
+	if (s->ix.h.num_records - i <= rp->limit)
+		return 0;
+	if ((rc = scan_names_of(m->sp, m->dir, SCAN_STRICT, &s->ix, known, &s->names,
+		     m->fault)) != 0 ||
+		(rc = scan_owner(m->sp, m->dir, &s->ix.st, &s->owner)) != 0)
+		return rc;
+	scan_state(s, state_out);
+	if ((rc = state_whole(m, state_out, &s->names)) == 0 &&
+		(rc = state_records(m, rp, &s->ix)) == 0 && rp->next != 0) {
+		m->out->flags |= BATCH_PARTIAL;
+		rc = maker_header(m, &s->ix.h, CHANGE_ALL);
+	}
+	return rc;
+}
+
+/* The first piece and the last one: the mailbox is read and checked as a whole. */
+static int
+outer_piece(struct maker *m, struct repair *rp, struct scan *s,
+	const struct mbox_state *known, struct mbox_state *state_out)
+{
+	int rc = scan_open(m->sp, m->dir, SCAN_STRICT, known, s, m->fault);
+
+	if (rc != 0)
+		return rc;
+	scan_state(s, state_out);
+	m->out->after = mbox_sum_total(&state_out->sum);
+	if (scan_tally_check(&s->tally, &s->ix.h) == NULL) {
+		m->out->sync_basic = s->ix.h.sync_basic;
+		m->out->sync_annot = s->ix.h.sync_annot;
+	}
+	if ((rc = state_whole(m, state_out, &s->names)) == 0)
+		rc = state_records(m, rp, &s->ix);
+	if (rp->next != 0)
+		m->out->flags |= BATCH_PARTIAL;
+	if (rc == 0 && rp->next == 0)
+		rc = state_purges(m, rp, s);
+	if (rc == 0 && rp->next == 0)
+		rc = maker_all_annots(m, &s->annots);
+	if (rc == 0)
+		rc = maker_header(m, &s->ix.h, CHANGE_ALL);
+	return rc;
+}
+
 int
 mbox_repair(struct spool *sp, const char *dir, const struct mbox_state *known,
 	const struct mbox_digest *theirs, size_t n, uint32_t from_uid, size_t limit,
@@ -200,37 +296,25 @@ mbox_repair(struct spool *sp, const char *dir, const struct mbox_state *known,
 	int rc;
 
 	*next_out = 0;
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; from_uid == 0 && i < n; i++)
 		if (theirs[i].uid == 0 || (i > 0 && theirs[i].uid <= theirs[i - 1].uid))
 			return ERR_PROTO;
 	rc = maker_begin(&m, &d, sp, out, fault);
+	if (rc == 0 && from_uid > 0) {
+		rc = middle_piece(&m, &rp, &s, known, state_out);
+		scan_close(&s);
+		if (rc != 0 || rp.next != 0)
+			goto out;
+		/* There is no piece behind it: begun again, as the last one. */
+		(void)maker_finish(&m, state_out, ERR_BUSY);
+		rp.named = 0;
+		rc = maker_begin(&m, &d, sp, out, fault);
+	}
 	if (rc != 0)
 		return rc;
-	rc = scan_open(sp, dir, SCAN_STRICT, known, &s, fault);
-	if (rc != 0)
-		goto out;
-	scan_state(&s, state_out);
-	out->flags = BATCH_DERIVED;
-	out->after = mbox_sum_total(&state_out->sum);
-	if (scan_tally_check(&s.tally, &s.ix.h) == NULL) {
-		out->sync_basic = s.ix.h.sync_basic;
-		out->sync_annot = s.ix.h.sync_annot;
-	}
-	rc = maker_owner(&m, &state_out->owner);
-	if (rc == 0)
-		rc = maker_names(&m, &s.names.file);
-	if (rc == 0)
-		rc = state_records(&m, &rp, &s);
-	if (rp.next != 0)
-		out->flags |= BATCH_PARTIAL;
-	if (rc == 0 && rp.next == 0)
-		rc = state_purges(&m, &rp, &s);
-	if (rc == 0 && rp.next == 0)
-		rc = maker_all_annots(&m, &s.annots);
-	if (rc == 0)
-		rc = maker_header(&m, &s.ix.h, CHANGE_ALL);
-	*next_out = rp.next;
-out:
+	rc = outer_piece(&m, &rp, &s, known, state_out);
 	scan_close(&s);
+out:
+	*next_out = rp.next;
 	return maker_finish(&m, state_out, rc);
 }

@@ -120,6 +120,24 @@ scan_names_check(const struct scan_names *n, const struct index_header *h,
 }
 
 int
+scan_names_of(struct spool *sp, const char *dir, enum scan_rule rule,
+	const struct ixfile *ix, const struct mbox_state *known, struct scan_names *out,
+	struct mbox_fault *fault)
+{
+	int rc = scan_names_load(sp, dir, out);
+
+	if (rule == SCAN_LENIENT)
+		return 0;
+	if (rc != 0)
+		return scan_fault(fault, rc == ERR_NOTFOUND ? ERR_MANGLED : rc, 0,
+			"header-file",
+			"cyrus.header cannot be read: %s; reconstruct the mailbox",
+			err_text(rc));
+	uint64_t since = known != NULL ? known->index_mtime : ns_of(&ix->st);
+	return scan_names_check(out, &ix->h, known, since, fault);
+}
+
+int
 scan_names_from(const void *p, size_t n, struct scan_names *out)
 {
 	memset(out, 0, sizeof(*out));
@@ -382,17 +400,8 @@ scan_open(struct spool *sp, const char *dir, enum scan_rule rule,
 		return rc;
 	}
 	const struct index_header *h = &out->ix.h;
-	rc = scan_names_load(sp, dir, &out->names);
-	if (rc != 0 && rule == SCAN_STRICT) {
-		rc = scan_fault(fault, rc == ERR_NOTFOUND ? ERR_MANGLED : rc, 0,
-			"header-file",
-			"cyrus.header cannot be read: %s; reconstruct the mailbox",
-			err_text(rc));
-		goto fail;
-	}
-	uint64_t since = known != NULL ? known->index_mtime : ns_of(&out->ix.st);
-	if (rule == SCAN_STRICT &&
-		(rc = scan_names_check(&out->names, h, known, since, fault)) != 0)
+	rc = scan_names_of(sp, dir, rule, &out->ix, known, &out->names, fault);
+	if (rc != 0)
 		goto fail;
 	rc = scan_annots_load(sp, dir, &out->annots);
 	if (rc != 0 && rc != ERR_BUSY)

@@ -16,6 +16,10 @@
 int scan_fault(struct mbox_fault *fault, int rc, uint32_t uid, const char *check,
 	const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 
+/* Which rules hold: as Cyrus left it; or after a crash in replay, where a record that cannot be
+ * read is counted as missing and the names may be newer than the header. */
+enum scan_rule { SCAN_STRICT, SCAN_LENIENT };
+
 /* ---- cyrus.header ---- */
 
 struct scan_names {
@@ -29,6 +33,10 @@ struct scan_names {
 int scan_names_load(struct spool *sp, const char *dir, struct scan_names *out);
 /* The same from bytes (copied). */
 int scan_names_from(const void *p, size_t n, struct scan_names *out);
+/* Those of the mailbox whose index this is, loaded and (strict) checked. */
+int scan_names_of(struct spool *sp, const char *dir, enum scan_rule rule,
+	const struct ixfile *ix, const struct mbox_state *known, struct scan_names *out,
+	struct mbox_fault *fault);
 void scan_names_close(struct scan_names *n);
 /* Are these the names to go by? Yes if the index header has their CRC, if they are what is known
  * of the mailbox already, or if they were put in place since that (since is its index's time):
@@ -76,10 +84,6 @@ bool scan_crc_annot(uint32_t minor, const struct index_record *r,
 	uint32_t *crc_out);
 
 /* ---- the whole ---- */
-
-/* Which rules hold: as Cyrus left it; or after a crash in replay, where a record that cannot be
- * read is counted as missing and the names may be newer than the header. */
-enum scan_rule { SCAN_STRICT, SCAN_LENIENT };
 
 struct scan {
 	struct ixfile ix; /* loaded */

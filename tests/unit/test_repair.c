@@ -324,6 +324,56 @@ TEST(equal_mailboxes_cost_one_small_piece)
 	rig_pair_close(x);
 }
 
+/* Bytes that this process has read so far. */
+static unsigned long long
+bytes_read(void)
+{
+	unsigned long long n = 0;
+	FILE *f = fopen("/proc/self/io", "r");
+
+	if (f == NULL || fscanf(f, "rchar: %llu", &n) != 1)
+		abort();
+	fclose(f);
+	return n;
+}
+
+/* All pieces that state a whole mailbox of n messages to a peer that has none of it. */
+static unsigned long long
+cost_of_pieces(struct rig_pair *x, size_t limit, unsigned *pieces)
+{
+	unsigned long long began = bytes_read();
+	uint32_t from = 0;
+
+	*pieces = 0;
+	do {
+		struct batch b;
+		if (mbox_repair(x->a, x->g.dir, NULL, NULL, 0, from, limit, NULL, NULL,
+			    &b, &x->g.state, &from, NULL) != 0)
+			abort();
+		batch_fini(&b);
+		++*pieces;
+	} while (from != 0);
+	return bytes_read() - began;
+}
+
+TEST(pieces_do_not_read_the_mailbox_again)
+{
+	struct rig_pair *x = story(17, 1);
+	unsigned one, many;
+
+	while (x->g.h.num_records < 590)
+		rig_append(&x->g, 10);
+	rig_commit(&x->g);
+	unsigned long long whole = cost_of_pieces(x, 1000, &one),
+			   cut = cost_of_pieces(x, 10, &many);
+	CHECK_EQ(one, 1);
+	CHECK_EQ(many, 59);
+	printf("# bytes read: %llu in one piece, %llu in %u\n", whole, cut, many);
+	/* Most of it are the cache's records, which are read once in any case. */
+	CHECK(cut < whole + 4ull * 590 * x->g.h.record_size);
+	rig_pair_close(x);
+}
+
 TEST(digests_out_of_order_are_refused)
 {
 	struct rig_pair *x = story(17, 1);
