@@ -72,8 +72,9 @@ apply_totals_in_full(struct apply *a)
 	if (restates) {
 		a->h.sync_basic = a->b->sync_basic;
 		a->h.sync_annot = a->b->sync_annot;
-		/* Unknown from a sender means that its counters do not add up. */
-		bool vouched = a->b->sync_basic != 0 || t->exists == 0;
+		/* Unknown from a sender means that its counters do not add up; that of no
+		 * message at all cannot be told from it. */
+		bool vouched = a->b->sync_basic != 0;
 		const char *wrong =
 			vouched && a->sum_ok ? scan_tally_check(t, &a->h) : NULL;
 		return wrong != NULL ? wrong_total(a, wrong) : 0;

@@ -53,17 +53,19 @@ def killed_after_rename(path, word=b"spare"):
         os.rename(f"{path}/cyrus.header.NEW", f"{path}/cyrus.header")
 
 
-def killed_in_store(path):
-    """As an imapd that is killed between a record and the index header."""
+def killed_in_store(path, records=1, word=0x2):
+    """As an imapd that is killed between records (flagged, by default) and the index header."""
     with open(f"{path}/cyrus.index", "r+b", buffering=0) as f:
         fcntl.lockf(f, fcntl.LOCK_EX)
         data = bytearray(f.read())
-        rec = data[160:160 + 112]
-        struct.pack_into(">Q", rec, 80, int.from_bytes(data[68:76], "big") + 1)
-        rec[35] ^= 0x2      # flagged
-        struct.pack_into(">I", rec, 108, witness.crc(rec[:108]))
-        f.seek(160)
-        f.write(rec)
+        for at in range(160, 160 + 112 * records, 112):
+            rec = data[at:at + 112]
+            struct.pack_into(">Q", rec, 80, int.from_bytes(data[68:76], "big") + 1)
+            flags, = struct.unpack_from(">I", rec, 32)
+            struct.pack_into(">I", rec, 32, flags ^ word)
+            struct.pack_into(">I", rec, 108, witness.crc(rec[:108]))
+            f.seek(at)
+            f.write(rec)
 
 
 def never_aside(two):
@@ -136,6 +138,16 @@ def test_killed_between_names_and_index_with_the_machine():
     never_aside(two)
     same(two, "header_file_crc")
     use(two, "other")
+    two.settle()
+
+
+def test_killed_between_the_last_expunge_and_index():
+    """The header counts messages of which none is left: no CRC of theirs tells."""
+    two, path = ready()
+    killed_in_store(path, 3, witness.EXPUNGED)
+    never_aside(two)
+    same(two, "header basic", "header annot")
+    two.server.run("reconstruct", "user/one")
     two.settle()
 
 
