@@ -9,7 +9,9 @@ way. Bytes are those of the sockets between the two nodes, everything but TCP's 
 import collections
 import os
 import re
+import signal
 import subprocess
+import time
 
 import contain
 
@@ -187,6 +189,52 @@ class Trace:
             os.rmdir(self.dir)
         except OSError:
             pass
+
+
+class Instructions:
+    """Instructions of a system's processes, where the machine lets them be counted."""
+
+    EVENT = "instructions"
+
+    def __init__(self):
+        self.why, self.proc = "", None
+        try:
+            said = subprocess.run(
+                ["perf", "stat", "-x,", "-e", self.EVENT, "true"],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE).stderr.decode(errors="replace")
+        except OSError:
+            self.why = "perf is not installed"
+            return
+        if self._read(said) is None:
+            self.why = "this machine shows no hardware counters"
+
+    @staticmethod
+    def _read(text):
+        """perf's own form: value, unit, event, ... The value is a word if there is none."""
+        for line in text.splitlines():
+            field = line.split(",")
+            if len(field) > 2 and "instructions" in field[2] and field[0].isdigit():
+                return int(field[0])
+        return None
+
+    def start(self, system):
+        if self.why:
+            return
+        pids = {p for roots in system.parts().values() for root in roots
+                for p in [root] + contain.descendants(root)}
+        self.proc = subprocess.Popen(
+            ["perf", "stat", "-x,", "-e", self.EVENT, "-p", ",".join(map(str, pids))],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        time.sleep(0.2)
+
+    def stop(self):
+        """How many since start, or None."""
+        proc, self.proc = self.proc, None
+        if proc is None:
+            return None
+        proc.send_signal(signal.SIGINT)
+        return self._read(proc.communicate(timeout=20)[1].decode(errors="replace"))
 
 
 def traced(events):

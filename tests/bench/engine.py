@@ -30,6 +30,7 @@ class Cell:
 
     def __init__(self):
         self.samples, self.counted = [], 0
+        self.instructions = None
         self.fuse, self.syncs = collections.Counter(), collections.Counter()
         self.refused = None
 
@@ -46,6 +47,7 @@ class Engine:
     def __init__(self, systems, rounds, seconds, trace, say):
         self.systems, self.rounds, self.seconds = systems, rounds, seconds
         self.trace, self.say = trace, say
+        self.instructions = count.Instructions()
         self.cells = {}      # (workload name, system name) -> Cell
         self.foreign = []    # processor time of others, as a share of the machine
 
@@ -57,6 +59,7 @@ class Engine:
 
         def go():
             if traced:
+                self.instructions.start(system)
                 self.trace.start(system)
             start.append((count.Snapshot(system), time.monotonic()))
         done, seconds, client = work.run(system, ops, go)
@@ -67,6 +70,7 @@ class Engine:
         delta = count.Snapshot(system) - start[0][0]
         if traced:
             cell.fuse, cell.syncs = count.traced(self.trace.stop())
+            cell.instructions = self.instructions.stop()
             cell.counted = done
         else:
             cell.samples.append(Sample(done, seconds, client, delta, drained, work))

@@ -35,6 +35,7 @@ def cell_facts(run, work, system, base):
         "us_50": cell.median(lambda s: s.us_50), "us_99": cell.median(lambda s: s.us_99),
         "drain_seconds": cell.median(lambda s: s.drained),
         "client_share": cell.median(lambda s: s.client / s.seconds / os.cpu_count()),
+        "instructions": cell.instructions and cell.instructions / cell.counted,
         "counted_operations": cell.counted,
         "fuse": {k: n / cell.counted for k, n in cell.fuse.most_common()},
         "syncs": {k: n / cell.counted for k, n in cell.syncs.most_common()},
@@ -48,7 +49,7 @@ def facts(run, works, up, refused, trace):
         "machine": {"cores": os.cpu_count(), "kernel": platform.release(),
                     "others_share": foreign},
         "counted": {"events": trace.available, "why_not": trace.why,
-                    "instructions": "not available: no hardware counters here"},
+                    "no_instructions": run.instructions.why},
         "base": base.name,
         "systems": [{"name": s.name, "title": s.title} for s in up],
         "refused": {name: {"title": title, "why": why}
@@ -158,7 +159,11 @@ def tables(f):
                        ("journal_commits", "Commits of ext4's journal an operation"),
                        ("disk_flushes", "Flushes of the disk an operation"),
                        ("disk_bytes", "Bytes written to the disks an operation"),
-                       ("wire_bytes", "Bytes between the nodes an operation")):
+                       ("wire_bytes", "Bytes between the nodes an operation"),
+                       ("instructions", "Instructions of all processes an operation")):
+        if all(c[key] is None for w in f["workloads"] for c in w["cells"].values()
+               if good(c)):
+            continue
         out.append(table(title, ["", *names], rows(
             lambda w, c: number(c[key]) if good(c) else "-")))
     for key, title in (("fuse", "FUSE requests an operation"),
@@ -198,7 +203,8 @@ def tables(f):
         out.append("That is a busy machine: rely on counts, not on speeds.")
     if f["counted"]["why_not"]:
         out.append(f"Syncs and FUSE requests not counted: {f['counted']['why_not']}.")
-    out.append(f"Instructions: {f['counted']['instructions']}.")
+    if f["counted"]["no_instructions"]:
+        out.append(f"Instructions not counted: {f['counted']['no_instructions']}.")
     out.append(f"{f['seconds']:.0f} s in all, {f['machine']['cores']} cores, kernel "
                f"{f['machine']['kernel']}.")
     return "\n".join(out)

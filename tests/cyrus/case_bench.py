@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""scripts/bench, shortly: it measures, writes what it was asked for, and leaves nothing."""
+# limit: 240
+
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import case  # noqa: E402
+import json  # noqa: E402
+import subprocess  # noqa: E402
+import xml.etree.ElementTree  # noqa: E402
+
+import contain  # noqa: E402
+
+
+def bench(folder, *args):
+    """Under our own run's mark and folder, so that a death of ours takes it down too."""
+    done = subprocess.run(
+        [f"{case.ROOT}/scripts/bench", "--no-build", "--dir", folder, *args],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        timeout=200)
+    return done.returncode, done.stdout.decode(errors="replace")
+
+
+def test_a_short_run():
+    case.need("mkfs.ext4", "losetup", "ss")
+    folder = case.folder()
+    code, text = bench(
+        folder, "--only", "lmtp-4-4k,flags", "--systems", "plain,rolling,local", "--rounds",
+        "1", "--seconds", "0.1", "--json", f"{folder}/out.json", "--svg", f"{folder}/out.svg")
+    case.equal(code, 0, text)
+    with open(f"{folder}/out.json") as f:
+        facts = json.load(f)
+    case.equal([s["name"] for s in facts["systems"]], ["bare", "plain", "rolling", "local"],
+               "systems")
+    for work in facts["workloads"]:
+        for name, cell in work["cells"].items():
+            where = f"{work['name']} on {name}: {cell}"
+            case.check(cell["value"] > 0 and cell["cpu_ms"] > 0, where)
+            case.equal(cell["wire_bytes"] is not None, name in ("rolling", "local"), where)
+            if "fuse/fuse_request_send" in facts["counted"]["events"]:
+                case.equal(bool(cell["fuse"]), name in ("plain", "local"), where)
+            if "ext4/ext4_sync_file_enter" in facts["counted"]["events"]:
+                case.check(sum(cell["syncs"].values()) >= 0.5, where)
+    deliver = facts["workloads"][0]["cells"]
+    if deliver["plain"]["fuse"]:
+        # What makes us worth measuring at all.
+        plain, ours = (sum(deliver[n]["fuse"].values()) for n in ("plain", "local"))
+        case.check(ours < plain * 0.6, f"{ours} requests for a delivery, plain {plain}")
+    xml.etree.ElementTree.parse(f"{folder}/out.svg")
+    left = [n for n in os.listdir(folder) if n.startswith(contain.PREFIX)]
+    case.equal(left, [], "folders left behind")
+    case.equal(contain.mounts_below(folder), [], "left mounted")
+
+
+def test_ended_from_outside_it_takes_all_down():
+    case.need("mkfs.ext4", "losetup", "ss")
+    folder = case.folder()
+    proc = subprocess.Popen(
+        [f"{case.ROOT}/scripts/bench", "--no-build", "--dir", folder, "--only", "lmtp-4-4k",
+         "--systems", "plain,local", "--rounds", "1000"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    for line in proc.stdout:
+        if b"twinspool local: up" in line:
+            break
+    below = contain.descendants(proc.pid)
+    case.check(len(below) > 10 and len(contain.mounts_below(folder)) >= 5,
+               "it has not begun")
+    proc.terminate()
+    proc.communicate(timeout=60)
+    case.equal(contain.mounts_below(folder), [], "left mounted")
+    alive = set(below) & set(contain.parents())
+    case.check(not alive, lambda: "left running: "
+               + "; ".join(contain.command_of(p) for p in alive))
+
+
+case.main()
