@@ -157,6 +157,39 @@ class Rolling(System):
         return count.socket_bytes(self.port)
 
 
+class Seed:
+    """Two nodes that hold the golden mail, stopped cleanly: what every level starts from."""
+
+    made = {}
+
+    @classmethod
+    def of(cls, folder, golden):
+        if folder not in cls.made:
+            cls.made[folder] = cls(folder, golden)
+        return cls.made[folder]
+
+    def __init__(self, folder, golden):
+        a = disk.Disk(folder, "seed-a", of=golden).mount()
+        b = disk.Disk(folder, "seed-b").mount()
+        slots = pair.Slot(a.path, "a", "active"), pair.Slot(b.path, "b", "standby")
+        self.prints = [slot.keygen() for slot in slots]
+        self.introduce(*slots)
+        for slot in slots[::-1]:
+            case.later(slot.close)
+            slot.configure(imapd_conf=f"{a.path}/c/imapd.conf")
+            slot.start(limit=120)
+        slots[0].wait(300)
+        for slot in slots:
+            slot.umount(limit=120)
+        for d in (a, b):
+            d.umount()
+        self.disks = a, b
+
+    def introduce(self, a, b):
+        a.meets(b, self.prints[1])
+        b.meets(a, self.prints[0])
+
+
 class Twinspool(System):
     level = "local"
     keys = {}
@@ -169,31 +202,24 @@ class Twinspool(System):
     def name(self):
         return self.level
 
-    def up(self, peer=True):
-        a, b = self.new_disk(of=self.golden), self.new_disk("b")
+    def up(self):
+        seed = Seed.of(self.folder, self.golden)
+        a, b = self.new_disk(of=seed.disks[0]), self.new_disk("b", of=seed.disks[1])
         self.a, self.b = pair.Slot(a.path, "a", "active"), pair.Slot(b.path, "b", "standby")
-        prints = {s.name: s.keygen() for s in (self.a, self.b)}
-        self.a.meets(self.b, prints["b"])
-        self.b.meets(self.a, prints["a"])
+        seed.introduce(self.a, self.b)
         self.spool, self.backing = self.a.mnt, self.a.spool
         for slot in (self.a, self.b):
             slot.configure(imapd_conf=f"{a.path}/c/imapd.conf", **self.keys)
         self.server = self.run_cyrus(a.path, self.spool, start=False)
         case.later(self.down)
-        if not peer:
-            self.begin(self.a)
-            return
         self.begin(self.b)
         self.begin(self.a)
         self.drain(300)
-        self.serve()
+        self.server.start()
 
     def begin(self, slot):
         slot.start(limit=120)
         self.others["daemon" if slot is self.a else "peer"] = [slot.proc.pid]
-
-    def serve(self):
-        self.server.start()
 
     def down(self):
         self.server.stop()

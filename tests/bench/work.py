@@ -190,18 +190,18 @@ def everything(pools):
         return Client(f"lmtp-{conns}-{word}", f"LMTP, {conns} conn., {word.upper()}B", "lmtp",
                       golden.DELIVER[:conns], pools[size], size)
     return [
-        lmtp(4, 4000, "4k"), lmtp(16, 4000, "4k"), lmtp(1, 4000, "4k"),
+        lmtp(4, 4000, "4k"), lmtp(16, 4000, "4k"),
         Flags("flags", "flag changes, 4 conn."),
-        lmtp(4, 100_000, "100k"), lmtp(16, 100_000, "100k"), lmtp(1, 100_000, "100k"),
-        Client("append", "APPEND, 4 conn., 4KB", "append", golden.DELIVER[4:8],
-               pools[4000], 4000),
         Client("fetch", "FETCH of bodies, warm", "fetch", golden.FLAGS,
                uids=golden.PER_FLAGS),
-        Batch(), Expunge(),
+        Client("append", "APPEND, 4 conn., 4KB", "append", golden.DELIVER[4:8],
+               pools[4000], 4000),
         Listing("list-warm", "listing 40,000, warm", False),
         Listing("list-cold", "listing 40,000, cold", True),
         Select("select-warm", "SELECT 40,000, warm", False),
         Select("select-cold", "SELECT 40,000, cold", True),
+        lmtp(4, 100_000, "100k"), lmtp(16, 100_000, "100k"), lmtp(1, 100_000, "100k"),
+        lmtp(1, 4000, "4k"), Batch(), Expunge(),
     ]
 
 
