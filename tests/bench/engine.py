@@ -13,6 +13,10 @@ import time
 
 import case
 import count
+import imap
+import lmtp
+
+FAILURES = (case.Failed, imap.Error, lmtp.Error, OSError)
 
 
 class Sample:
@@ -73,9 +77,11 @@ class Engine:
             cell.instructions = self.instructions.stop()
             cell.counted = done
         else:
+            if work.lone:
+                delta.cpu["client"] = client
             cell.samples.append(Sample(done, seconds, client, delta, drained, work))
             span = (now - start[0][1]) * os.cpu_count()
-            own = sum(delta.cpu.values()) + client
+            own = sum(delta.cpu.values()) + (0 if work.lone else client)
             if span > 0.1:
                 self.foreign.append(min(1, max(0, delta.busy - own) / span))
         return done / seconds
@@ -92,8 +98,8 @@ class Engine:
                                           traced=True)
                 took += time.monotonic() - start
                 running.append(system)
-            except case.Failed as why:
-                cell.refused = str(why).splitlines()[0]
+            except FAILURES as why:
+                self.fails(work, system, why)
         seconds, rounds = self.seconds, self.rounds
         if until is not None:
             left = max(until - time.monotonic(), 1)
@@ -107,8 +113,20 @@ class Engine:
             most = min(rates[running[0]], 3 * rates[system]) * seconds
             ops[system] = work.fixed or int(max(20, min(work.most, most)))
         for n in range(rounds):
-            for system in running[n % len(running):] + running[:n % len(running)]:
-                self.once(work, system, ops[system])
+            turn = n % len(running)
+            for system in running[turn:] + running[:turn]:
+                try:
+                    self.once(work, system, ops[system])
+                except FAILURES as why:
+                    self.fails(work, system, why)
+                    running.remove(system)
+
+    def fails(self, work, system, why):
+        """One system does not stop the others, but bare, which all are compared with."""
+        self.cells[work.name, system.name].refused = str(why).splitlines()[0]
+        self.say(f"{work.title} on {system.title}: {why}")
+        if system is self.systems[0]:
+            raise case.Failed(f"{work.title} on {system.title}: {why}")
 
     @staticmethod
     def first(until):

@@ -4,7 +4,7 @@
  *	plainfs SOURCE MOUNTPOINT
  *
  * It does what somebody would write first: every request of the kernel is one call on the backing
- * tree, an inode is an open O_PATH descriptor, timeouts and threads are those that libfuse gives,
+ * tree, an inode is an open O_PATH descriptor (or a handle, where there are very many), timeouts and threads are those that libfuse gives,
  * nothing is kept, avoided or deferred, and nothing is replicated. Extended attributes are left
  * out, as they are in a mount with `xattr: no`. In the foreground until it is unmounted.
  *
@@ -28,17 +28,21 @@
 
 #define BUCKETS 65536
 #define TIMEOUT 1.0
+#define FDS_MAX 8192 /* regular files beyond these are known by their handles */
 
 struct node {
 	struct node *next;
-	int fd;
+	int fd; /* -1: handle */
+	struct file_handle *handle;
 	dev_t dev;
 	ino_t ino;
 	uint64_t lookups; /* the table's lock */
 };
 
 static struct node root = { .fd = -1, .lookups = 1 };
+static int root_real = -1; /* no O_PATH: what open_by_handle_at wants */
 static struct node *table[BUCKETS];
+static unsigned n_fds; /* the table's lock */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static struct node *
@@ -47,10 +51,25 @@ node_of(fuse_ino_t id)
 	return id == FUSE_ROOT_ID ? &root : (struct node *)(uintptr_t)id;
 }
 
+/* Valid until this thread asks for another node: a request has one that is no folder. */
 static int
 fd_of(fuse_ino_t id)
 {
-	return node_of(id)->fd;
+	static _Thread_local int spare = -1;
+	static _Thread_local struct node *whose;
+	static _Thread_local ino_t which;
+	struct node *n = node_of(id);
+
+	if (n->fd >= 0)
+		return n->fd;
+	if (spare < 0 || whose != n || which != n->ino) {
+		if (spare >= 0)
+			close(spare);
+		spare = open_by_handle_at(root_real, n->handle, O_PATH | O_CLOEXEC);
+		whose = n;
+		which = n->ino;
+	}
+	return spare;
 }
 
 struct path {
@@ -72,6 +91,30 @@ bucket(ino_t ino)
 	return &table[ino % BUCKETS];
 }
 
+/* Table locked. Takes the descriptor, or puts a handle in its place. */
+static void
+node_hold(struct node *n, int fd, mode_t mode)
+{
+	struct file_handle *h = NULL;
+	int mount;
+
+	n->fd = fd;
+	if (n_fds++ < FDS_MAX || !S_ISREG(mode))
+		return;
+	h = malloc(sizeof(*h) + MAX_HANDLE_SZ);
+	if (h == NULL)
+		return;
+	h->handle_bytes = MAX_HANDLE_SZ;
+	if (name_to_handle_at(fd, "", h, &mount, AT_EMPTY_PATH) != 0) {
+		free(h);
+		return;
+	}
+	n->handle = h;
+	n->fd = -1;
+	n_fds--;
+	close(fd);
+}
+
 /* The node of an open O_PATH descriptor, which it takes; one lookup more. */
 static struct node *
 node_get(int fd, const struct stat *st)
@@ -85,7 +128,7 @@ node_get(int fd, const struct stat *st)
 	if (n != NULL) {
 		close(fd);
 	} else if ((n = calloc(1, sizeof(*n))) != NULL) {
-		n->fd = fd;
+		node_hold(n, fd, st->st_mode);
 		n->ino = st->st_ino;
 		n->dev = st->st_dev;
 		n->next = *bucket(st->st_ino);
@@ -112,7 +155,11 @@ node_put(fuse_ino_t id, uint64_t count)
 		for (at = bucket(n->ino); *at != n; at = &(*at)->next)
 			;
 		*at = n->next;
-		close(n->fd);
+		if (n->fd >= 0) {
+			close(n->fd);
+			n_fds--;
+		}
+		free(n->handle);
 		free(n);
 	}
 	pthread_mutex_unlock(&lock);
@@ -564,7 +611,7 @@ main(int argc, char **argv)
 	struct fuse_args args = FUSE_ARGS_INIT(2, words);
 	struct fuse_loop_config *config = fuse_loop_cfg_create();
 	struct fuse_session *se;
-	int rc = 1;
+	int rc;
 
 	if (argc != 3) {
 		fprintf(stderr, "usage: plainfs SOURCE MOUNTPOINT\n");
@@ -572,7 +619,8 @@ main(int argc, char **argv)
 	}
 	umask(0);
 	root.fd = open(argv[1], O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (root.fd < 0) {
+	root_real = open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (root.fd < 0 || root_real < 0) {
 		perror(argv[1]);
 		return 1;
 	}

@@ -22,6 +22,7 @@ class Workload:
     fixed = None
     most = 100_000
     last = {}       # what the load generator said of the last round
+    lone = False    # the client is not a client but all that there is to measure
 
     def prepare(self, system):
         pass
@@ -88,6 +89,19 @@ class Flags(Client):
         return dict(super().options(system, count), flag=flag, sign=sign)
 
 
+class Fetch(Client):
+    """All of the messages have been read once before."""
+
+    uids = 250
+
+    def __init__(self):
+        super().__init__("fetch", "FETCH of bodies, warm", "fetch", golden.FLAGS,
+                         uids=self.uids)
+
+    def prepare(self, system):
+        self.run(system, self.uids * len(self.users), lambda: None)
+
+
 class Select(Client):
     """SELECT of the folder of 40,000, over one connection. With cold, nothing that could be
     forgotten is remembered."""
@@ -112,6 +126,7 @@ class Listing(Workload):
     """readdir and a stat of each name, as ls -l and every backup do."""
 
     unit = "s"
+    lone = True
     fixed = 1
 
     def __init__(self, name, title, cold):
@@ -192,8 +207,7 @@ def everything(pools):
     return [
         lmtp(4, 4000, "4k"), lmtp(16, 4000, "4k"),
         Flags("flags", "flag changes, 4 conn."),
-        Client("fetch", "FETCH of bodies, warm", "fetch", golden.FLAGS,
-               uids=golden.PER_FLAGS),
+        Fetch(),
         Client("append", "APPEND, 4 conn., 4KB", "append", golden.DELIVER[4:8],
                pools[4000], 4000),
         Listing("list-warm", "listing 40,000, warm", False),
