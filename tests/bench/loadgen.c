@@ -17,10 +17,10 @@
  *	flag=NAME   that flag
  *
  * All connections log in (as cyrus for that user) and select; then it prints "ready" and waits for
- * a line on its standard input before the clock starts. Of LMTP's
- * commands MAIL, RCPT and DATA go out together, as Postfix sends them; messages to IMAP go as
- * literals that wait for no answer. Prints one line of JSON: operations, seconds, seconds of
- * processor time used here, and quantiles of the time of one operation in microseconds.
+ * a line on its standard input before the clock starts. Of LMTP's commands MAIL, RCPT and DATA go
+ * out together, as Postfix sends them; messages to IMAP go as literals that wait for no answer.
+ * Prints one line of JSON: operations, seconds, seconds of processor time used here, and quantiles
+ * of the time of one operation in microseconds.
  */
 #include <dirent.h>
 #include <errno.h>

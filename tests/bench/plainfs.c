@@ -4,9 +4,10 @@
  *	plainfs SOURCE MOUNTPOINT
  *
  * It does what somebody would write first: every request of the kernel is one call on the backing
- * tree, an inode is an open O_PATH descriptor (or a handle, where there are very many), timeouts and threads are those that libfuse gives,
- * nothing is kept, avoided or deferred, and nothing is replicated. Extended attributes are left
- * out, as they are in a mount with `xattr: no`. In the foreground until it is unmounted.
+ * tree, an inode is an open O_PATH descriptor (or a handle, where there are very many), timeouts
+ * and threads are those that libfuse gives, nothing is kept, avoided or deferred, and nothing is
+ * replicated. Extended attributes are left out, as they are in a mount with `xattr: no`. In the
+ * foreground until it is unmounted.
  *
  * Files are made under the caller's ids; the kernel checks permissions (default_permissions).
  */

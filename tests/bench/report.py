@@ -72,7 +72,9 @@ def number(v, digits=3):
 
 
 def table(title, heads, rows):
-    """Left column to the left, the rest to the right."""
+    """Left column to the left, the rest to the right; nothing without rows."""
+    if not rows:
+        return ""
     cells = [heads] + rows
     wide = [max(len(r[i]) for r in cells) for i in range(len(heads))]
     lines = [title]
