@@ -24,6 +24,7 @@
 #include "sync/outq.h"
 #include "sync/refs.h"
 #include "sync/session.h"
+#include "sync/settled.h"
 #include "sync/store.h"
 #include "sync/sync.h"
 
@@ -142,6 +143,7 @@ struct node {
 	_Atomic uint64_t moves_begun, moves_ended; /* of entries, to other names */
 	struct moving *moving;
 	struct notes *notes;
+	struct settled *settled; /* notes that a sync of the journal will end */
 	struct store *store;
 	struct journal *journal;
 	struct inbox *inbox;

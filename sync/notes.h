@@ -36,7 +36,7 @@ int notes_walk(struct notes *n, notes_fn *fn, void *arg);
 size_t notes_count(struct notes *n);
 /*
  * For a batch: mark what is noted of the path, look at the path, and settle the mark once the batch
- * is journaled. Settled is what was noted up to the mark, unless the path was noted again since: that
+ * is journaled, and the journal synced (settled.h). Settled is what was noted up to the mark, unless the path was noted again since: that
  * note speaks of what the batch may not have seen. Any number of batches may hold the same mark.
  * 0: nothing is noted.
  */

@@ -48,7 +48,7 @@ bool store_was_clean(const struct store *s);
 /* Is true on disk only when journal.db is synced as well. Set it to false before anything is
  * served (journal_resume does), to true as the last thing of all. */
 int store_set_clean(struct store *s, bool clean);
-/* What was committed to journal.db so far, mailboxes' states among it, is on disk. */
+/* What was committed to journal.db so far, mailboxes' states among it, is on disk. Any thread. */
 int store_sync(struct store *s);
 
 /* ---- values, in state.db ---- */

@@ -312,7 +312,8 @@ open_store(struct node *n)
 	if ((rc = store_open(n->conf.state, &n->store)) != 0 ||
 		(rc = journal_open(n->store, &limits, &n->journal)) != 0 ||
 		(rc = inbox_open(n->store, &n->inbox)) != 0 ||
-		(rc = notes_open(n->conf.state, &n->notes)) != 0)
+		(rc = notes_open(n->conf.state, &n->notes)) != 0 ||
+		(rc = settled_open(n->notes, n->store, &n->settled)) != 0)
 		return rc;
 	rc = epoch_load(n->store, &n->epoch);
 	if (rc == ERR_NOTFOUND) {
@@ -460,8 +461,9 @@ sync_stop(struct sync *s, bool clean)
 		journal_close(n->journal);
 	if (n->inbox != NULL)
 		inbox_close(n->inbox);
-	if (clean && n->store != NULL && n->stuck == NULL)
-		store_set_clean(n->store, true);
+	bool synced = clean && n->store != NULL && n->stuck == NULL &&
+		      store_set_clean(n->store, true) == 0;
+	settled_close(n->settled, synced);
 	if (n->notes != NULL)
 		notes_close(n->notes);
 	store_close(n->store);

@@ -84,8 +84,10 @@ journaled(struct node *n, struct outq_item *it)
 	if (it->what == OUTQ_STATE_DROP && it->bytes.len == 0 &&
 		inbox_quarantine_release(n->inbox, it->key, false) == 0)
 		node_count_asides(n);
-	if (it->noted != 0)
-		notes_settle(n->notes, it->note, it->noted);
+	if (it->noted != 0) {
+		settled_add(n->settled, it->note, it->noted);
+		it->note = NULL;
+	}
 	if (it->done != NULL)
 		it->done(it->done_arg);
 }
@@ -704,6 +706,7 @@ send_tick(struct node *n)
 		if (p->body_wait_ms != 0 || p->wanted != NULL)
 			send_pump(p);
 	}
+	settled_tick(n->settled);
 	n->confirmed = journal_confirmed(n->journal);
 	kept_release(n->kept, n->confirmed); /* NULL on a standby */
 	moves_release(n->moves, n->confirmed);

@@ -1,0 +1,255 @@
+/*
+ * test_notes_cut.c - the power of an active side is cut: what its journal has not synced is gone,
+ * and a note that was taken back for it would be missed.
+ *
+ * fsync and fdatasync are this program's own. Whatever of the journal's files they sync is copied,
+ * and that copy is what a cut leaves. Of the notes a cut leaves all that was written, which is the
+ * worst: also the lines that take notes back.
+ */
+#include "meta/base/clock.h"
+#include "meta/base/err.h"
+#include "meta/base/log.h"
+#include "sync/notes.h"
+#include "tests/lib/duo.h"
+#include "tests/lib/t.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static struct duo d;
+static struct rig A, B, C;
+
+static char synced[320]; /* the folder of the copies; "" while nothing is recorded */
+static _Atomic unsigned wal_syncs;
+static _Atomic bool wal_fails;
+
+static void
+copy(int fd, const char *to)
+{
+	uint8_t p[65536];
+	off_t at = 0;
+	ssize_t n;
+	int out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	if (out < 0)
+		abort();
+	while ((n = pread(fd, p, sizeof(p), at)) > 0) {
+		if (write(out, p, (size_t)n) != n)
+			abort();
+		at += n;
+	}
+	close(out);
+}
+
+static int
+remember(int fd)
+{
+	char link[40], path[600], to[800];
+
+	if (synced[0] == '\0')
+		return 0;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	ssize_t n = readlink(link, path, sizeof(path) - 1);
+	if (n <= 0)
+		return 0;
+	path[n] = '\0';
+	const char *name = strrchr(path, '/');
+	if (name == NULL || strncmp(path, d.state_a, strlen(d.state_a)) != 0 ||
+		strncmp(name, "/journal.db", 11) != 0)
+		return 0;
+	if (wal_fails)
+		return -1;
+	wal_syncs++;
+	snprintf(to, sizeof(to), "%s%s", synced, name);
+	int from = open(path, O_RDONLY | O_CLOEXEC);
+	if (from < 0)
+		abort();
+	copy(from, to);
+	close(from);
+	return 0;
+}
+
+int
+fsync(int fd)
+{
+	return remember(fd) != 0 ? -1 : (int)syscall(SYS_fsync, fd);
+}
+
+int
+fdatasync(int fd)
+{
+	return remember(fd) != 0 ? -1 : (int)syscall(SYS_fdatasync, fd);
+}
+
+static void
+start_a(void)
+{
+	duo_start_a(&d);
+	A.sp = B.sp = C.sp = d.spool;
+}
+
+static void
+on_log(enum log_level level, const char *line)
+{
+	if (getenv("SIM_DEBUG") != NULL)
+		fprintf(stderr, "# a: %d %s\n", (int)level, line);
+}
+
+/* A pair with one mailbox; from here on it is recorded what the journal has on disk. */
+static bool
+begin(void)
+{
+	log_set_hook(on_log);
+	wal_fails = false;
+	synced[0] = '\0';
+	duo_open(&d);
+	duo_start_b(&d);
+	start_a();
+	duo_create(&d, &A, "box/a", "id-a");
+	if (!duo_settled(&d))
+		return false;
+	duo_sh("mkdir -p %s.synced && cp %s/journal.db* %s.synced", d.state_a,
+		d.state_a, d.state_a);
+	snprintf(synced, sizeof(synced), "%s.synced", d.state_a);
+	wal_syncs = 0;
+	return true;
+}
+
+static void
+power_cut(void)
+{
+	duo_sh("cp %s/notes %s.notes", d.state_a, d.state_a);
+	synced[0] = '\0'; /* what an end of the process syncs comes too late */
+	duo_stop_a(&d, false);
+	duo_sh("rm %s/journal.db* && cp %s.synced/* %s && cp %s.notes %s/notes",
+		d.state_a, d.state_a, d.state_a, d.state_a, d.state_a);
+}
+
+static void
+put_file(const char *name, const char *text)
+{
+	char path[700];
+
+	snprintf(path, sizeof(path), "%s/%s", d.root_a, name);
+	if (sync_note(d.sync, name, 0) != 0)
+		abort();
+	FILE *f = fopen(path, "we");
+	if (f == NULL || fputs(text, f) < 0 || fclose(f) != 0)
+		abort();
+	sync_path(d.sync, name, 0, NULL, NULL);
+}
+
+static unsigned
+notes_left(void)
+{
+	struct notes *n;
+
+	if (notes_open(d.state_a, &n) != 0)
+		abort();
+	unsigned count = (unsigned)notes_count(n);
+	notes_close(n);
+	return count;
+}
+
+static void
+equal_at_last(void)
+{
+	duo_stop_a(&d, true);
+	duo_stop_b(&d, false);
+	const char *how = duo_differ(&d, &A);
+	if (how == NULL)
+		how = duo_differ(&d, &B);
+	if (how != NULL)
+		t_fail(__FILE__, __LINE__, "they differ: %s", how);
+	duo_sh("cmp %s/box/file %s/box/file", d.root_a, d.root_b);
+}
+
+static void
+end(void)
+{
+	duo_close(&d);
+	rig_fini(&A);
+	rig_fini(&B);
+	rig_fini(&C);
+}
+
+static void
+a_cut(bool journal_syncs)
+{
+	static struct sync_facts f;
+
+	CHECK(begin());
+	wal_fails = !journal_syncs;
+	duo_create(&d, &B, "box/b", "id-b");
+	put_file("box/file", "one");
+	rig_append(&B, 300);
+	duo_commit(&d, &B);
+	CHECK(duo_settled(&d));
+	/* time for any clearing, and another note, with which what was cleared is written */
+	usleep(2500000);
+	if (journal_syncs)
+		CHECK(wal_syncs >= 1 && wal_syncs <= 4);
+	put_file("box/other", "two");
+	CHECK(duo_settled(&d));
+	power_cut();
+	CHECK(notes_left() > 0);
+	start_a();
+	CHECK(duo_settled(&d));
+	/* who meets an unknown mailbox says so here */
+	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, NULL), 0);
+	sync_facts(d.sync, &f);
+	CHECK(strstr(f.peers[0].error, "aside") == NULL);
+	equal_at_last();
+	/* a clean stop has taken all of them back, if the journal is known to be on disk */
+	CHECK_EQ(notes_left(), 0);
+	end();
+}
+
+TEST(what_was_noted_and_journaled_survives_a_cut)
+{
+	a_cut(true);
+}
+
+TEST(also_where_the_journal_never_reached_the_disk)
+{
+	a_cut(false);
+}
+
+/* Deliveries note nothing, and sync nothing of the journal. */
+TEST(a_delivery_syncs_nothing_of_the_journal)
+{
+	CHECK(begin());
+	usleep(2500000);
+	wal_syncs = 0;
+	for (int i = 0; i < 50; i++) {
+		rig_append(&A, 300);
+		duo_commit(&d, &A);
+	}
+	CHECK(duo_settled(&d));
+	usleep(1500000);
+	CHECK_EQ(wal_syncs, 0);
+	/* a hundred files, made one after the other: a sync now and then, not one each */
+	uint64_t began = clock_ms();
+	for (int i = 0; i < 100; i++) {
+		char name[40];
+		snprintf(name, sizeof(name), "box/f%d", i);
+		put_file(name, name);
+	}
+	CHECK(duo_settled(&d));
+	usleep(1500000);
+	CHECK(wal_syncs >= 1);
+	CHECK(wal_syncs <= 2 + (clock_ms() - began) / 1000);
+	end();
+}
+
+int
+main(int argc, char **argv)
+{
+	duo_main(argc, argv);
+	return t_main(argc, argv);
+}
