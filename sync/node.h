@@ -182,7 +182,8 @@ struct node {
 	struct buf *arrived_bytes;
 	size_t n_arrived, cap_arrived;
 	uint64_t arrived_ms; /* the first of them */
-	bool arrived_safe; /* they are in the log of arrivals */
+	size_t n_logged; /* so many of them are in the log of arrivals */
+	bool arrived_safe; /* all of them, and synced */
 	struct arrivals *arrivals; /* NULL on the active side */
 	struct pos unlogged; /* the last row that is in the inbox and not in that log */
 	bool unsafe; /* a body of the next row may not be on disk */
@@ -360,8 +361,9 @@ int flush_open(struct node *n);
 void
 flush_body(struct node *n, const uint8_t guid[SHA1_LEN], const void *p, size_t size);
 void flush_staged(struct node *n, const uint8_t guid[SHA1_LEN]);
-/* The rows that arrived (there are some) into the log, synced. False: they are not in it, and must
- * be synced in the inbox. */
+void flush_row(struct node *n, const struct inbox_item *row);
+/* The rows that arrived (there are some) are in the log, and it is synced. False: they are not,
+ * and must be synced in the inbox. */
 bool flush_arrived(struct node *n);
 /* A session is over: a body without its row stays so. */
 void flush_end(struct node *n);

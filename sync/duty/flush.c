@@ -225,6 +225,16 @@ flush_staged(struct node *n, const uint8_t guid[SHA1_LEN])
 	}
 }
 
+/* At once, for the log keeps the order in which rows and bodies came. */
+void
+flush_row(struct node *n, const struct inbox_item *row)
+{
+	if (!is_wanted(n))
+		return;
+	arrivals_row(n->arrivals, row);
+	n->n_logged++;
+}
+
 bool
 flush_arrived(struct node *n)
 {
@@ -234,16 +244,15 @@ flush_arrived(struct node *n)
 	n->unsafe = false;
 	if (n->arrived_safe)
 		return true;
-	if (!is_wanted(n)) {
+	if (n->n_logged < n->n_arrived) {
 		n->unlogged = n->arrived[n->n_arrived - 1].pos;
 		return false;
 	}
-	for (size_t i = 0; i < n->n_arrived; i++)
-		arrivals_row(n->arrivals, &n->arrived[i]);
 	if ((rc = arrivals_sync(n->arrivals)) != 0) {
 		log_err("what arrived cannot be put into the log: %s", err_text(rc));
 		/* Bodies of the next row may have been in it. */
 		n->unsafe = true;
+		n->n_logged = 0;
 	}
 	if (rc != 0 || unsafe)
 		n->unlogged = n->arrived[n->n_arrived - 1].pos;

@@ -135,6 +135,7 @@ recv_on_batch(void *node, struct session *s, const void *msg)
 	if (n->n_arrived++ == 0)
 		n->arrived_ms = clock_ms();
 	n->arrived_safe = false;
+	flush_row(n, it);
 	p->fed.seq = m->seq;
 	return 0;
 }
@@ -182,7 +183,7 @@ store_arrived(struct node *n)
 		      : inbox_put(n->inbox, n->arrived, n->n_arrived, NULL);
 	/* What was confirmed is kept, and tried again. */
 	if (rc == 0 || !safe) {
-		n->n_arrived = 0;
+		n->n_arrived = n->n_logged = 0;
 		n->arrived_safe = false;
 	}
 	if (rc == 0) {
