@@ -76,8 +76,9 @@ print_row(void *arg, const struct journal_row *row, int damage)
 
 	if (rc == ERR_NOMEM)
 		return rc;
-	/* What row says of itself and what its bytes say must agree. */
-	if (damage == 0 && rc == 0 && strcmp(b.dir, row->dir) != 0)
+	/* What the row says of itself and what its bytes say must agree. */
+	bool path = row->dir[0] == '/' || row->dir[0] == '\0';
+	if (damage == 0 && rc == 0 && strcmp(b.dir, path ? "" : row->dir) != 0)
 		damage = ERR_MANGLED;
 	if (rc != 0)
 		damage = rc;
@@ -87,7 +88,8 @@ print_row(void *arg, const struct journal_row *row, int damage)
 	emit_number(&p->e, "seq", row->pos.seq);
 	emit_time(&p->e, "time", row->time);
 	emit_number(&p->e, "size", row->n);
-	emit_text(&p->e, "dir", row->dir);
+	if (row->dir[0] != '\0')
+		emit_text(&p->e, path ? "path" : "dir", row->dir + path);
 	if (damage != 0) {
 		emit_text(&p->e, "damage", err_text(damage));
 		p->damage = damage;

@@ -42,7 +42,7 @@ int journal_resume(struct journal *j, uint64_t epoch, uint64_t floor);
 void journal_seal(struct journal *j);
 
 struct journal_entry {
-	const char *dir; /* of the mailbox; "" for a path change */
+	const char *dir; /* of the mailbox; "/PATH" for a path change, "" for a move */
 	const void *bytes; /* the encoded batch, at most STORE_MAX_BLOB */
 	size_t n;
 	/* What the mailbox is after it, stored with it; state NULL: nothing to store. */

@@ -50,7 +50,7 @@ append(struct rig *r, const char *dir, const void *bytes, size_t n)
 
 /* A batch that unlinks something, with a name that needs care on a terminal. */
 static bool
-append_delete(struct rig *r)
+append_delete(struct rig *r, const char *row_dir)
 {
 	struct batch b;
 	struct buf bytes = BUF_INIT;
@@ -60,7 +60,7 @@ append_delete(struct rig *r)
 	struct change *c = batch_add(&b, CHANGE_DELETE);
 	c->u.path.path = "user/od\nd \x1b\"x";
 	bool done =
-		batch_encode(&b, &bytes) == 0 && append(r, "", bytes.data, bytes.len);
+		batch_encode(&b, &bytes) == 0 && append(r, row_dir, bytes.data, bytes.len);
 	batch_fini(&b);
 	buf_fini(&bytes);
 	return done;
@@ -148,7 +148,8 @@ TEST(rows_in_words)
 	int rc;
 
 	CHECK(rig_open(&r));
-	CHECK(append_purge(&r, "user/a", 0) && append_delete(&r));
+	CHECK(append_purge(&r, "user/a", 0) &&
+		append_delete(&r, "/user/od\nd \x1b\"x"));
 	/* while it is open for writing: what is only in the log is seen */
 	char *text = dumped(r.path, false, &rc);
 	CHECK_EQ(rc, 0);
@@ -158,7 +159,8 @@ TEST(rows_in_words)
 			   "before=\"00000000000000010000000000000002\" "
 			   "after=\"00000000000000030000000000000004\"\n  purge uid=17 "
 			   "guid=") != NULL);
-	CHECK(strstr(text, "\n  delete path=user/od\\x0ad \\x1b\\\"x\n") != NULL);
+	CHECK(strstr(text, "path=\"user/od\\x0ad \\x1b\\\"x\"\n  delete "
+			   "path=user/od\\x0ad \\x1b\\\"x\n") != NULL);
 	free(text);
 	text = dumped(r.path, true, &rc);
 	CHECK_EQ(rc, 0);
@@ -180,14 +182,16 @@ TEST(damage_is_named)
 	CHECK(append_purge(&r, "user/a", 77)); /* from the future */
 	CHECK(append_purge(&r, "user/b", 0)); /* not what the table says */
 	CHECK(append(&r, "user/c", "\x01nonsense", 9));
+	CHECK(append_purge(&r, "/user/a", 0) && append_delete(&r, "user/a"));
+	CHECK(append_delete(&r, "")); /* this one is as it should be */
 	CHECK(append_purge(&r, "user/a", 0)); /* will have lost its end */
 	CHECK(append_purge(&r, "user/a", 0));
 	rig_close(&r);
-	CHECK(sql_on(r.path, "UPDATE journal SET dir = 'user/aa' WHERE seq = 5"));
+	CHECK(sql_on(r.path, "UPDATE journal SET dir = 'user/aa' WHERE seq = 8"));
 	char *text = dumped(r.path, false, &rc);
 	CHECK(rc != 0);
-	CHECK_EQ(count(text, "batch epoch="), 6);
-	CHECK_EQ(count(text, "damage="), 4);
+	CHECK_EQ(count(text, "batch epoch="), 9);
+	CHECK_EQ(count(text, "damage="), 6);
 	char *future = strstr(text, "seq=2 "), *next = strstr(text, "seq=3 ");
 	CHECK(future != NULL && next != NULL);
 	*next = '\0';
