@@ -1,6 +1,6 @@
 /*
  * How it works: a key is a row of conf_keys (name, type, where the value goes, default, limits,
- * help) and a type is a row of conf_types (what it expects in words, its parser). Defaults are
+ * help) and a type is a row of a table of types (what it expects in words, its parser). Defaults are
  * run through the same parsers as the file's values before the file is read, so a default is
  * never a special case. A wrong line is told and skipped: one run of the program shows them all.
  * What concerns two keys at once (a spool below its own mount point) is checked at the end.
@@ -626,16 +626,4 @@ conf_parse_time(const char *text, uint64_t *ms_out)
 	static const struct conf_key any = { .name = "time", .most = 3650 * MS_DAY };
 
 	return parse_time(&any, text, ms_out);
-}
-
-const char *
-conf_role_word(uint32_t role)
-{
-	return role <= CONF_STANDBY ? role_words[role] : "unknown";
-}
-
-const char *
-conf_level_word(uint32_t level)
-{
-	return level <= CONF_APPLIED ? level_words[level] : "unknown";
 }

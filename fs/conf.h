@@ -87,8 +87,5 @@ const char *conf_key_name(unsigned n);
 /* A time as keys have it (500ms, 10s, 5m, 2h, 7d, plain seconds) in ms; false if it is none. */
 bool conf_parse_time(const char *text, uint64_t *ms_out);
 
-/* The words of the configuration, for status and log. Static storage. */
-const char *conf_role_word(uint32_t role);
-const char *conf_level_word(uint32_t level);
 
 #endif

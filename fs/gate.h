@@ -17,7 +17,7 @@
  *
  * Owns     a word in the shared memory: the state outlives the server.
  * Threads  gate_shape, gate_create, gate_word: any. gate_refuse, gate_shut, gate_open,
- *          gate_standby: not a request's, since the kernel asks us while it remounts. They
+ *          gate_demote, gate_promote: not a request's, since the kernel asks us while it remounts. They
  *          exclude one another.
  * Errors   err.h; gate_create a positive errno.
  */

@@ -4,7 +4,6 @@
 #include "fs/inval.h"
 
 #include <fuse_lowlevel.h>
-#include <string.h>
 
 static struct fuse_session *session;
 
@@ -15,19 +14,7 @@ inval_start(struct fuse_session *se)
 }
 
 void
-inval_inode(uint64_t nodeid)
-{
-	(void)fuse_lowlevel_notify_inval_inode(session, nodeid, 0, 0);
-}
-
-void
 inval_attr(uint64_t nodeid)
 {
 	(void)fuse_lowlevel_notify_inval_inode(session, nodeid, -1, 0);
-}
-
-void
-inval_entry(uint64_t parent, const char *name)
-{
-	(void)fuse_lowlevel_notify_inval_entry(session, parent, name, strlen(name));
 }

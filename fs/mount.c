@@ -1,8 +1,7 @@
 /*
  * mount.c - the FUSE session over slots, inodes and the supervisor.
  *
- * The shared memory, in this order: the scratch area of mount_shared, counters, the gate, debts
- * of syncs, slots, inodes.
+ * The shared memory, in this order: counters, the gate, debts of syncs, slots, inodes.
  *
  * Capabilities. The kernel keeps its caches (no OPEN, no OPENDIR, no FLUSH, explicit invalidation)
  * because this mount is the only writer, or replay says what it changed. Not wanted: atomic
@@ -44,7 +43,6 @@
 #define PR_SET_IO_FLUSHER 57
 #endif
 
-#define SCRATCH (64 * 1024)
 #define MAX_WRITE (256 * 1024)
 #define SLOTS 48
 #define MAX_INODES (16u << 20)
@@ -63,7 +61,7 @@ static struct {
 static size_t
 stats_at(void)
 {
-	return SCRATCH;
+	return 0;
 }
 
 static size_t
@@ -102,13 +100,6 @@ prepare(void *memory, void *arg)
 	(void)arg;
 	slot_shared_init((void *)((char *)memory + slots_at()), SLOTS, MAX_WRITE);
 	inode_shared_init((void *)((char *)memory + inodes_at()), MAX_INODES);
-}
-
-void *
-mount_shared(size_t *size_out)
-{
-	*size_out = SCRATCH;
-	return shared(0);
 }
 
 /* ---- the session ---- */
@@ -196,20 +187,12 @@ session_new(void)
 
 /* ---- signals and the supervisor ---- */
 
-int
-mount_unmount(void)
+static void
+unmount(void)
 {
-	if (umount2(m.opts->mountpoint, 0) == 0)
-		return 0;
-	log_warn(
-		"cannot unmount path=%s error=%s", m.opts->mountpoint, strerror(errno));
-	return err_from_errno(errno);
-}
-
-void
-mount_set_standby(bool standby)
-{
-	ops_env.standby = standby;
+	if (umount2(m.opts->mountpoint, 0) != 0)
+		log_warn("cannot unmount path=%s error=%s", m.opts->mountpoint,
+			strerror(errno));
 }
 
 pid_t
@@ -248,7 +231,7 @@ watch(void *arg)
 		if (m.opts->on_signal != NULL)
 			m.opts->on_signal((int)si.ssi_signo, m.opts->arg);
 		else
-			(void)mount_unmount();
+			unmount();
 	}
 }
 

@@ -23,7 +23,7 @@ struct mount_opts {
 	int (*on_start)(int root_fd, bool takeover, void *arg);
 	/* Serving; in the first server only. */
 	void (*on_ready)(void *arg);
-	/* SIGTERM, SIGINT or SIGHUP, in a thread that may take its time. NULL: mount_unmount. */
+	/* SIGTERM, SIGINT or SIGHUP, in a thread that may take its time. NULL: it is unmounted. */
 	void (*on_signal)(int sig, void *arg);
 	/* Unmounted, the last request is answered. */
 	void (*on_stop)(void *arg);
@@ -33,12 +33,6 @@ struct mount_opts {
 /* 0, or a negative code of err.h, logged. */
 int mount_run(const struct mount_opts *opts);
 
-/* In the server: unmounts, after which mount_run ends everywhere. 0, or ERR_BUSY. */
-int mount_unmount(void);
-/* In the server: the role has changed. */
-void mount_set_standby(bool standby);
-/* In the server: memory that a later server finds again; all zero in the first. */
-void *mount_shared(size_t *size_out);
 /* In the server. */
 pid_t mount_supervisor_pid(void);
 

@@ -36,8 +36,8 @@ utf8_len(const unsigned char *p)
 	return n;
 }
 
-void
-status_quote(struct buf *out, const char *text)
+static void
+quote(struct buf *out, const char *text)
 {
 	const unsigned char *p = (const unsigned char *)text;
 
@@ -223,7 +223,7 @@ json_text(struct buf *out, const char *name, const char *v)
 	const char *sep = out->len > 0 && out->data[out->len - 1] == '{' ? "" : ",";
 
 	buf_printf(out, "%s\"%s\":", sep, name);
-	status_quote(out, v);
+	quote(out, v);
 }
 
 static void

@@ -34,7 +34,4 @@ void status_metrics(const struct status_facts *f, struct buf *out);
 void status_peers(const struct status_facts *f, struct buf *out);
 void status_quarantine(const struct status_facts *f, struct buf *out);
 
-/* text as a JSON string with its quotes. */
-void status_quote(struct buf *out, const char *text);
-
 #endif

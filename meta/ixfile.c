@@ -106,12 +106,6 @@ bytes(const struct ixfile *f, uint32_t i, uint8_t *out, size_t n)
 }
 
 int
-ixfile_bytes(const struct ixfile *f, uint32_t i, uint8_t *out)
-{
-	return bytes(f, i, out, f->h.record_size);
-}
-
-int
 ixfile_record(const struct ixfile *f, uint32_t i, struct index_record *out)
 {
 	uint8_t p[INDEX_MAX_RECORD];

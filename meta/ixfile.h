@@ -27,8 +27,6 @@ int ixfile_open(struct spool *sp, const char *dir, bool load, struct ixfile *out
 void ixfile_close(struct ixfile *f);
 /* Record i (0-based); ERR_NOTFOUND beyond the header's count. */
 int ixfile_record(const struct ixfile *f, uint32_t i, struct index_record *out);
-/* The record's bytes as they are (record_size of them), without a check. */
-int ixfile_bytes(const struct ixfile *f, uint32_t i, uint8_t *out);
 /* Its position, or ERR_NOTFOUND and the position where that UID belongs. */
 int ixfile_find(const struct ixfile *f, uint32_t uid, uint32_t *i_out);
 

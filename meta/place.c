@@ -31,8 +31,9 @@ static const struct {
 	{ "cyrus.annotations", PLACE_ANNOT },
 };
 
-bool
-place_uid(const char *name, uint32_t *uid_out)
+/* Whether name is <uid>. as Cyrus writes it: digits, no leading zero, then one dot. */
+static bool
+take_uid(const char *name, uint32_t *uid_out)
 {
 	uint64_t n = 0;
 
@@ -67,7 +68,7 @@ step_file(const char *name)
 {
 	uint32_t uid;
 
-	if (place_uid(name, &uid))
+	if (take_uid(name, &uid))
 		return (struct place){ PLACE_MESSAGE, 0, uid };
 	for (size_t i = 0; i < sizeof(in_mailbox) / sizeof(in_mailbox[0]); i++) {
 		size_t n = strlen(in_mailbox[i].name);

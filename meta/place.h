@@ -40,9 +40,6 @@ struct place {
 /* The place of name in the folder whose place is parent; mode gives the file's type. */
 struct place place_step(struct place parent, const char *name, mode_t mode);
 
-/* Whether name is <uid>. as Cyrus writes it: digits, no leading zero, then one dot. */
-bool place_uid(const char *name, uint32_t *uid_out);
-
 /* The word for a kind, for logs and status. Static storage. */
 const char *place_word(enum place_kind kind);
 

@@ -596,13 +596,3 @@ spool_sync(struct spool *sp)
 {
 	return syncfs(sp->root) < 0 ? err_from_errno(errno) : 0;
 }
-
-uint64_t
-spool_free_bytes(struct spool *sp)
-{
-	struct statvfs st;
-
-	if (fstatvfs(sp->root, &st) < 0)
-		return 0;
-	return (uint64_t)st.f_bavail * st.f_frsize;
-}

@@ -145,7 +145,6 @@ bool spool_dir_is_mbox(struct spool *sp, const char *dir);
 
 /* Puts everything written so far on disk (syncfs). */
 int spool_sync(struct spool *sp);
-uint64_t spool_free_bytes(struct spool *sp);
 
 /* For tests: after n more changes to the tree each further one fails with ERR_IO and does
  * nothing, as if the process had died there. Negative: no limit. */

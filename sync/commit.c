@@ -50,8 +50,9 @@ node_ref_in(struct node *n, struct refs *refs, const char *dir, uint32_t uid,
 	return known;
 }
 
-bool
-node_ref(void *arg, const char *dir, uint32_t uid, char *ref_dir, uint32_t *ref_uid)
+/* Where the body of (dir, uid) may already be known to the peers; an mbox_ref_fn. */
+static bool
+body_ref(void *arg, const char *dir, uint32_t uid, char *ref_dir, uint32_t *ref_uid)
 {
 	struct node *n = arg;
 
@@ -188,7 +189,7 @@ delta_of(struct node *n, struct mboxent *e, const struct sync_commit *c,
 		.annots = c->annots,
 		.names = c->names,
 		.locked = c->locked && c->patient,
-		.ref = node_ref,
+		.ref = body_ref,
 		.ref_arg = n,
 	};
 

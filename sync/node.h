@@ -214,9 +214,6 @@ int node_enqueue(struct node *n, struct mboxent *e, struct batch *b, uint64_t no
 /* The same for links that refs knows of. */
 bool node_ref_in(struct node *n, struct refs *refs, const char *dir, uint32_t uid,
 	char *ref_dir, uint32_t *ref_uid);
-/* Where the body of (dir, uid) may already be known to the peers; an mbox_ref_fn. */
-bool
-node_ref(void *arg, const char *dir, uint32_t uid, char *ref_dir, uint32_t *ref_uid);
 /* Sets a mailbox aside on the active side: logs, and tells the peer thread. Entry lock held. */
 void node_set_aside(
 	struct node *n, struct mboxent *e, const struct mbox_fault *fault, int code);

@@ -574,12 +574,6 @@ session_open(const struct session_conf *conf, struct link *link, bool dialled,
 
 /* --- questions ----------------------------------------------------------------------- */
 
-bool
-session_is_up(const struct session *s)
-{
-	return s->state == ST_UP && !session_ending(s);
-}
-
 const char *
 session_peer(const struct session *s)
 {

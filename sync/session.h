@@ -75,7 +75,6 @@ void session_end(struct session *s, enum wire_bye_code code, const char *fmt, ..
 int session_reject(struct session *s, int code, enum wire_bye_code bye, const char *fmt,
 	...) __attribute__((format(printf, 4, 5)));
 
-bool session_is_up(const struct session *s);
 /* The name of the peer in our configuration, and its place in the list of peers. */
 const char *session_peer(const struct session *s);
 unsigned session_peer_index(const struct session *s);

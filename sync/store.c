@@ -275,13 +275,6 @@ store_adopt(struct store *s)
 		store_sql_adopt(s->db[i]);
 }
 
-void
-store_tidy(struct store *s)
-{
-	for (int i = 0; i < STORE_DBS; i++)
-		store_sql_tidy(s->db[i]);
-}
-
 const struct store_sql_file *
 store_sql_file_of(enum store_db db)
 {

@@ -39,9 +39,6 @@ int store_open(const char *folder, struct store **out);
 void store_close(struct store *s);
 /* From now on the calling thread is the one. The former one must have stopped using it. */
 void store_adopt(struct store *s);
-/* Moves what has been committed from the logs into the files when that is due. For an idle
- * moment; without it a commit does so now and then, and takes longer. */
-void store_tidy(struct store *s);
 
 /* Was the last life of this state folder ended by store_set_clean(s, true)? */
 bool store_was_clean(const struct store *s);

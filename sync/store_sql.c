@@ -4,8 +4,8 @@
  * empty gets the schema in one transaction, one with another version is refused before anything
  * is written to it.
  *
- * The log is moved into the file when it has grown large, by the commit that notices, or earlier
- * in an idle moment (tidy), so that the sync this takes seldom holds up a batch.
+ * The log is moved into the file when it has grown large, by the commit that notices, so that the
+ * sync this takes seldom holds up a batch.
  */
 #include "sync/store_sql.h"
 #include "meta/base/buf.h"
@@ -27,7 +27,6 @@
 enum {
 	BUSY_MS = 2000, /* somebody looks into the file with another program */
 	WAL_PAGES_MAX = 4000, /* a commit moves the log into the file beyond this */
-	WAL_PAGES_TIDY = 250, /* an idle moment does */
 	SHRINK_MIN_PAGES = 4096,
 	SHRINK_PAGES = 1024,
 	LOG_AGAIN_MS = 10000
@@ -42,7 +41,6 @@ struct store_sql {
 	bool fresh;
 	bool in_tx;
 	int failed; /* first error of the transaction */
-	int wal_pages;
 	int logged_rc; /* not said again for a while */
 	uint64_t logged_ms;
 };
@@ -316,8 +314,8 @@ int
 store_sql_relax(struct store_sql *c, bool relax)
 {
 	check_thread(c);
-	return exec(c, relax ? "PRAGMA synchronous = NORMAL"
-			     : "PRAGMA synchronous = FULL");
+	return exec(
+		c, relax ? "PRAGMA synchronous = NORMAL" : "PRAGMA synchronous = FULL");
 }
 
 int
@@ -426,9 +424,7 @@ check_schema(struct store_sql *c, bool make)
 static int
 on_wal(void *arg, sqlite3 *h, const char *name, int pages)
 {
-	struct store_sql *c = arg;
-
-	c->wal_pages = pages;
+	(void)arg;
 	if (pages >= WAL_PAGES_MAX)
 		sqlite3_wal_checkpoint_v2(
 			h, name, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
@@ -455,7 +451,7 @@ open_file(struct store_sql *c)
 	sqlite3_busy_timeout(c->h, BUSY_MS);
 	if ((rc = check_schema(c, true)) != 0 || (rc = exec(c, c->file->pragmas)) != 0)
 		return rc;
-	sqlite3_wal_hook(c->h, on_wal, c);
+	sqlite3_wal_hook(c->h, on_wal, NULL);
 	return 0;
 }
 
@@ -579,16 +575,6 @@ store_sql_check(struct store_sql *c)
 		"SELECT count(*) FROM pragma_quick_check WHERE quick_check = 'ok'",
 		&good);
 	return rc != 0 ? rc : good == 1 ? 0 : fail(c, SQLITE_CORRUPT);
-}
-
-void
-store_sql_tidy(struct store_sql *c)
-{
-	check_thread(c);
-	if (c->in_tx || c->wal_pages < WAL_PAGES_TIDY)
-		return;
-	c->wal_pages = 0;
-	sqlite3_wal_checkpoint_v2(c->h, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
 }
 
 void

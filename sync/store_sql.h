@@ -39,8 +39,6 @@ void store_sql_adopt(struct store_sql *c); /* by the calling thread */
 bool store_sql_fresh(const struct store_sql *c); /* made by this open */
 /* Reads the whole file: 0, or ERR_STORE if it is damaged. */
 int store_sql_check(struct store_sql *c);
-/* Moves the log into the file if it has grown to something. */
-void store_sql_tidy(struct store_sql *c);
 /* Gives pages of deleted rows back to the file system, some at a time. */
 void store_sql_shrink(struct store_sql *c);
 

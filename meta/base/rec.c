@@ -32,8 +32,9 @@ rec_mem_fini(struct rec_mem *mem)
 	mem->used = 0;
 }
 
-void *
-rec_mem_alloc(struct rec_mem *mem, size_t n)
+/* n zeroed bytes, aligned for any type; NULL when over max or out of memory. */
+static void *
+take_room(struct rec_mem *mem, size_t n)
 {
 	size_t max = mem->max ? mem->max : REC_MEM_DEFAULT;
 	struct rec_chunk *c = mem->chunks;
@@ -211,7 +212,7 @@ decode_list(const struct rec_field *f, unsigned version, struct rd *in,
 		return 0;
 	if (n > SIZE_MAX / f->sub_size)
 		return ERR_NOMEM;
-	items = rec_mem_alloc(mem, (size_t)n * f->sub_size);
+	items = take_room(mem, (size_t)n * f->sub_size);
 	if (items == NULL)
 		return ERR_NOMEM;
 	for (uint64_t i = 0; rc == 0 && i < n; i++)

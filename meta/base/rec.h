@@ -92,8 +92,6 @@ struct rec_mem {
 	size_t max;
 };
 void rec_mem_fini(struct rec_mem *mem);
-/* n zeroed bytes, aligned for any type; NULL when over max or out of memory. */
-void *rec_mem_alloc(struct rec_mem *mem, size_t n);
 
 /* Appends the struct at obj to out. */
 int rec_encode(const struct rec_field *fields, const void *obj, struct buf *out);
