@@ -147,7 +147,7 @@ def test_killed_between_the_last_expunge_and_index():
     killed_in_store(path, 3, witness.EXPUNGED)
     never_aside(two)
     same(two, "header basic", "header annot")
-    two.server.run("reconstruct", "user/one")
+    two.mend()
     two.settle()
 
 
