@@ -359,7 +359,7 @@ static const struct conf_key conf_keys[] = {
 		"bytes a second that are sent to each peer at most" },
 	{ "xattr", &type_word, AT(xattr), "no", bool_words, 0, 0, false,
 		"extended attributes and access control lists" },
-	{ "threads", &type_number, AT(threads), "10", NULL, 1, 256, false,
+	{ "threads", &type_number, AT(threads), "10", NULL, 1, 40, false,
 		"threads that answer requests" },
 	{ "log", &type_word, AT(log), "info", log_words, 0, 0, false,
 		"the least important lines that are written" },

@@ -51,6 +51,25 @@ peer_set(struct sync_peer_conf *p, const char *name, const char *print, unsigned
 	must(hash_unhex(print + strlen("sha256:"), p->fingerprint, 32), "fingerprint");
 }
 
+/* A disk that takes its time with one mailbox. */
+static bool
+slow_begin(void *arg, const char *dir, const char *name)
+{
+	const char *slow = getenv("DUO_SLOW"), *go = getenv("DUO_GO");
+
+	(void)arg, (void)name;
+	while (slow != NULL && go != NULL && strcmp(dir, slow) == 0 &&
+		access(go, F_OK) != 0)
+		usleep(2000);
+	return true;
+}
+
+static void
+slow_end(void *arg, const char *dir, const char *name)
+{
+	(void)arg, (void)dir, (void)name;
+}
+
 /* --duo-standby ROOT STATE PORT PRINT SIZE AGE: until standard input ends. */
 void
 duo_main(int argc, char **argv)
@@ -74,7 +93,10 @@ duo_main(int argc, char **argv)
 		.n_peers = 1,
 		.journal_size = strtoull(argv[6], NULL, 10),
 		.journal_age = strtoull(argv[7], NULL, 10) };
-	struct sync *s = node_open(&conf, argv[2], NULL, &spool);
+	static const struct sync_hooks hooks = { .begin_in_place = slow_begin,
+		.end_in_place = slow_end };
+	struct sync *s = node_open(
+		&conf, argv[2], getenv("DUO_SLOW") != NULL ? &hooks : NULL, &spool);
 	while (read(STDIN_FILENO, &byte, 1) > 0)
 		continue;
 	sync_stop(s, true);

@@ -33,6 +33,9 @@ struct duo {
 	int b_stdin;
 };
 
+/* In the standby's environment: its replay stops before a file in the folder DUO_SLOW until the
+ * file DUO_GO exists. */
+
 /* The standby's life, if that is what the arguments say; else returns. */
 void duo_main(int argc, char **argv);
 

@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -120,6 +121,15 @@ def test_a_stop_asked_for_at_a_death_is_not_lost():
         case.equal(s.stop(), 0, "exit status")
 
 
+def most_descriptors(pid, running):
+    """While running() is true."""
+    most = 0
+    while running():
+        most = max(most, len(os.listdir(f"/proc/{pid}/fd")))
+        time.sleep(0.02)
+    return most
+
+
 def test_a_find_over_many_files_is_bounded():
     """What is measured is the second half: the first pays for fixed tables too."""
     s = slot.Slot(case.folder())
@@ -128,14 +138,15 @@ def test_a_find_over_many_files_is_bounded():
         # below stage., so that replication has nothing to adopt
         os.makedirs(f"{s.spool}/stage./d{i % 2}/e{i}")
         for k in range(per):
-            os.close(os.open(f"{s.spool}/stage./d{i % 2}/e{i}/{k}.", os.O_CREAT | os.O_WRONLY))
+            with open(f"{s.spool}/stage./d{i % 2}/e{i}/{k}.", "xb", 0) as f:
+                f.write(b"hello\n")
     case.later(s.stop)
     s.start()
     server = case.wait_for(s.servers, "a server")[0]
     start = time.monotonic()
     sizes = []
     for half in range(2):
-        out = subprocess.run(["find", f"{s.mnt}/stage./d{half}", "-type", "f", "-size", "0",
+        out = subprocess.run(["find", f"{s.mnt}/stage./d{half}", "-type", "f", "-size", "-6k",
                               "-newermt", "2000-01-01", "-printf", "x"],
                              stdout=subprocess.PIPE, check=True).stdout
         case.equal(len(out), len(os.listdir(f"{s.spool}/stage./d{half}")) * per, "files found")
@@ -148,6 +159,19 @@ def test_a_find_over_many_files_is_bounded():
     if "TWINSPOOL_SLOW" not in os.environ:
         case.check(grown < 200, f"{grown:.0f} bytes for each file")
     case.check(fds < 5000, f"{fds} descriptors")
+    # and one that reads them all
+    grep = subprocess.Popen(["grep", "-rl", "hello", f"{s.mnt}/stage."], text=True,
+                            stdout=subprocess.PIPE)
+    found = []
+    reader = threading.Thread(target=lambda: found.extend(grep.stdout))
+    reader.start()
+    fds = most_descriptors(server, reader.is_alive)
+    grep.wait()
+    grown = status(server, "VmRSS") - sizes[1]
+    case.equal(len(found), FILES // per * per, "files that grep found")
+    case.note(f"grep -r: {fds} descriptors, {grown} KB more")
+    case.check(fds < 5000, f"{fds} descriptors")
+    case.check(grown < 16 * 1024 + FILES * 16 // 1024, f"{grown} KB more")
     # and a server that takes over such a table serves at once
     start = time.monotonic()
     s.kill_server()

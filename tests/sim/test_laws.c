@@ -635,6 +635,41 @@ TEST(writes_that_a_disk_lost_stay_on_the_standby)
 	end();
 }
 
+/* ---- design 7: mailboxes in parallel ---- */
+
+static bool
+b_has_all(const struct sync_facts *f, void *arg)
+{
+	(void)f, (void)arg;
+	return exists(d.root_b, "box/b/20.");
+}
+
+TEST(a_slow_mailbox_holds_up_no_other)
+{
+	char go[320];
+
+	CHECK(two_mailboxes());
+	snprintf(go, sizeof(go), "%s.go", d.root_b);
+	duo_stop_b(&d, false);
+	setenv("DUO_GO", go, 1);
+	setenv("DUO_SLOW", "box/a", 1);
+	duo_start_b(&d);
+	for (int i = 0; i < 20; i++) {
+		rig_append(&A, 300);
+		duo_commit(&d, &A);
+		rig_append(&B, 300);
+		duo_commit(&d, &B);
+	}
+	CHECK(duo_until(&d, b_has_all, NULL));
+	CHECK(!exists(d.root_b, "box/a/23."));
+	/* and what is behind is in order, once it goes on */
+	duo_sh("touch %s", go);
+	CHECK(duo_settled(&d));
+	equal_at_last();
+	unsetenv("DUO_SLOW");
+	end();
+}
+
 /* ---- design 7: a stale active ---- */
 
 static _Atomic int told_stale;

@@ -136,7 +136,7 @@ static const struct {
 	{ "rate: some", ":5: rate: expected none, or bytes a second" },
 	{ "journal_size: 0", ":5: journal_size: expected a size" },
 	{ "journal_size: 18446744073709551615G", ":5: journal_size: expected a size" },
-	{ "threads: 0", ":5: threads: expected a number from 1 to 256, not \"0\"" },
+	{ "threads: 0", ":5: threads: expected a number from 1 to 40, not \"0\"" },
 	{ "threads: 4k", ":5: threads: expected a number" },
 	{ "xattr: true", ":5: xattr: expected one of no, yes" },
 	{ "log: loud", ":5: log: expected one of error, warning, info, debug" },

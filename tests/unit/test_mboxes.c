@@ -1,6 +1,7 @@
 #include "sync/mboxes.h"
 #include "tests/lib/t.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -72,6 +73,38 @@ TEST(the_total_sees_whose_sum_it_is)
 	CHECK(sum_eq(before, mboxes_total(t)));
 	b->aside = true;
 	CHECK(!sum_eq(before, mboxes_total(t)));
+	mboxes_close(t);
+}
+
+static size_t
+held(void)
+{
+	struct mallinfo2 m = mallinfo2();
+
+	return m.uordblks + m.hblkhd;
+}
+
+/* Design 10: 100,000 mailboxes in 200 MB. Of messages nothing is held here, so their number does
+ * not matter. */
+TEST(a_hundred_thousand_mailboxes_fit_in_memory)
+{
+	enum { SOME = 5000, ALL = 100000, MOST = 100 << 20 };
+	struct mboxes *t;
+	char dir[120], id[40];
+
+	CHECK_EQ(mboxes_open(&t), 0);
+	size_t before = held();
+	for (int i = 0; i < SOME; i++) {
+		snprintf(dir, sizeof(dir),
+			"domain/e/example.org/%c/user/somebody.%d/Archive^2026",
+			'a' + i % 26, i);
+		snprintf(id, sizeof(id), "5d2e1f0c-9a4b-4c1d-8e2f-%012d", i);
+		known(t, dir, id);
+	}
+	size_t each = (held() - before) / SOME;
+	printf("# %zu bytes for a mailbox, %zu MB for %d\n", each, each * ALL / 1000000,
+		ALL);
+	CHECK(each * ALL < MOST);
 	mboxes_close(t);
 }
 
