@@ -87,5 +87,4 @@ const char *conf_key_name(unsigned n);
 /* A time as keys have it (500ms, 10s, 5m, 2h, 7d, plain seconds) in ms; false if it is none. */
 bool conf_parse_time(const char *text, uint64_t *ms_out);
 
-
 #endif

@@ -206,8 +206,7 @@ spool_kept_drop(struct spool *sp, const uint8_t guid[SHA1_LEN])
 }
 
 int
-spool_kept_since(
-	struct spool *sp, const uint8_t guid[SHA1_LEN], uint64_t *since_ns_out)
+spool_kept_since(struct spool *sp, const uint8_t guid[SHA1_LEN], uint64_t *since_ns_out)
 {
 	struct stat st;
 	char hex[HEX];

@@ -186,7 +186,8 @@ crash_everywhere(uint32_t minor, uint32_t then, bool in_place)
 			memset(&x->p.state, 0, sizeof(x->p.state));
 			if (k > 0)
 				x->p.state = states[k - 1];
-			else if (mbox_load(x->b, x->g.dir, NULL, &x->p.state, NULL) != 0)
+			else if (mbox_load(x->b, x->g.dir, NULL, &x->p.state, NULL) !=
+				 0)
 				abort();
 			spool_set_limit(x->b, n);
 			int rc = play(x, &s, k, MBOX_CHECK);

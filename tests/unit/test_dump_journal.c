@@ -59,8 +59,8 @@ append_delete(struct rig *r, const char *row_dir)
 	b.dir = b.uniqueid = "";
 	struct change *c = batch_add(&b, CHANGE_DELETE);
 	c->u.path.path = "user/od\nd \x1b\"x";
-	bool done =
-		batch_encode(&b, &bytes) == 0 && append(r, row_dir, bytes.data, bytes.len);
+	bool done = batch_encode(&b, &bytes) == 0 &&
+		    append(r, row_dir, bytes.data, bytes.len);
 	batch_fini(&b);
 	buf_fini(&bytes);
 	return done;
