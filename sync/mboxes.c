@@ -16,6 +16,8 @@ struct mboxes {
 	struct mboxent **by_dir, **by_id;
 	size_t n, size; /* entries, buckets */
 	size_t n_known; /* mailboxes */
+	struct mboxent *dirty;
+	size_t n_dirty;
 };
 
 static uint32_t
@@ -270,6 +272,40 @@ struct mboxent *
 mboxes_by_id(struct mboxes *t, const char *uniqueid)
 {
 	return mboxes_twin(t, uniqueid, NULL);
+}
+
+void
+mboxes_dirty(struct mboxes *t, struct mboxent *e)
+{
+	pthread_mutex_lock(&t->lock);
+	if (!e->dirty) {
+		e->dirty = true;
+		e->dirty_next = t->dirty;
+		t->dirty = e;
+		t->n_dirty++;
+	}
+	pthread_mutex_unlock(&t->lock);
+}
+
+struct mboxent **
+mboxes_take_dirty(struct mboxes *t, size_t *n_out)
+{
+	size_t n = 0;
+
+	pthread_mutex_lock(&t->lock);
+	struct mboxent **list = calloc(t->n_dirty + 1, sizeof(*list));
+	for (struct mboxent *e = t->dirty; list != NULL && e != NULL;
+		e = e->dirty_next) {
+		e->dirty = false;
+		list[n++] = e;
+	}
+	if (list != NULL) {
+		t->dirty = NULL;
+		t->n_dirty = 0;
+	}
+	pthread_mutex_unlock(&t->lock);
+	*n_out = n;
+	return list;
 }
 
 struct mboxent **

@@ -33,7 +33,6 @@ struct mboxent {
 	bool has_more; /* aside, for it holds what the active side lacks */
 	bool redo; /* state was not recorded for sure: recompute from disk */
 	bool prove; /* after a crash it did not fit: its messages are what their bytes say */
-	bool dirty; /* a standby: state is newer than the stored one */
 	bool repairing; /* a standby asked for this mailbox to be compared */
 	bool owed; /* nothing could be done for it under this name: asked again after a move */
 	bool open; /* the peer thread's: rows were skipped for a repair that has not come */
@@ -44,8 +43,8 @@ struct mboxent {
 	uint64_t
 		moved; /* the move that gave it this name, counted; 0: none in this life */
 	/* the table's */
-	bool counted;
-	struct mboxent *next;
+	bool counted, dirty;
+	struct mboxent *next, *dirty_next;
 	struct mboxent *id_next;
 	uint32_t id_hash;
 	/* fixed */
@@ -69,6 +68,12 @@ void mboxes_identify(struct mboxes *t, struct mboxent *e);
 struct mboxent *
 mboxes_twin(struct mboxes *t, const char *uniqueid, const char *not_dir);
 struct mboxent *mboxes_by_id(struct mboxes *t, const char *uniqueid);
+
+/* A standby: what the store has of e is old, also if e is not known any more. Under its lock. */
+void mboxes_dirty(struct mboxes *t, struct mboxent *e);
+/* Those of which that was said since the last call; the caller frees the array. NULL: no memory, and
+ * nothing was taken. */
+struct mboxent **mboxes_take_dirty(struct mboxes *t, size_t *n_out);
 
 /* A stable list of all entries at this moment, in no order; the caller frees the array. */
 struct mboxent **mboxes_list(struct mboxes *t, size_t *n_out);

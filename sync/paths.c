@@ -392,7 +392,8 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 		old->redo = old->prove = false;
 		old->aside = false;
 		old->repairs = 0;
-		old->dirty = true;
+		if (!journal)
+			mboxes_dirty(n->mboxes, old);
 		mboxes_identify(n->mboxes, old);
 		pthread_mutex_unlock(&old->lock);
 		pthread_mutex_lock(&e->lock);
@@ -410,7 +411,8 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 			*e->state = st;
 		e->digest = digest;
 		e->known = true;
-		e->dirty = true;
+		if (!journal)
+			mboxes_dirty(n->mboxes, e);
 		e->moved = moved_now;
 		mboxes_identify(n->mboxes, e);
 		if (journal)

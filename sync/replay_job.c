@@ -117,7 +117,7 @@ apply_path(struct node *n, struct job *j, const struct batch *b,
 		e->known = c->kind != CHANGE_DELETE;
 		e->owed = false;
 		e->digest = digest_of(j);
-		e->dirty = true;
+		mboxes_dirty(n->mboxes, e);
 		pthread_mutex_unlock(&e->lock);
 	}
 }
@@ -141,7 +141,7 @@ apply_mbox(struct node *n, struct job *j, const struct batch *b,
 		e->known = (b->flags & BATCH_REMOVE) == 0;
 		e->redo = e->owed = false;
 		e->prove &= (b->flags & BATCH_DERIVED) == 0;
-		e->dirty = true;
+		mboxes_dirty(n->mboxes, e);
 		mboxes_identify(n->mboxes, e);
 	}
 	pthread_mutex_unlock(&e->lock);
@@ -195,7 +195,8 @@ replay_job_find_path(struct node *n, struct mboxent *e)
 		return;
 	close(fd);
 	e->digest = (struct sum){ 0, 0 };
-	e->known = e->dirty = true;
+	e->known = true;
+	mboxes_dirty(n->mboxes, e);
 }
 
 /* A batch that was to make a mailbox and cannot: the folder and the bodies that it brought so far

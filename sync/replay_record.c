@@ -26,29 +26,27 @@ recorder_main(void *arg)
 }
 
 /* Mailbox states of this moment; those of later batches may be among them, which a redo after a
- * crash does not mind: it recomputes. */
+ * crash does not mind: it recomputes. Only what changed is looked at: there may be a million. */
 static int
 store_states(struct replay *r)
 {
 	struct node *n = r->n;
 	struct buf bytes = BUF_INIT;
 	size_t count;
-	struct mboxent **list = mboxes_list(n->mboxes, &count);
+	struct mboxent **list = mboxes_take_dirty(n->mboxes, &count);
 	int rc = list == NULL ? ERR_NOMEM : journal_begin(n->journal);
 
 	for (size_t i = 0; rc == 0 && i < count; i++) {
 		struct mboxent *e = list[i];
 		pthread_mutex_lock(&e->lock);
-		bool dirty = e->dirty, known = e->known;
-		e->dirty = false;
 		buf_clear(&bytes);
-		if (dirty && known)
+		if (e->known)
 			rc = mboxes_encode(e, &bytes);
 		struct store_mbox m = { e->dir, mboxes_id(e), 0, bytes.data,
 			bytes.len };
-		if (rc == 0 && dirty && known)
+		if (rc == 0 && e->known)
 			rc = store_mbox_put(n->store, &m);
-		else if (rc == 0 && dirty &&
+		else if (rc == 0 &&
 			 (rc = store_mbox_drop(n->store, e->dir, 0)) == ERR_NOTFOUND)
 			rc = 0;
 		pthread_mutex_unlock(&e->lock);
@@ -60,9 +58,9 @@ store_states(struct replay *r)
 	/* The rows that made them are never done again once they are recorded. */
 	if (rc == 0)
 		rc = store_sync(n->store);
-	for (size_t i = 0; rc != 0 && list != NULL && i < count; i++) {
+	for (size_t i = 0; rc != 0 && i < count; i++) {
 		pthread_mutex_lock(&list[i]->lock);
-		list[i]->dirty = true; /* which of them were, nobody knows now */
+		mboxes_dirty(n->mboxes, list[i]);
 		pthread_mutex_unlock(&list[i]->lock);
 	}
 	free(list);

@@ -76,7 +76,8 @@ send_records(struct node *n, struct session *s, const char *dir)
 	/* Written by a batch that did not fit: it is here, whatever is known of it. */
 	if (!e->known && !mboxes_is_path(dir) &&
 		mbox_load(n->spool, dir, NULL, e->state, &fault) == 0) {
-		e->known = e->dirty = true;
+		e->known = true;
+		mboxes_dirty(n->mboxes, e);
 		mboxes_identify(n->mboxes, e);
 	}
 	pg->m.present = e->known;

@@ -46,7 +46,7 @@ look_removed(struct node *n, struct mboxent *e)
 	if (gone)
 		e->aside = e->known = e->has_more = false;
 	if (gone) {
-		e->dirty = true;
+		mboxes_dirty(n->mboxes, e);
 		mboxes_identify(n->mboxes, e);
 	}
 	pthread_mutex_unlock(&e->lock);

@@ -56,6 +56,39 @@ TEST(a_rename_under_way_finds_its_twin)
 	mboxes_close(t);
 }
 
+TEST(only_what_changed_is_to_be_stored)
+{
+	struct mboxes *t;
+	char dir[32];
+	size_t n;
+
+	CHECK_EQ(mboxes_open(&t), 0);
+	for (int i = 0; i < 5000; i++) {
+		snprintf(dir, sizeof(dir), "user/%d", i);
+		known(t, dir, dir);
+	}
+	struct mboxent **list = mboxes_take_dirty(t, &n);
+	CHECK_EQ(n, 0);
+	free(list);
+	struct mboxent *a = mboxes_find(t, "user/7"), *b = mboxes_find(t, "user/8");
+	mboxes_dirty(t, a);
+	mboxes_dirty(t, b);
+	mboxes_dirty(t, a);
+	list = mboxes_take_dirty(t, &n);
+	CHECK_EQ(n, 2);
+	CHECK((list[0] == a && list[1] == b) || (list[0] == b && list[1] == a));
+	free(list);
+	/* Taken, and changed again before it was stored. */
+	mboxes_dirty(t, b);
+	list = mboxes_take_dirty(t, &n);
+	CHECK_EQ(n, 1);
+	CHECK(list[0] == b);
+	free(list);
+	free(mboxes_take_dirty(t, &n));
+	CHECK_EQ(n, 0);
+	mboxes_close(t);
+}
+
 TEST(the_total_sees_whose_sum_it_is)
 {
 	struct mboxes *t;
