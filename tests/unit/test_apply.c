@@ -1,6 +1,10 @@
 /*
  * test_apply.c - delta and apply are inverse: whatever Cyrus does to a mailbox, the batch made of
  * it brings a copy to the same state.
+ *
+ * What dies here is the process, never the machine: fdatasync, which an apply calls before a copy
+ * gets its name, is this program's own and does nothing. Thousands of real ones wait for a busy
+ * disk longer than all the rest takes.
  */
 #include "meta/mbox.h"
 
@@ -13,6 +17,13 @@
 #include <stdlib.h>
 #include <fcntl.h>
 #include <unistd.h>
+
+int
+fdatasync(int fd)
+{
+	(void)fd;
+	return 0;
+}
 
 TEST(a_mailbox_is_created)
 {
