@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The power of the active is cut: no index names a body that is not there, and everything
-answered is there. With `sync: commit`, which puts syncs off, and with `sync: each`.
+answered is there. With `sync: commit`, which puts syncs off, and with `sync: each`. And the
+node that comes back as the cut left it makes a pair again, whatever its standby has by then.
 
 TWINSPOOL_CUTS: power cuts tried for each (tests/long power runs many)."""
 # limit: 400
@@ -26,6 +27,7 @@ import spools  # noqa: E402
 import witness  # noqa: E402
 
 CUTS = int(os.environ.get("TWINSPOOL_CUTS", "40"))
+BACK = int(os.environ.get("TWINSPOOL_CUTS", "4"))
 NUMBER = re.compile(rb"^Message-ID: <m(\d+)\.", re.M | re.I)
 USERS = [f"u{n}" for n in range(6)]
 
@@ -61,8 +63,8 @@ def change(server, disk, errors, first):
         errors.append(f"change: {why!r}")
 
 
-def recorded_pair(mode):
-    """A pair whose active has its spool on a recorded disk, and a Cyrus on it."""
+def recorded_pair(mode, state=False):
+    """A pair whose active has its spool (and state) on a recorded disk, and a Cyrus on it."""
     base = case.folder()
     disk = power.Disk(f"{base}/power")
     os.makedirs(f"{base}/pair")
@@ -70,15 +72,19 @@ def recorded_pair(mode):
     spool = f"{disk.mnt}/spool"
     shutil.move(two.a.spool, spool)
     two.a.spool = spool
-    two.a.configure(spool=spool)
+    if state:
+        shutil.move(two.a.state, f"{disk.mnt}/state")
+        two.a.state = f"{disk.mnt}/state"
+    two.a.configure(spool=spool, state=two.a.state)
+    power.run("sync", "-f", disk.mnt)       # what was moved is not what is tried
     two.start()
     two.cyrus().add_user(*USERS)
     return disk, two
 
 
-def record(mode):
-    """A load on a slot whose disk is recorded; the disk, afterwards."""
-    disk, two = recorded_pair(mode)
+def record(mode, state=False, deliverers=4):
+    """A load on a slot whose disk is recorded; the disk, afterwards, and the pair, stopped."""
+    disk, two = recorded_pair(mode, state)
     server = two.server
     with server.imap("u0") as c:
         c.create("INBOX/Old")
@@ -86,7 +92,7 @@ def record(mode):
     disk.mark("start")
     errors = []
     threads = [threading.Thread(target=deliver, args=(server, disk, errors, 1000 * n))
-               for n in range(1, 5)]
+               for n in range(1, 1 + deliverers)]
     threads.append(threading.Thread(target=change, args=(server, disk, errors, 9000)))
     for t in threads:
         t.start()
@@ -95,9 +101,11 @@ def record(mode):
     case.check(not errors, f"client errors: {errors[:5]}")
     two.settle()
     server.stop()
+    if state:
+        two.b.umount()
     two.close()
     disk.close()
-    return disk
+    return disk, two
 
 
 def bodies(folder):
@@ -127,7 +135,7 @@ def user_of(folder):
     return name.split(".")[1]
 
 
-def judge(disk):
+def judge(disk, _):
     faults, answered, torn = [], 0, 0
     for cut in disk.cuts(CUTS):
         with cut.mounted() as root:
@@ -151,11 +159,122 @@ def judge(disk):
 
 
 def test_syncs_put_off():
-    judge(record("commit"))
+    judge(*record("commit"))
 
 
 def test_each_sync_as_it_comes():
-    judge(record("each"))
+    judge(*record("each"))
+
+
+# ---- the node comes back ----
+
+def told(cut):
+    return [(who, int(n)) for who, n in (m.split() for m in cut.marks if m != "start")]
+
+
+def held_by(spool):
+    held = {}
+    for where in spools.mailboxes(spool):
+        try:
+            _, found, _ = bodies(f"{spool}/{where}")
+        except (witness.Bad, OSError, ValueError):
+            continue        # set aside, and looked for there
+        held.setdefault(user_of(f"{spool}/{where}"), set()).update(found)
+    return held
+
+
+def holds_more(a, b, where):
+    """Why the standby's mailbox is rightly set aside, or None."""
+    try:
+        x, y = (witness.Index(witness.read(f"{root}/{where}/cyrus.index"), broken=True)
+                for root in (a.spool, b.spool))
+    except OSError:
+        return "one side lacks it"
+    if x.broken:
+        return "half written"
+    for uid, rec in y.records.items():
+        mine = x.records.get(uid)
+        if mine is None or mine["guid"] != rec["guid"] or mine["modseq"] < rec["modseq"]:
+            return f"uid {uid}"
+    return "header" if y.header["highestmodseq"] > x.header["highestmodseq"] else None
+
+
+def aside(slot):
+    facts = slot.status()
+    case.equal(len(facts["quarantine"]), facts["quarantined"], f"{slot.name}'s list")
+    for q in facts["quarantine"]:
+        case.check(q["mailbox"] and q["check"] and q["text"], f"no reason: {q}")
+    return {q["mailbox"].lstrip("/"): q["check"] for q in facts["quarantine"]}
+
+
+def is_below(path, folders):
+    return any(path == f or path.startswith(f + "/") for f in folders)
+
+
+def catch_up(two, cut, ahead):
+    """The pair, with the active as the cut left it. Returns how many mailboxes are aside."""
+    two.b.start()
+    two.a.start(limit=60)
+    pair.wait_connected(two.a)
+    case.wait_for(lambda: two.a.peer()["state"] == "streaming", "the comparison", 60)
+    two.a.wait()
+    left = {}
+    for slot in two.slots:
+        left[slot.name] = aside(slot)
+    wrong = [line for line in spools.compare(two.a.spool, two.b.spool)
+             if not is_below(line.split(": ")[0], [*left["a"], *left["b"]])]
+    case.check(not wrong, lambda: f"{cut}: unequal and not aside\n" + spools.listed(wrong))
+    for where, check in left["b"].items():
+        if where not in left["a"]:
+            case.check(ahead and check in ("has-more", "unknown-here"),
+                       f"{cut}: {where} aside without a reason: {check}")
+            case.check(not os.path.exists(f"{two.b.spool}/{where}/cyrus.index")
+                       or holds_more(two.a, two.b, where), f"{cut}: {where} holds no more")
+    held = {slot.name: held_by(slot.spool) for slot in two.slots}
+    damaged = {user_of(f"{two.a.spool}/{where}") for where in left["a"]
+               if os.path.exists(f"{two.a.spool}/{where}/cyrus.header")}
+    for who, n in told(cut):
+        for slot in two.slots:
+            if slot is two.b and ahead or who not in damaged:
+                case.check(n in held[slot.name].get(who, ()),
+                           f"{cut}: {slot.name} lacks {n} of {who}")
+    return len(left["a"]) + len(left["b"])
+
+
+def test_the_pair_comes_back():
+    """Spool and state are of the same cut; the standby is as it was when the load had ended,
+    ahead of that, or begins with nothing."""
+    disk, two = record("commit", state=True, deliverers=2)
+    keep = f"{two.base}/kept"
+    power.run("cp", "-a", two.b.base, keep)
+    asides = 0
+    for n, cut in enumerate(disk.cuts(BACK)):
+        with cut.mounted() as root:
+            for slot in two.slots:
+                slot.proc = None
+            two.a.spool, two.a.state = f"{root}/spool", f"{root}/state"
+            two.a.configure(spool=two.a.spool, state=two.a.state)
+            for what in (two.b.spool, two.b.state):
+                shutil.rmtree(what)
+            power.run("cp", "-a", f"{keep}/spool", two.b.spool)
+            power.run("cp", "-a", f"{keep}/state", two.b.state)
+            if n % 2:
+                for name in os.listdir(two.b.spool):
+                    power.run("rm", "-r", f"{two.b.spool}/{name}")
+                for name in os.listdir(two.b.state):
+                    if not name.endswith(".pem"):
+                        power.run("rm", "-r", f"{two.b.state}/{name}")
+            try:
+                asides += catch_up(two, cut, ahead=n % 2 == 0)
+            except case.Failed:
+                two.tell()
+                raise
+            finally:
+                for slot in two.slots:
+                    slot.kill()
+                    slot.close()
+    case.note(f"{asides} mailboxes set aside in {BACK} cuts")
+    case.check(asides > 0, "no cut lost what the standby has")
 
 
 def failing_disk(mode):

@@ -7,6 +7,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import case  # noqa: E402
+import errno  # noqa: E402
 import sqlite3  # noqa: E402
 
 import imap  # noqa: E402
@@ -54,6 +55,20 @@ def index_bits(two):
     return os.stat(path).st_mode & 0o222
 
 
+def stage_is_shut(two):
+    """While somebody has an index open for writing the mount cannot be read-only, and the gate
+    alone keeps new messages out."""
+    case.check(not os.statvfs(two.a.mnt).f_flag & os.ST_RDONLY, "nobody holds the mount")
+    stage = f"{two.a.mnt}/stage."
+    case.check(os.path.isdir(stage), "no stage folder")
+    for n in range(2):
+        try:
+            os.close(os.open(f"{stage}/new{n}", os.O_CREAT | os.O_WRONLY))
+            raise case.Failed("a stale active takes a file into its stage folder")
+        except OSError as why:
+            case.equal(why.errno, errno.EACCES, "CREATE in stage.")
+
+
 def is_stale(two):
     facts = two.a.status()
     case.equal(facts["gate"], "stale", "gate")
@@ -83,8 +98,12 @@ def test_a_stale_active_shuts_its_gate():
     two.settle()
     two.b.umount()
     give_later_epoch(two.b, 5)
-    two.b.start()
-    case.wait_for(lambda: two.a.status()["gate"] == "stale", "the gate to shut")
+    index = f"{two.server.mailbox_dir('user.u')}/cyrus.index"
+    with open(index, "r+b"):
+        two.b.start()
+        case.wait_for(lambda: two.a.status()["gate"] == "stale", "the gate to shut")
+        stage_is_shut(two)
+        case.check(refused(two, 49), "a stale active takes mail")
     case.check("this side is stale" in two.a.log(), "the log does not say so")
     is_stale(two)
     # A server that dies does not open it, nor does a new mount without the peer.
