@@ -34,7 +34,8 @@ enum {
 	REPAIR_PARTS = 2, /* of a second, under a rate */
 	DIGESTS_MAX = 12000000, /* of one mailbox: no index has more records */
 	DIGESTS_EACH = 32, /* a mailbox without any counts as so many */
-	DIGESTS_HELD = 4000000 /* of all that wait; then nothing more is read */
+	DIGESTS_HELD = (64 << 20) / sizeof(struct mbox_digest) /* of all that wait; then
+								 * nothing more is read */
 };
 
 void
