@@ -162,6 +162,9 @@ class Trace:
             if wanted is None:
                 self._put(f"events/{event}/enable", "0")
                 continue
+            if event == "ext4/ext4_sync_fs":
+                # One syncfs is two of these, and the first does not wait.
+                wanted = f"({wanted}) && wait == 1"
             self._put(f"events/{event}/filter", wanted)
             self._put(f"events/{event}/enable", "1")
         self._put("tracing_on", "1")

@@ -17,8 +17,6 @@ import case
 import contain
 import count
 
-CALL = re.compile(r"^\s*(?:\[pid\s+\d+\]\s*|\d+\s+)?(\d+\.\d+) (\w+)\((.*)$")
-
 
 def kind_of(path):
     """A path with what differs from one message to the other taken out."""
@@ -81,9 +79,15 @@ def syncs(events, disks):
 
 
 class Strace:
+    """What processes call, with paths. Descriptors are followed here: strace -y would ask the
+    file system for their names, which is what we count."""
+
+    LINE = re.compile(r"(\d+)\s+(\d+\.\d+) (\w+)\((.*)")
+    RESUMED = re.compile(r"(\d+)\s+\d+\.\d+ <\.\.\. (\w+) resumed>.*= (-?\d+)")
+
     def __init__(self, pids, path):
         self.path = path
-        args = ["strace", "-f", "-ttt", "-y", "-s", "0", "-o", path]
+        args = ["strace", "-f", "-ttt", "-o", path]
         for pid in pids:
             args += ["-p", str(pid)]
         self.proc = subprocess.Popen(args, stdin=subprocess.DEVNULL,
@@ -91,15 +95,32 @@ class Strace:
         time.sleep(1)
 
     def calls(self):
-        """pid -> sorted list of (time, call, path)."""
+        """pid -> list of (time, call, paths), by time."""
         self.proc.send_signal(signal.SIGINT)
         self.proc.wait(20)
         found = collections.defaultdict(list)
+        files, begun = collections.defaultdict(dict), {}
         with open(self.path, errors="replace") as f:
             for line in f:
-                m = re.match(r"(\d+)\s+(\d+\.\d+) (\w+)\((.*)", line)
-                if m:
-                    found[int(m[1])].append((float(m[2]), m[3], m[4]))
+                m = self.RESUMED.match(line)
+                if m and begun.get(m[1]) and m[2] == "openat":
+                    files[m[1]][m[3]] = begun[m[1]]
+                m = self.LINE.match(line)
+                if not m:
+                    continue
+                pid, when, call, args = m.groups()
+                paths = re.findall(r'"(/[^"]*)"', args)
+                fd = re.match(r"\d+", args)
+                if call == "mmap":
+                    fd = re.search(r"(?<=, )\d+(?=, \d+\) )", args)
+                if not paths and fd and fd[0] in files[pid]:
+                    paths = [files[pid][fd[0]]]
+                if call == "openat" and paths:
+                    begun[pid] = paths[0]
+                    result = re.search(r"= (\d+)$", line.rstrip())
+                    if result:
+                        files[pid][result[1]] = paths[0]
+                found[int(pid)].append((float(when), call, paths))
         return found
 
 
@@ -130,9 +151,8 @@ def requests(system, run, count_ops):
             found[kind, f"({comm})", ""] += 1
             continue
         i = bisect.bisect([c[0] for c in mine], when + offset + 5e-6) - 1
-        call, args = mine[i][1:] if i >= 0 else ("?", "")
-        paths = [p for p in re.findall(r'[<"](/[^">]*)', args)
-                 if p.startswith(system.spool)]
+        call, paths = mine[i][1:] if i >= 0 else ("?", [])
+        paths = [p for p in paths if p.startswith(system.spool)]
         found[kind, call, " -> ".join(kind_of(p) for p in paths[:2])] += 1
     return found
 
@@ -145,7 +165,8 @@ def functions(pids, run, count_ops, folder, top=40):
          ",".join(map(str, pids))], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL)
     time.sleep(0.5)
-    run(count_ops)
+    for _ in range(3):
+        run(count_ops)
     proc.send_signal(signal.SIGINT)
     proc.wait(30)
     lines = []
@@ -167,13 +188,14 @@ def show(work, system, trace, ops, say):
         system.drain()
     work.prepare(system)
     run(ops)
+    run(ops)
     say(f"\n{work.title} on {system.title}")
-    found = requests(system, run, 40) if system.connection() is not None else None
+    found = requests(system, run, ops) if system.connection() is not None else None
     if found:
-        say(f"FUSE requests of an operation: {sum(found.values()) / 40:.2f}")
+        say(f"FUSE requests of an operation: {sum(found.values()) / ops:.2f}")
         for (kind, call, what), n in found.most_common():
-            if n >= 2:
-                say(f"  {n / 40:6.2f}  {kind:12} {call:18} {what}")
+            if n >= ops / 50:
+                say(f"  {n / ops:6.2f}  {kind:12} {call:18} {what}")
     trace.start(system)
     run(ops)
     events = trace.stop()
@@ -186,5 +208,5 @@ def show(work, system, trace, ops, say):
         for part, roots in system.parts().items():
             pids = [p for root in roots for p in [root] + contain.descendants(root)]
             say(f"functions of {part} (share of its processor time)")
-            for line in functions(pids, run, ops * 3, system.folder, 30):
+            for line in functions(pids, run, ops, system.folder, 30):
                 say("  " + line)
