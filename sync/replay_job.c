@@ -4,6 +4,7 @@
 #include "meta/base/err.h"
 #include "meta/base/fault.h"
 #include "meta/base/log.h"
+#include "meta/mend.h"
 #include "meta/spool.h"
 #include "sync/replay_priv.h"
 
@@ -136,6 +137,14 @@ apply_mbox(struct node *n, struct job *j, const struct batch *b,
 	enum mbox_apply_mode mode = j->redo || e->redo ? MBOX_REDO : MBOX_CHECK;
 	FAULT("replay.before-apply");
 	j->rc = mbox_apply(n->spool, b, mode, env, e->state, &j->need, &j->fault);
+	/* Nobody may be there to ask. If it is not what it was, the sum behind the last of the
+	 * batches that come again will say so. */
+	if (j->redo && (j->rc == ERR_MANGLED || j->rc == ERR_CHECKSUM) &&
+		mend_index(n->spool, j->dir) == 0) {
+		env->changed(env->arg, j->dir, "cyrus.index");
+		j->rc = mbox_apply(
+			n->spool, b, mode, env, e->state, &j->need, &j->fault);
+	}
 	FAULT("replay.after-apply");
 	if (j->rc == 0) {
 		e->known = (b->flags & BATCH_REMOVE) == 0;
