@@ -9,6 +9,11 @@
  * been sent. They may come from different threads and in either order; `left` counts them, and
  * who brings it to nothing frees the slot.
  *
+ * Of the threads that have nothing to do only as many read as there are cores, and one; for the kernel
+ * gives a request to the one that has waited longest, and a thread that ran just now has its stack
+ * and the caches warm. When the last of them got a request it calls another, so however many
+ * requests wait for a disk, one thread reads as long as there is any.
+ *
  * What a death leaves: IDLE nothing. READING without a header nothing. READING or BEGUN with one: done
  * again. SAVED: sent again; its lookup counts stand, because the kernel takes each answer once and
  * an answer it no longer waits for is one it has had. Counts of an unsaved answer are undone.
@@ -38,6 +43,7 @@
 #define PAGE 4096
 #define INIT_MAX 1024
 #define THREADS_MAX 64
+#define READERS_MAX 8
 #define ROUND(n) (((n) + PAGE - 1) / PAGE * PAGE)
 
 enum { IDLE, READING, BEGUN, SAVED };
@@ -71,10 +77,15 @@ static struct {
 	int parked; /* the next of those that the last server had parked; -1: none */
 	pthread_t threads[THREADS_MAX];
 	unsigned nthreads, wanted, waiting;
+	pthread_cond_t called; /* to read, of those that are too many for it */
+	unsigned idle, readers; /* that wait for it, and how many may read at a time */
+	atomic_uint reading; /* in read(2), or on the way; grows under the lock */
 	atomic_bool stop;
 	int result;
 	bool feeding; /* the saved INIT is being given to a new session */
-} st = { .lock = PTHREAD_MUTEX_INITIALIZER, .freed = PTHREAD_COND_INITIALIZER };
+} st = { .lock = PTHREAD_MUTEX_INITIALIZER,
+	.freed = PTHREAD_COND_INITIALIZER,
+	.called = PTHREAD_COND_INITIALIZER };
 
 static _Thread_local int here = -1;
 
@@ -214,6 +225,13 @@ unpark(int i)
 	park_free(park, from);
 }
 
+/* Nothing to do but to read, and enough do that. Lock held. */
+static bool
+is_idle(void)
+{
+	return st.again < 0 && st.parked < 0 && !st.stop && st.reading >= st.readers;
+}
+
 /* A slot to work with: first what must be done again. -1 when the loop ends. */
 static int
 take(void)
@@ -221,8 +239,17 @@ take(void)
 	int i = -1;
 
 	pthread_mutex_lock(&st.lock);
-	while (st.again < 0 && st.free < 0 && !st.stop)
-		pthread_cond_wait(&st.freed, &st.lock);
+	for (;;) {
+		if (is_idle()) {
+			st.idle++;
+			pthread_cond_wait(&st.called, &st.lock);
+			st.idle--;
+		} else if (st.again < 0 && st.free < 0 && !st.stop) {
+			pthread_cond_wait(&st.freed, &st.lock);
+		} else {
+			break;
+		}
+	}
 	if (st.stop) {
 		i = -1;
 	} else if (st.again >= 0) {
@@ -234,8 +261,23 @@ take(void)
 		if (st.parked >= 0)
 			unpark(i);
 	}
+	if (i >= 0 && !st.own[i].again)
+		st.reading++;
 	pthread_mutex_unlock(&st.lock);
 	return i;
+}
+
+/* A thread has read. Was it the last that did, another is called, for nobody knows how long a request
+ * will take. */
+static void
+has_read(void)
+{
+	if (atomic_fetch_sub(&st.reading, 1) != 1)
+		return;
+	pthread_mutex_lock(&st.lock);
+	if (st.idle > 0)
+		pthread_cond_signal(&st.called);
+	pthread_mutex_unlock(&st.lock);
 }
 
 /* One of the two things has happened; true if it was the last and the slot is free now. */
@@ -534,6 +576,7 @@ read_one(int i)
 	in->unique = 0;
 	atomic_store_explicit(&s->state, READING, memory_order_release);
 	n = read(st.su->dev_fd, in, st.sh->bytes_size);
+	has_read();
 	if (n >= (ssize_t)sizeof(*in)) {
 		stats_request(in->opcode);
 		st.own[i].since = clock_us();
@@ -549,6 +592,7 @@ read_one(int i)
 	}
 	pthread_mutex_lock(&st.lock);
 	pthread_cond_broadcast(&st.freed);
+	pthread_cond_broadcast(&st.called);
 	pthread_mutex_unlock(&st.lock);
 	return false;
 }
@@ -594,11 +638,21 @@ slot_wait_end(void)
 	pthread_mutex_unlock(&st.lock);
 }
 
+/* One for each core, and one that waits for the next request meanwhile. */
+static unsigned
+readers(void)
+{
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return cores < 1 ? 2 : cores < READERS_MAX ? (unsigned)cores + 1 : READERS_MAX;
+}
+
 int
 slot_run(unsigned threads)
 {
 	pthread_mutex_lock(&st.lock);
 	st.wanted = threads < THREADS_MAX ? threads : THREADS_MAX;
+	st.readers = readers();
 	for (unsigned i = 0; i < st.wanted; i++)
 		start_thread();
 	bool none = st.nthreads == 0;

@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""A disk that does not answer: requests that need it wait, the others are answered."""
+# limit: 120
+
+import os
+import subprocess
+import sys
+import threading
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import case  # noqa: E402
+import slot  # noqa: E402
+
+WRITERS = 9   # one less than there are threads
+
+
+def frozen_later(folder):
+    """A folder on an ext4 of its own, which the case may freeze."""
+    case.need("mkfs.ext4", "fsfreeze")
+    image, inside = f"{folder}/image", f"{folder}/disk"
+    os.mkdir(inside)
+    with open(image, "wb") as f:
+        f.truncate(64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    if subprocess.run(["mount", "-o", "loop", image, inside]).returncode != 0:
+        raise case.Skip("no loop device")
+    case.later(lambda: subprocess.run(["umount", "-l", inside], check=True))
+    return inside
+
+
+def freeze(path, what):
+    return subprocess.run(["fsfreeze", what, path], stderr=subprocess.DEVNULL).returncode
+
+
+def test_one_thread_reads_however_many_wait_for_the_disk():
+    folder = case.folder()
+    disk = frozen_later(folder)
+    s = slot.Slot(folder, spool=f"{disk}/spool")
+    os.mkdir(f"{disk}/spool")
+    case.later(s.stop)
+    s.start()
+    for n in range(WRITERS):
+        with open(f"{disk}/spool/later{n}", "w") as f:
+            f.write("seen")
+    files = [os.open(f"{s.mnt}/file{n}", os.O_RDWR | os.O_CREAT) for n in range(WRITERS)]
+    for fd in files:
+        os.write(fd, b"x" * 100)
+        os.fsync(fd)
+    case.check(freeze(disk, "-f") == 0, "the disk cannot be frozen")
+    case.later(freeze, disk, "-u")
+    done = []
+
+    def write(fd):
+        done.append(os.pwrite(fd, b"y" * 100, 0))
+    writers = [threading.Thread(target=write, args=(fd,), daemon=True) for fd in files]
+    # One after the other, and after each the mount still answers.
+    for n, t in enumerate(writers):
+        t.start()
+        looked = subprocess.Popen(["cat", f"{s.mnt}/later{n}"], stdout=subprocess.PIPE)
+        try:
+            out, _ = looked.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            freeze(disk, "-u")
+            raise case.Failed(f"no answer while {n + 1} writers waited") from None
+        case.equal(out, b"seen", f"a file beside {n + 1} writers that wait")
+    case.equal(done, [], "writes to a frozen disk that ended")
+    case.check(freeze(disk, "-u") == 0, "the disk cannot be thawed")
+    for t in writers:
+        t.join(20)
+    case.equal(done, [100] * WRITERS, "the writes")
+    for fd in files:
+        os.close(fd)
+
+
+case.main()
