@@ -25,16 +25,10 @@ static char listen_at[CONF_HOST_MAX + CONF_PORT_MAX + 4], spool_id[128];
 /* ---- what replay asks of the mount ---- */
 
 static bool
-begin_in_place(void *arg, const char *dir, const char *name)
+begin_in_place(void *arg, const char *dir, const char *name, int fd)
 {
-	int fd;
-
-	(void)arg;
-	if (spool_file(spool, dir, name, O_PATH | O_NOFOLLOW, 0, &fd) != 0)
-		return true; /* it does not exist yet */
-	bool mine = inode_claim(fd);
-	close(fd);
-	return mine;
+	(void)arg, (void)dir, (void)name;
+	return inode_claim(fd);
 }
 
 static void *
@@ -64,15 +58,10 @@ losing(void *arg, int fd)
 }
 
 static void
-end_in_place(void *arg, const char *dir, const char *name)
+end_in_place(void *arg, const char *dir, const char *name, int fd)
 {
-	int fd;
-
-	(void)arg;
-	if (spool_file(spool, dir, name, O_PATH | O_NOFOLLOW, 0, &fd) != 0)
-		return;
+	(void)arg, (void)dir, (void)name;
 	inode_unclaim(fd);
-	close(fd);
 }
 
 /* ---- start and stop ---- */

@@ -187,11 +187,17 @@ find_files(struct apply *a)
 int
 apply_bodies(struct apply *a)
 {
-	int missing = 0, at = -1, rc;
+	bool any = !a->exists;
+	int missing = 0, at = -1, rc = 0;
 
+	for (size_t i = 0; i < a->n && !any; i++)
+		any = !a->items[i].skip && a->items[i].body;
+	if (!any)
+		return 0;
 	find_files(a);
-	rc = spool_mkdirs(
-		a->sp, a->b->dir, a->owner.dir_mode, a->owner.uid, a->owner.gid);
+	if (!a->exists)
+		rc = spool_mkdirs(a->sp, a->b->dir, a->owner.dir_mode, a->owner.uid,
+			a->owner.gid);
 	if (rc == 0)
 		rc = spool_file(a->sp, a->b->dir, NULL, O_PATH | O_DIRECTORY, 0, &at);
 	/* All that can be had are placed, so that the next call asks for the next one. */

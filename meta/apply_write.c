@@ -62,7 +62,7 @@ apply_edit_begin(struct apply *a, const char *name, bool anew, struct apply_edit
 	if (rc == 0)
 		e->size = (uint64_t)st.st_size;
 	if (rc == 0 && (env->begin_in_place == NULL ||
-			       env->begin_in_place(env->arg, dir, name))) {
+			       env->begin_in_place(env->arg, dir, name, from))) {
 		e->fd = from;
 		e->open = e->in_place = true;
 		return 0;
@@ -90,9 +90,9 @@ apply_edit_end(struct apply *a, struct apply_edit *e, uint32_t mode, int rc)
 		return rc;
 	e->open = false;
 	if (e->in_place) {
-		close(e->fd);
 		if (a->env->end_in_place != NULL)
-			a->env->end_in_place(a->env->arg, a->b->dir, e->name);
+			a->env->end_in_place(a->env->arg, a->b->dir, e->name, e->fd);
+		close(e->fd);
 		return rc;
 	}
 	if (rc == 0 && (fchown(e->fd, a->owner.uid, a->owner.gid) < 0 ||

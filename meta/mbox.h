@@ -106,9 +106,9 @@ struct mbox_env {
 	void (*drop_body)(void *arg, const uint8_t guid[SHA1_LEN]);
 	/* A body that is to go may still be named by somebody: true = keep it aside. */
 	bool (*keep_body)(void *arg, const uint8_t guid[SHA1_LEN]);
-	/* May (dir, name) be changed in place? True takes it until end_in_place. */
-	bool (*begin_in_place)(void *arg, const char *dir, const char *name);
-	void (*end_in_place)(void *arg, const char *dir, const char *name);
+	/* May (dir, name), open as fd, be changed in place? True takes it until end_in_place. */
+	bool (*begin_in_place)(void *arg, const char *dir, const char *name, int fd);
+	void (*end_in_place)(void *arg, const char *dir, const char *name, int fd);
 	/* (dir, name) is another file now, or gone: drop what the kernel knows of it. */
 	void (*changed)(void *arg, const char *dir, const char *name);
 };

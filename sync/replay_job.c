@@ -43,21 +43,21 @@ keep_body(void *arg, const uint8_t guid[SHA1_LEN])
 }
 
 static bool
-begin_in_place(void *arg, const char *dir, const char *name)
+begin_in_place(void *arg, const char *dir, const char *name, int fd)
 {
 	struct node *n = arg;
 
 	return n->hooks.begin_in_place == NULL ||
-	       n->hooks.begin_in_place(n->hooks.arg, dir, name);
+	       n->hooks.begin_in_place(n->hooks.arg, dir, name, fd);
 }
 
 static void
-end_in_place(void *arg, const char *dir, const char *name)
+end_in_place(void *arg, const char *dir, const char *name, int fd)
 {
 	struct node *n = arg;
 
 	if (n->hooks.end_in_place != NULL)
-		n->hooks.end_in_place(n->hooks.arg, dir, name);
+		n->hooks.end_in_place(n->hooks.arg, dir, name, fd);
 }
 
 static void

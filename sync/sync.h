@@ -62,8 +62,8 @@ struct sync_conf {
 struct sync_hooks {
 	void *arg;
 	/* See struct mbox_env in meta/mbox.h. */
-	bool (*begin_in_place)(void *arg, const char *dir, const char *name);
-	void (*end_in_place)(void *arg, const char *dir, const char *name);
+	bool (*begin_in_place)(void *arg, const char *dir, const char *name, int fd);
+	void (*end_in_place)(void *arg, const char *dir, const char *name, int fd);
 	void (*changed)(void *arg, const char *dir, const char *name);
 	/* This active side met a later epoch: nothing may begin here any more (sync_is_outdated).
 	 * Called again by each life that finds so; from the peer thread, so it may not wait. */

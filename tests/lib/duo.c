@@ -53,11 +53,11 @@ peer_set(struct sync_peer_conf *p, const char *name, const char *print, unsigned
 
 /* A disk that takes its time with one mailbox. */
 static bool
-slow_begin(void *arg, const char *dir, const char *name)
+slow_begin(void *arg, const char *dir, const char *name, int fd)
 {
 	const char *slow = getenv("DUO_SLOW"), *go = getenv("DUO_GO");
 
-	(void)arg, (void)name;
+	(void)arg, (void)name, (void)fd;
 	while (slow != NULL && go != NULL && strcmp(dir, slow) == 0 &&
 		access(go, F_OK) != 0)
 		usleep(2000);
@@ -65,9 +65,9 @@ slow_begin(void *arg, const char *dir, const char *name)
 }
 
 static void
-slow_end(void *arg, const char *dir, const char *name)
+slow_end(void *arg, const char *dir, const char *name, int fd)
 {
-	(void)arg, (void)dir, (void)name;
+	(void)arg, (void)dir, (void)name, (void)fd;
 }
 
 /* --duo-standby ROOT STATE PORT PRINT SIZE AGE: until standard input ends. */

@@ -46,23 +46,21 @@ keep(void *arg, const uint8_t guid[SHA1_LEN])
 }
 
 static bool
-begin_in_place(void *arg, const char *dir, const char *name)
+begin_in_place(void *arg, const char *dir, const char *name, int fd)
 {
 	struct rig_peer *p = arg;
 
-	(void)dir;
-	(void)name;
+	(void)dir, (void)name, (void)fd;
 	p->held += p->in_place;
 	return p->in_place;
 }
 
 static void
-end_in_place(void *arg, const char *dir, const char *name)
+end_in_place(void *arg, const char *dir, const char *name, int fd)
 {
 	struct rig_peer *p = arg;
 
-	(void)dir;
-	(void)name;
+	(void)dir, (void)name, (void)fd;
 	p->held--;
 }
 
