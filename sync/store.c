@@ -8,11 +8,13 @@
  *   pair    in both files; unequal or missing in the journal: the start is unclean
  */
 #include "sync/store_sql.h"
+#include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +22,8 @@
 #include <unistd.h>
 
 enum { APPLICATION_ID = 0x74777370, SCHEMA_VERSION = 1 };
+/* How long a start waits for a process that was killed to let go of the state folder. */
+enum { DYING_MS = 10000 };
 
 #define PRAGMAS \
 	"PRAGMA journal_mode = WAL; PRAGMA temp_store = MEMORY;" \
@@ -93,6 +97,28 @@ struct store {
 	bool was_clean;
 };
 
+/* Was it killed, and is not through yet? A thread that waits for the disk keeps the locks of its
+ * process until the disk has answered. */
+static bool
+is_dying(pid_t pid)
+{
+	char path[32], line[128];
+	bool dying = false;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	FILE *f = fopen(path, "re");
+	if (f == NULL)
+		return true; /* gone meanwhile */
+	while (!dying && fgets(line, sizeof(line), f) != NULL)
+		dying = strncmp(line, "State:\tZ", 8) == 0 ||
+			strncmp(line, "State:\tX", 8) == 0 ||
+			((strncmp(line, "SigPnd:", 7) == 0 ||
+				 strncmp(line, "ShdPnd:", 7) == 0) &&
+				(strtoull(line + 7, NULL, 16) >> (SIGKILL - 1) & 1));
+	fclose(f);
+	return dying;
+}
+
 static int
 take_lock(struct store *s)
 {
@@ -112,10 +138,17 @@ take_lock(struct store *s)
 							: ERR_STORE;
 	}
 	/* a record lock: not inherited by a fork, gone with the process */
-	if (fcntl(s->lock_fd, F_SETLK, &fl) == 0)
-		return 0;
-	if (fcntl(s->lock_fd, F_GETLK, &fl) != 0 || fl.l_type == F_UNLCK)
-		fl.l_pid = 0;
+	for (uint64_t until = clock_ms() + DYING_MS;; usleep(10000)) {
+		fl.l_type = F_WRLCK;
+		if (fcntl(s->lock_fd, F_SETLK, &fl) == 0)
+			return 0;
+		if (fcntl(s->lock_fd, F_GETLK, &fl) != 0)
+			fl.l_pid = 0;
+		else if (fl.l_type == F_UNLCK && clock_ms() < until)
+			continue;
+		if (clock_ms() >= until || fl.l_pid <= 0 || !is_dying(fl.l_pid))
+			break;
+	}
 	log_err("state folder %s is in use by another process pid=%d", s->folder,
 		(int)fl.l_pid);
 	return ERR_BUSY;

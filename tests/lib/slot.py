@@ -78,7 +78,7 @@ class Slot:
         try:
             os.statvfs(self.mnt)
         except OSError as why:  # a dead mount is still to be covered
-            if why.errno == errno.ENOTCONN:
+            if why.errno in (errno.ENOTCONN, errno.ECONNABORTED):
                 return False
             raise
         return True

@@ -3,6 +3,7 @@
 # limit: 120
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -70,6 +71,42 @@ def test_one_thread_reads_however_many_wait_for_the_disk():
     case.equal(done, [100] * WRITERS, "the writes")
     for fd in files:
         os.close(fd)
+
+
+def test_a_start_waits_for_a_killed_process_that_waits_for_the_disk():
+    """It holds the lock of the state folder until the disk has answered."""
+    folder = case.folder()
+    disk = frozen_later(folder)
+    s = slot.Slot(folder, spool=f"{disk}/spool")
+    os.mkdir(f"{disk}/spool")
+    case.later(s.stop)
+    s.start()
+    fd = os.open(f"{s.mnt}/file", os.O_RDWR | os.O_CREAT)
+    os.write(fd, b"x")
+    case.check(freeze(disk, "-f") == 0, "the disk cannot be frozen")
+    case.later(freeze, disk, "-u")
+
+    def write():
+        try:
+            os.pwrite(fd, b"y", 0)
+        except OSError:
+            pass    # the mount dies
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    server, = s.servers()
+    case.wait_for(lambda: any(open(f"/proc/{server}/task/{t}/stat").read().rsplit(")")[-1]
+                              .split()[0] == "D" for t in os.listdir(f"/proc/{server}/task")),
+                  "the server to wait for the disk")
+    for pid in (s.process.pid, server):
+        os.kill(pid, signal.SIGKILL)
+    s.process.wait(10)
+    thaw = threading.Timer(1.5, freeze, (disk, "-u"))
+    thaw.start()
+    s.start()
+    thaw.join()
+    writer.join(20)
+    os.close(fd)
+    case.equal(sorted(os.listdir(s.mnt)), ["file"], "what is there")
 
 
 case.main()
