@@ -71,7 +71,7 @@ link_from(struct apply *a, const char *dir, uint32_t uid, struct apply_item *ite
 		ixfile_close(&ix);
 	}
 	/* After a crash the bytes behind a record may not be what they were. */
-	if (proven && a->mode != MBOX_REDO)
+	if (proven && a->mode == MBOX_CHECK)
 		proven = spool_stat(a->sp, dir, from, &st) == 0 &&
 			 S_ISREG(st.st_mode) && (uint64_t)st.st_size == item->now.size;
 	else
@@ -150,7 +150,7 @@ place_body(struct apply *a, struct apply_item *item, int at)
 	if (rc == ERR_NOTFOUND)
 		rc = spool_kept_link(a->sp, item->now.guid, dir, name);
 	/* After a power cut what was staged or kept may be torn as well. */
-	if (rc == 0 && a->mode == MBOX_REDO &&
+	if (rc == 0 && a->mode != MBOX_CHECK &&
 		!file_is(a, dir, name, item->now.guid, item->now.size))
 		rc = ERR_NOTFOUND;
 	if (rc != 0)

@@ -641,7 +641,7 @@ plan_annots(struct apply *a)
 int
 apply_plan(struct apply *a)
 {
-	bool in_step = a->mode == MBOX_CHECK && !apply_overrides(a->b) &&
+	bool in_step = a->mode != MBOX_REDO && !apply_overrides(a->b) &&
 		       (a->b->flags & BATCH_CREATE) == 0;
 	int rc = in_step ? stand_in_step(a) : stand_in_full(a);
 

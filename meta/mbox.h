@@ -115,7 +115,8 @@ struct mbox_env {
 
 enum mbox_apply_mode {
 	MBOX_CHECK, /* the sum before must match the state */
-	MBOX_REDO /* after a crash: whatever is there, make it so; state recomputed from disk */
+	MBOX_REDO, /* after a crash: whatever is there, make it so; state recomputed from disk */
+	MBOX_REDO_ON /* behind a redo that fitted: the state is known, bodies still are not */
 };
 
 /* What ERR_NEED asks for. */
@@ -138,7 +139,9 @@ struct mbox_need {
  *
  * MBOX_REDO takes the batches since the last sync again in order, over a disk that may be
  * further on. All but the last may then return ERR_SUM (the disk is ahead) or ERR_DIVERGED
- * (the mailbox is gone already); the last one must return 0. It is idempotent.
+ * (the mailbox is gone already); the last one must return 0. It is idempotent. From one that
+ * returned 0 on, MBOX_REDO_ON does the next ones without reading the mailbox as a whole: the sum
+ * before must match, but a body is believed only by its bytes. Where it fails, MBOX_REDO again.
  *
  * ERR_MORE: a derived or whole batch has another message under a UID than this mailbox, which is
  * as it was.

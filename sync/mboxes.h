@@ -32,6 +32,7 @@ struct mboxent {
 	_Atomic bool aside; /* in quarantine; looked at without the lock */
 	bool has_more; /* aside, for it holds what the active side lacks */
 	bool redo; /* state was not recorded for sure: recompute from disk */
+	bool redone; /* this life has: a row done again has led to its sum */
 	bool prove; /* after a crash it did not fit: its messages are what their bytes say */
 	bool repairing; /* a standby asked for this mailbox to be compared */
 	bool owed; /* nothing could be done for it under this name: asked again after a move */

@@ -123,6 +123,12 @@ apply_path(struct node *n, struct job *j, const struct batch *b,
 	}
 }
 
+/* Batches that do not stand on the state before them. */
+#define RESTATES \
+	(BATCH_WHOLE | BATCH_DERIVED | BATCH_CREATE | BATCH_REMOVE | BATCH_PARTIAL)
+
+/* Every row that a crash left is done again. The first ones of a mailbox read all of it, until one
+ * has led to its sum: then this life knows what is there, as for rows that come new. */
 static void
 apply_mbox(struct node *n, struct job *j, const struct batch *b,
 	const struct mbox_env *env)
@@ -135,8 +141,16 @@ apply_mbox(struct node *n, struct job *j, const struct batch *b,
 	}
 	pthread_mutex_lock(&e->lock);
 	enum mbox_apply_mode mode = j->redo || e->redo ? MBOX_REDO : MBOX_CHECK;
+	bool known = j->redo && !e->redo && e->redone && (b->flags & RESTATES) == 0;
 	FAULT("replay.before-apply");
-	j->rc = mbox_apply(n->spool, b, mode, env, e->state, &j->need, &j->fault);
+	if (known)
+		j->rc = mbox_apply(
+			n->spool, b, MBOX_REDO_ON, env, e->state, &j->need, &j->fault);
+	if (!known || (j->rc != 0 && j->rc != ERR_NEED)) {
+		memset(&j->fault, 0, sizeof(j->fault));
+		j->rc = mbox_apply(
+			n->spool, b, mode, env, e->state, &j->need, &j->fault);
+	}
 	/* Nobody may be there to ask. If it is not what it was, the sum behind the last of the
 	 * batches that come again will say so. */
 	if (j->redo && (j->rc == ERR_MANGLED || j->rc == ERR_CHECKSUM) &&
@@ -149,6 +163,7 @@ apply_mbox(struct node *n, struct job *j, const struct batch *b,
 	if (j->rc == 0) {
 		e->known = (b->flags & BATCH_REMOVE) == 0;
 		e->redo = e->owed = false;
+		e->redone = (b->flags & (BATCH_REMOVE | BATCH_PARTIAL)) == 0;
 		e->prove &= (b->flags & BATCH_DERIVED) == 0;
 		mboxes_dirty(n->mboxes, e);
 		mboxes_identify(n->mboxes, e);
