@@ -443,6 +443,10 @@ TEST(kept_bodies_go_when_the_peer_has_confirmed)
 	CHECK(kept_files(d.root_a) > 0);
 	duo_start_b(&d);
 	CHECK(duo_settled(&d));
+	/* What was kept while other things were queued counts them all as rows, and so may wait
+	 * for the next one. */
+	rig_append(&A, 300);
+	duo_commit(&d, &A);
 	CHECK(duo_until(&d, none_kept, NULL));
 	equal_at_last();
 	end();
@@ -726,6 +730,14 @@ promote_b(enum epoch_role role)
 	store_close(s);
 }
 
+/* Another connection may have had the last word for a moment. */
+static bool
+says_later_epoch(const struct sync_facts *f, void *arg)
+{
+	(void)arg;
+	return strstr(f->peers[0].error, "later epoch") != NULL;
+}
+
 static void
 a_stale_active(enum epoch_role role)
 {
@@ -757,7 +769,7 @@ a_stale_active(enum epoch_role role)
 	sync_facts(d.sync, &f);
 	CHECK_EQ(f.later_epoch, 7);
 	CHECK(strstr(f.outdated, "epoch 7") != NULL);
-	CHECK(strstr(f.peers[0].error, "later epoch") != NULL);
+	CHECK(duo_until(&d, says_later_epoch, NULL));
 	/* nor does it forget: the next life knows before it meets anybody */
 	duo_stop_b(&d, true);
 	duo_stop_a(&d, false);
