@@ -115,7 +115,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 		return 0;
 	}
 	reset();
-	must(mbox_load(sp, DIR, &state, &fault));
+	must(mbox_load(sp, DIR, NULL, &state, &fault));
 	b.dir = DIR;
 	b.flags |= BATCH_PARTIAL;
 	if (p[0] & 2)
@@ -130,7 +130,7 @@ LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 		abort();
 	if (rc == 0 && (b.flags & BATCH_REMOVE) == 0) {
 		struct scan s;
-		must(scan_open(sp, DIR, SCAN_LENIENT, &s, &fault));
+		must(scan_open(sp, DIR, SCAN_LENIENT, NULL, &s, &fault));
 		if (s.holes != 0 ||
 			!sum_eq(mbox_sum_total(&s.sum), mbox_sum_total(&state.sum)))
 			abort();
