@@ -1,6 +1,7 @@
 /*
- * The very first start on a spool that holds something: every mailbox's state and every lone
- * path's digest goes to the store; nothing is journaled, for the peers compare.
+ * The very first start on a spool that holds something, or one whose journal.db is lost: every
+ * mailbox's state and every lone path's digest goes to the store; nothing is journaled, for the
+ * peers compare.
  *
  * Reading takes the time: every index, every loose file. So the walk gathers some thousands of
  * names, helpers read them side by side, and then they are stored in one transaction, which also
@@ -9,6 +10,10 @@
  * The epoch says that there was a first start; a mark, stored before it and taken away when all
  * states are on disk, that it got through. Whoever finds the mark reads everything again, over
  * what is stored: nobody was served meanwhile, and no peer met.
+ *
+ * With journal.db what it said of the peers is lost: an active side has each of them compared, a
+ * standby says in HELLO that it is to be. Tombstones are lost as well: what was removed and a peer
+ * still has is set aside there, not deleted.
  */
 #include "meta/base/err.h"
 #include "meta/base/log.h"
@@ -23,19 +28,57 @@
 
 enum { GROUP = 8192, HELPERS_MAX = 8 };
 
-static const char due_key[] = "adopting";
+static const char compare_key[] = "compare_me";
 
 int
 adopt_announce(struct node *n)
 {
-	return store_put_u64(n->store, due_key, 1);
+	return store_put_u64(n->store, STORE_ADOPTING, 1);
+}
+
+/* Stored before the mark goes. */
+static int
+forget_peers(struct node *n)
+{
+	struct journal_peer p;
+	int rc = 0;
+
+	if (n->role == SYNC_STANDBY) {
+		n->compare_me = true;
+		return store_put_u64(n->store, compare_key, 1);
+	}
+	for (unsigned i = 0; rc == 0 && journal_peer_at(n->journal, i, &p) == 0; i++)
+		if (p.state != JOURNAL_PEER_NEVER) {
+			p.state = JOURNAL_PEER_BEHIND;
+			rc = journal_peer_set(n->journal, &p);
+		}
+	n->confirmed = journal_confirmed(n->journal);
+	return rc;
+}
+
+int
+adopt_load(struct node *n)
+{
+	uint64_t v = 0;
+	int rc = store_get_u64(n->store, compare_key, &v);
+
+	n->compare_me = v != 0;
+	return rc == ERR_NOTFOUND ? 0 : rc;
+}
+
+/* The active side has stored that we are, before it said so. */
+void
+adopt_compared(struct node *n)
+{
+	if (n->compare_me && store_del(n->store, compare_key) == 0)
+		n->compare_me = false;
 }
 
 int
 adopt_is_due(struct node *n, bool *due_out)
 {
 	uint64_t v = 0;
-	int rc = store_get_u64(n->store, due_key, &v);
+	int rc = store_get_u64(n->store, STORE_ADOPTING, &v);
 
 	*due_out = v != 0;
 	return rc == ERR_NOTFOUND ? 0 : rc;
@@ -211,8 +254,8 @@ adopt_spool(struct node *n)
 	for (size_t i = 0; i < a.count; i++)
 		free(a.list[i].path);
 	free(a.list);
-	if (rc == 0 && (rc = store_sync(n->store)) == 0)
-		rc = store_del(n->store, due_key);
+	if (rc == 0 && (rc = forget_peers(n)) == 0 && (rc = store_sync(n->store)) == 0)
+		rc = store_del(n->store, STORE_ADOPTING);
 	if (rc == 0 && a.mailboxes + a.paths + a.aside > 0)
 		log_info("spool adopted: mailboxes=%" PRIu64 " paths=%" PRIu64
 			 " set_aside=%" PRIu64,

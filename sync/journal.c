@@ -10,7 +10,9 @@
  *                       begins above every seq that was ever seen, cursors of peers included; a
  *                       peer that has the lost tail is judged BEYOND and compared
  *   while trimming      BEHIND is in state.db before the rows go from journal.db
- *   journal.db removed  runs and cursors are in state.db, so seqs still go on upwards
+ *   journal.db removed  runs and cursors are in state.db, so seqs still go on upwards. Where the
+ *                       run ended is not known and stays so (NULL): a peer that was in it is
+ *                       judged BEHIND, for the spool has all that was ever sent
  *
  * Invariants
  *   trimmed < first held seq <= last.seq <= seq, the counter from which the next seq is made
@@ -78,7 +80,8 @@ static const char *const state_sql[Q_STATE_N] = {
 	[Q_RUN_NEWEST] =
 		"SELECT epoch, run, first FROM runs ORDER BY epoch DESC, run DESC"
 		" LIMIT 1",
-	[Q_RUN_GET] = "SELECT first, last FROM runs WHERE epoch = ? AND run = ?",
+	[Q_RUN_GET] = "SELECT first, last, last IS NULL FROM runs WHERE epoch = ?"
+		      " AND run = ?",
 	[Q_RUN_FIRST] = "SELECT first FROM runs WHERE epoch = ? ORDER BY run LIMIT 1",
 	[Q_RUN_TOP] = "SELECT max(coalesce(max(first), 1) - 1, coalesce(max(last), 0))"
 		      " FROM runs",
@@ -290,8 +293,9 @@ new_run(struct journal *j, uint64_t epoch, uint64_t floor)
 
 	if (rc != 0 || (rc = store_sql_begin(j->sdb)) != 0)
 		return rc;
-	if ((j->epoch == 0 || (rc = store_sql_run(&j->st[Q_RUN_CLOSE], "iii",
-				       run_end(j), j->epoch, j->run)) == 0) &&
+	if ((j->epoch == 0 || store_lost_journal(j->s) ||
+		    (rc = store_sql_run(&j->st[Q_RUN_CLOSE], "iii", run_end(j),
+			     j->epoch, j->run)) == 0) &&
 		(rc = store_sql_run(&j->st[Q_RUN_NEW], "iii", epoch, run, top + 1)) ==
 			0 &&
 		(rc = store_sql_run(&j->st[Q_RUN_PRUNE], "i", (uint64_t)RUNS_KEPT)) ==
@@ -651,6 +655,7 @@ journal_judge(
 {
 	struct store_q *q = &j->st[Q_RUN_GET];
 	uint64_t first = 0, last = 0;
+	bool open = false;
 	int rc;
 
 	if (pos_is_none(at))
@@ -672,12 +677,15 @@ journal_judge(
 	if (rc > 0) {
 		first = store_sql_u64(q, 0);
 		last = store_sql_u64(q, 1);
+		open = store_sql_u64(q, 2) != 0;
 	}
 	store_sql_reset(q);
 	if (rc <= 0)
 		return JOURNAL_COMPARE_BEYOND;
 	if (at.epoch == j->epoch && at.run == j->run)
 		last = run_end(j);
+	else if (open)
+		return JOURNAL_COMPARE_BEHIND;
 	if (at.seq < first || at.seq > last)
 		return JOURNAL_COMPARE_BEYOND;
 	return stream_from(j, at.seq + 1, from_out);

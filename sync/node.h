@@ -170,6 +170,7 @@ struct node {
 	struct replay *replay;
 	pthread_t thread;
 	bool thread_runs, clean_start;
+	bool compare_me; /* a standby: what it knew of its mailboxes was lost */
 	struct peer peers[SYNC_PEERS_MAX];
 	unsigned n_peers;
 	_Atomic uint64_t journal_last; /* last seq in the journal */
@@ -245,11 +246,15 @@ void node_swap_steps(const char *one, const char *two, node_step_fn *fn, void *a
  * store, else they are only marked dirty. */
 void node_move_entries(struct node *n, const char *from, const char *to, bool journal);
 
-/* adopt.c: the very first start on an existing spool, before the threads run. Announced before the
- * epoch is founded, it is due until it got through, if need be at a later start. */
+/* adopt.c: the very first start on an existing spool, or one without its journal, before the threads
+ * run. Announced before the epoch is founded, it is due until it got through, if need be at a later
+ * start. */
 int adopt_announce(struct node *n);
 int adopt_is_due(struct node *n, bool *due_out);
 int adopt_spool(struct node *n);
+/* A standby that adopted is compared: whether that is due still; and it was begun. */
+int adopt_load(struct node *n);
+void adopt_compared(struct node *n);
 
 /* gap.c: before the threads run. */
 void gap_moves(struct node *n); /* moves that are in the journal */

@@ -224,7 +224,7 @@ send_hello(struct session *s)
 	s->conf.ops->hello(s->conf.node, s, &h);
 	h.proto_min = s->conf.proto_min;
 	h.proto_max = s->conf.proto_max;
-	h.features = WIRE_FEATURES;
+	h.features |= WIRE_FEATURES;
 	h.name = s->conf.name;
 	h.boot = s->conf.boot;
 	h.clock = clock_wall_ns();

@@ -5,7 +5,11 @@
  * "clean" holds the journal's last seq, so that it never vouches for another journal.
  *
  *   clean   value 0: unclean; n + 1: closed cleanly when the journal's last seq was n
- *   pair    in both files; unequal or missing in the journal: the start is unclean
+ *   pair    in both files; unequal or missing in the journal: the journal is lost
+ *
+ * A journal that is lost (moved away, another's, or an older copy of this one, which has less in it
+ * than when it was closed cleanly) is emptied, and the mark "adopting" is set before the two are
+ * tied: so the spool is adopted anew, also by whoever starts after a crash in between.
  */
 #include "sync/store_sql.h"
 #include "meta/base/clock.h"
@@ -80,12 +84,16 @@ static const char *const kv_sql[Q_KV_N] = {
 	"SELECT v FROM kv WHERE key = ?",
 	"DELETE FROM kv WHERE key = ?",
 };
-enum { Q_META_PUT, Q_META_GET, Q_LAST, Q_META_N };
+enum { Q_META_PUT, Q_META_GET, Q_LAST, Q_WIPE, Q_WIPE_LAST = Q_WIPE + 3, Q_META_N };
 static const char *const meta_sql[Q_META_N] = {
 	"INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET v = excluded.v",
 	"SELECT v FROM meta WHERE key = ?",
 	("SELECT max((SELECT coalesce(max(seq), 0) FROM journal),"
 	 " (SELECT coalesce(max(v), 0) FROM meta WHERE key = 'trimmed'))"),
+	[Q_WIPE] = "DELETE FROM journal",
+	"DELETE FROM mbox",
+	"DELETE FROM tomb",
+	"DELETE FROM meta",
 };
 
 struct store {
@@ -94,7 +102,7 @@ struct store {
 	struct store_sql *db[STORE_DBS];
 	struct store_q kv[Q_KV_N], meta[Q_META_N];
 	struct store_mbox_sql *mbox;
-	bool was_clean;
+	bool was_clean, lost_journal;
 };
 
 /* Was it killed, and is not through yet? A thread that waits for the disk keeps the locks of its
@@ -200,11 +208,23 @@ store_sync(struct store *s)
 	return rc;
 }
 
+static int
+wipe_journal(struct store *s)
+{
+	int rc = store_sql_begin(s->db[STORE_DB_JOURNAL]);
+
+	if (rc != 0)
+		return rc;
+	for (int i = Q_WIPE; i <= Q_WIPE_LAST; i++)
+		store_sql_run(&s->meta[i], ""); /* the commit knows of a failure */
+	return store_sql_commit(s->db[STORE_DB_JOURNAL]);
+}
+
 /* Decides was_clean, and ties the two files together if they are not. */
 static int
 judge_start(struct store *s)
 {
-	uint64_t clean = 0, pair = 0, journal_pair = 0, last = 0;
+	uint64_t clean = 0, pair = 0, journal_pair = 0, last = 0, adopting = 0;
 	int rc = store_get_u64(s, "clean", &clean);
 
 	if (rc == 0 || rc == ERR_NOTFOUND)
@@ -217,14 +237,23 @@ judge_start(struct store *s)
 	store_sql_reset(&s->meta[Q_META_GET]);
 	if (rc < 0 || (rc = journal_last(s, &last)) < 0)
 		return rc;
+	if ((rc = store_get_u64(s, STORE_ADOPTING, &adopting)) != 0 &&
+		rc != ERR_NOTFOUND)
+		return rc;
 	s->was_clean = clean == last + 1 && pair == journal_pair && pair != 0;
-	if (pair == journal_pair && pair != 0)
+	s->lost_journal = adopting != 0;
+	if (pair == journal_pair && pair != 0 && clean <= last + 1)
 		return 0;
-	if (!store_sql_fresh(s->db[STORE_DB_STATE]))
+	if (!store_sql_fresh(s->db[STORE_DB_STATE])) {
 		log_warn("journal.db in %s is new or not the one that belongs to "
 			 "state.db: "
 			 "all mailboxes are derived and compared again",
 			s->folder);
+		s->lost_journal = true;
+		if ((rc = store_put_u64(s, STORE_ADOPTING, 1)) != 0 ||
+			(rc = wipe_journal(s)) != 0)
+			return rc;
+	}
 	while (pair == 0)
 		if (getrandom(&pair, sizeof(pair), 0) != sizeof(pair))
 			return ERR_IO;
@@ -330,6 +359,12 @@ bool
 store_was_clean(const struct store *s)
 {
 	return s->was_clean;
+}
+
+bool
+store_lost_journal(const struct store *s)
+{
+	return s->lost_journal;
 }
 
 int

@@ -31,8 +31,9 @@ struct store;
 
 /*
  * Opens the state folder, which exists already; makes the files that are not there. An empty
- * folder is a first start. journal.db may be missing (moved away because it was damaged): the
- * start then counts as unclean. state.db may not be, once there is a journal.db: ERR_STORE.
+ * folder is a first start. journal.db may be missing (moved away because it was damaged), or be
+ * another one or an older copy: it is emptied, the start counts as unclean, and the spool is
+ * adopted anew. state.db may not be, once there is a journal.db: ERR_STORE.
  */
 int store_open(const char *folder, struct store **out);
 /* Writes nothing that is not written yet: close journal and inbox before. */
@@ -42,6 +43,8 @@ void store_adopt(struct store *s);
 
 /* Was the last life of this state folder ended by store_set_clean(s, true)? */
 bool store_was_clean(const struct store *s);
+/* Was journal.db lost, and what it said not made anew since? (The mark STORE_ADOPTING was there.) */
+bool store_lost_journal(const struct store *s);
 /* Is true on disk only when journal.db is synced as well. Set it to false before anything is
  * served (journal_resume does), to true as the last thing of all. */
 int store_set_clean(struct store *s, bool clean);
@@ -49,6 +52,9 @@ int store_set_clean(struct store *s, bool clean);
 int store_sync(struct store *s);
 
 /* ---- values, in state.db ---- */
+
+/* Not 0: the spool is to be adopted before anybody is served (adopt.c). */
+#define STORE_ADOPTING "adopting"
 
 /* ERR_NOTFOUND leaves the output alone. Keys are short constant words. */
 int store_put_u64(struct store *s, const char *key, uint64_t v);

@@ -327,7 +327,7 @@ open_store(struct node *n)
 	if (rc != 0 || (rc = adopt_is_due(n, &due)) != 0)
 		return rc;
 	n->role = n->epoch.role == EPOCH_ACTIVE ? SYNC_ACTIVE : SYNC_STANDBY;
-	if ((rc = hello_load(n)) != 0 ||
+	if ((rc = hello_load(n)) != 0 || (rc = adopt_load(n)) != 0 ||
 		(n->role == SYNC_STANDBY && (rc = flush_open(n)) != 0))
 		return rc;
 	bool clean = store_was_clean(n->store);
@@ -352,8 +352,9 @@ open_store(struct node *n)
 		gap_moves(n);
 	if (due)
 		rc = adopt_spool(n);
+	/* What was adopted is as it is on disk: then only the noted paths are looked at. */
 	if (rc == 0 && !first && n->role == SYNC_ACTIVE && !clean)
-		rc = gap_close(n, n->conf.takeover);
+		rc = gap_close(n, n->conf.takeover || due);
 	n->clean_start = clean;
 	return rc;
 }

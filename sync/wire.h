@@ -21,6 +21,8 @@
 /* Feature bits of HELLO; both sides must have one for it to be used. */
 #define WIRE_FEATURE_LEVELS 1u /* WANT and CONFIRM are understood */
 #define WIRE_FEATURES WIRE_FEATURE_LEVELS
+/* No feature, a request that this sender alone has: it lost its states, and is to be compared. */
+#define WIRE_FEATURE_LOST 2u
 
 enum {
 	WIRE_NAME_MAX = 64,

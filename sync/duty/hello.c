@@ -37,6 +37,8 @@ hello(void *arg, struct session *s, struct wire_hello *h)
 	h->epoch = epoch_current(&n->epoch.line);
 	h->run = jf.last.run;
 	h->spool_id = n->conf.spool_id;
+	if (n->compare_me)
+		h->features = WIRE_FEATURE_LOST;
 	h->journal_first = jf.first;
 	h->journal_last = jf.last.seq;
 	h->held_epoch = inf.received.epoch;

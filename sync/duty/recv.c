@@ -64,6 +64,7 @@ recv_on_start(void *node, struct session *s, const void *msg)
 		p->rebase = true;
 		p->rebase_to = p->fed;
 		ask_forget_owed(n);
+		adopt_compared(n);
 		log_info("comparing all mailboxes with the active side: peer=%s",
 			p->conf->name);
 	}

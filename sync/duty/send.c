@@ -611,7 +611,8 @@ send_start(struct peer *p)
 		snprintf(p->cursor.name, sizeof(p->cursor.name), "%s", p->conf->name);
 	}
 	/* Cut off in the middle of a comparison, or its journal was trimmed. */
-	if (v == JOURNAL_STREAM && p->cursor.state != JOURNAL_PEER_STREAMING)
+	if (v == JOURNAL_STREAM && (p->cursor.state != JOURNAL_PEER_STREAMING ||
+					   (h->features & WIRE_FEATURE_LOST) != 0))
 		v = JOURNAL_COMPARE_BEHIND;
 	compare_fork(p, v == JOURNAL_COMPARE_BEYOND);
 	journal_facts(n->journal, &jf);

@@ -4,6 +4,7 @@ and nothing that was answered is lost."""
 # limit: 600
 
 import os
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -225,6 +226,67 @@ def test_a_spool_that_was_there_before():
         case.check(spools.count(two.b.spool)[1] >= before[1] + 12, "mail is missing")
         work.verify(two.a.spool, two.b.spool)
         two.umount()
+
+
+def move_journal_away(slot):
+    """As the log of a damaged one says."""
+    os.makedirs(f"{slot.state}/away", exist_ok=True)
+    for name in os.listdir(slot.state):
+        if name.startswith("journal.db"):
+            os.rename(f"{slot.state}/{name}", f"{slot.state}/away/{name}")
+
+
+def test_the_active_loses_its_journal():
+    two = ready()
+    deliver(two, 1, 60)
+    two.wait()
+    two.b.umount()
+    with two.server.imap("u1") as c:
+        c.create("INBOX/New")
+        c.rename("INBOX/Old", "INBOX/Renamed")
+        c.select()
+        c.store("1:4", "+FLAGS", "\\Seen $later")
+        c.copy("2:5", "INBOX/New")
+        c.store("3", "+FLAGS", "\\Deleted")
+        c.expunge()
+    time.sleep(2.2)
+    two.server.run("cyr_expire", "-E", "1", "-X", "0", "-D", "0")
+    deliver(two, 200, 12)
+    two.server.stop()
+    two.a.kill()
+    move_journal_away(two.a)
+    # Killed again wherever it is by then: the adoption ends at some later start.
+    for wait in (0, 0.02, 0.05):
+        two.a.proc = subprocess.Popen([case.PROGRAM, "mount", "-f", two.a.conf],
+                                      stdin=subprocess.DEVNULL, start_new_session=True,
+                                      stderr=open(two.a.logfile, "ab"), cwd="/")
+        case.wait_for(lambda: os.path.exists(f"{two.a.state}/journal.db"), "a journal", step=0.001)
+        time.sleep(wait)
+        two.a.kill()
+    two.a.start()
+    two.server.start()
+    two.b.start()
+    deliver(two, 300, 6)
+    two.settle()
+    case.check("spool adopted: mailboxes=" in two.a.log(), two.a.log_tail)
+    for slot in two.slots:
+        case.equal(slot.status()["quarantined"], 0, f"set aside on {slot.name}")
+    case.check(spools.count(two.b.spool)[1] >= 70, "mail is missing")
+    two.umount()
+
+
+def test_the_standby_loses_its_journal():
+    two = ready()
+    deliver(two, 1, 60)
+    two.wait()
+    two.b.kill()
+    deliver(two, 200, 12)
+    move_journal_away(two.b)
+    two.b.start()
+    two.settle()
+    case.check("comparing all mailboxes" in two.b.log(), two.b.log_tail)
+    case.equal(two.b.status()["quarantined"], 0, "set aside")
+    two.umount()
 
 
 case.main()

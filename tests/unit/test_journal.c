@@ -264,8 +264,12 @@ TEST(a_lost_journal_does_not_repeat_seqs)
 	CHECK_EQ(journal_resume(r.j, 1, 0), 0);
 	CHECK_EQ(append(r.j, "batch", &seq), 0);
 	CHECK_EQ(seq, 6);
-	/* the peer holds what we do not */
+	/* the peer holds rows that are lost; our spool has what was in them */
 	CHECK_EQ(journal_judge(r.j, (struct pos){ 1, 1, 5 }, NULL, &from),
+		JOURNAL_COMPARE_BEHIND);
+	CHECK_EQ(journal_judge(r.j, (struct pos){ 1, 1, 7 }, NULL, &from),
+		JOURNAL_COMPARE_BEHIND);
+	CHECK_EQ(journal_judge(r.j, (struct pos){ 1, 3, 1 }, NULL, &from),
 		JOURNAL_COMPARE_BEYOND);
 	CHECK_EQ(journal_judge(r.j, (struct pos){ 1, 2, 6 }, NULL, &from),
 		JOURNAL_STREAM);

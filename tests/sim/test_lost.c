@@ -1,0 +1,287 @@
+/*
+ * test_lost.c - journal.db is lost: moved away because it was damaged, as the log advises, or put
+ * back from an older copy. Whoever lost it adopts its spool anew and is compared; nothing is
+ * deleted, and nothing set aside.
+ *
+ * A start that is to die is a fork of this program; the line of the log that names the moment
+ * kills it.
+ */
+#include "meta/base/log.h"
+#include "sync/inbox.h"
+#include "sync/store.h"
+#include "tests/lib/duo.h"
+#include "tests/lib/t.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static struct duo d;
+static struct rig A, B, C;
+static const char *fatal; /* the line to die at */
+static int behinds, beyonds, streams, adoptions;
+
+static void
+on_log(enum log_level level, const char *line)
+{
+	(void)level;
+	if (fatal != NULL && strstr(line, fatal) != NULL)
+		kill(getpid(), SIGKILL);
+	if (getenv("SIM_DEBUG") != NULL)
+		fprintf(stderr, "# a: %s\n", line);
+	behinds += strstr(line, "because: behind the journal") != NULL;
+	beyonds += strstr(line, "because: beyond the journal") != NULL;
+	streams += strstr(line, "because: stream") != NULL;
+	adoptions += strstr(line, "spool adopted") != NULL;
+}
+
+static void
+start_a(void)
+{
+	behinds = beyonds = streams = adoptions = 0;
+	duo_start_a(&d);
+	A.sp = B.sp = C.sp = d.spool;
+}
+
+static bool
+three_mailboxes(void)
+{
+	log_set_hook(on_log);
+	duo_open(&d);
+	duo_start_b(&d);
+	start_a();
+	duo_create(&d, &A, "box/a", "id-a");
+	duo_create(&d, &B, "box/b", "id-b");
+	duo_create(&d, &C, "box/c", "id-c");
+	for (int i = 0; i < 4; i++) {
+		rig_append(&A, 500);
+		rig_append(&B, 500);
+		rig_append(&C, 500);
+	}
+	duo_commit(&d, &A);
+	duo_commit(&d, &B);
+	duo_commit(&d, &C);
+	return duo_settled(&d);
+}
+
+static uint64_t
+asides_of_b(void)
+{
+	struct store *s;
+	struct inbox *in;
+
+	if (store_open(d.state_b, &s) != 0 || inbox_open(s, &in) != 0)
+		abort();
+	uint64_t n = inbox_quarantine_count(in);
+	inbox_close(in);
+	store_close(s);
+	return n;
+}
+
+static void
+killed_at(const char *line)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		fatal = line;
+		duo_start_a(&d);
+		_exit(0);
+	}
+	CHECK(waitpid(pid, &status, 0) == pid);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+/* While the standby is away: a message comes, one is purged, a flag changes. */
+static void
+change(void)
+{
+	rig_append(&A, 300);
+	duo_commit(&d, &A);
+	rig_expunge(&B, 2);
+	duo_commit(&d, &B);
+	rig_unlink(&B, 2);
+	duo_commit(&d, &B);
+	duo_cleanup(&d, &B);
+	rig_flag(&C, 1, 1);
+	duo_commit(&d, &C);
+}
+
+static bool
+no_difference(const struct rig *g)
+{
+	const char *how = duo_differ(&d, g);
+
+	if (how != NULL)
+		fprintf(stderr, "# %s: %s\n", g->dir, how);
+	return how == NULL;
+}
+
+/* Proven, equal, whole, and no mailbox set aside. */
+static void
+equal_at_last(void)
+{
+	CHECK(duo_settled(&d));
+	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, NULL), 0);
+	duo_stop_a(&d, true);
+	duo_stop_b(&d, false);
+	CHECK_EQ(asides_of_b(), 0);
+	CHECK(no_difference(&A));
+	CHECK(no_difference(&B));
+	CHECK(no_difference(&C));
+	duo_close(&d);
+	rig_fini(&A);
+	rig_fini(&B);
+	rig_fini(&C);
+}
+
+TEST(an_active_without_its_journal_adopts_its_spool_and_compares)
+{
+	CHECK(three_mailboxes());
+	duo_stop_b(&d, false);
+	change();
+	duo_stop_a(&d, false);
+	duo_sh("rm %s/journal.db*", d.state_a);
+	start_a();
+	CHECK_EQ(adoptions, 1);
+	duo_start_b(&d);
+	CHECK(duo_settled(&d));
+	CHECK_EQ(behinds, 1);
+	CHECK_EQ(beyonds, 0);
+	/* and lives on as before */
+	duo_stop_b(&d, false);
+	rig_append(&C, 300);
+	duo_commit(&d, &C);
+	duo_stop_a(&d, true);
+	start_a();
+	CHECK_EQ(adoptions, 0);
+	duo_start_b(&d);
+	CHECK(duo_settled(&d));
+	CHECK_EQ(streams, 1);
+	equal_at_last();
+}
+
+TEST(one_that_is_killed_over_it_has_an_heir)
+{
+	static const char *const lines[] = { "is new or not the one",
+		"journal run opened", "spool adopted" };
+
+	CHECK(three_mailboxes());
+	duo_stop_b(&d, false);
+	change();
+	duo_stop_a(&d, true);
+	duo_sh("rm %s/journal.db*", d.state_a);
+	for (int i = 0; i < 3; i++)
+		killed_at(lines[i]);
+	/* "spool adopted" is said when all is stored */
+	start_a();
+	CHECK_EQ(adoptions, 0);
+	duo_start_b(&d);
+	CHECK(duo_settled(&d));
+	CHECK_EQ(behinds, 1);
+	equal_at_last();
+}
+
+/* The power goes with the first adoption: of journal.db nothing is left. */
+TEST(one_whose_power_is_cut_over_it_begins_again)
+{
+	CHECK(three_mailboxes());
+	duo_stop_b(&d, false);
+	change();
+	duo_stop_a(&d, true);
+	duo_sh("rm %s/journal.db*", d.state_a);
+	killed_at("journal run opened");
+	duo_sh("rm %s/journal.db*", d.state_a);
+	killed_at("journal run opened");
+	start_a();
+	CHECK_EQ(adoptions, 1);
+	duo_start_b(&d);
+	CHECK(duo_settled(&d));
+	CHECK_EQ(behinds, 1);
+	equal_at_last();
+}
+
+/* A mailbox came since the copy was made: neither is it forgotten, nor is it taken for removed. */
+TEST(an_older_copy_of_the_journal_is_as_good_as_none)
+{
+	CHECK(three_mailboxes());
+	duo_stop_a(&d, true);
+	duo_sh("mkdir %s/old && cp -a %s/journal.db* %s/old", d.state_a, d.state_a,
+		d.state_a);
+	start_a();
+	rig_fini(&C);
+	duo_create(&d, &C, "box/d", "id-d");
+	rig_append(&C, 300);
+	duo_commit(&d, &C);
+	CHECK(duo_settled(&d));
+	duo_stop_b(&d, false);
+	change();
+	duo_stop_a(&d, true);
+	duo_sh("rm %s/journal.db* && mv %s/old/* %s", d.state_a, d.state_a, d.state_a);
+	start_a();
+	CHECK_EQ(adoptions, 1);
+	duo_start_b(&d);
+	CHECK(duo_settled(&d));
+	CHECK_EQ(behinds, 1);
+	equal_at_last();
+}
+
+/* What the standby has of a mailbox is not what it had: only a comparison tells. */
+TEST(a_standby_without_its_journal_is_compared)
+{
+	CHECK(three_mailboxes());
+	duo_sh("cp -a %s/box/a %s/../box-a.old", d.root_b, d.root_b);
+	rig_append(&A, 300);
+	duo_commit(&d, &A);
+	CHECK(duo_settled(&d));
+	duo_stop_b(&d, true);
+	change();
+	duo_sh("rm %s/journal.db*", d.state_b);
+	duo_sh("rm -r %s/box/a && mv %s/../box-a.old %s/box/a", d.root_b, d.root_b,
+		d.root_b);
+	behinds = streams = 0;
+	duo_start_b(&d);
+	CHECK(duo_settled(&d));
+	CHECK_EQ(behinds, 1);
+	CHECK_EQ(streams, 0);
+	/* That was said once: */
+	duo_stop_b(&d, false);
+	duo_start_b(&d);
+	rig_append(&A, 300);
+	duo_commit(&d, &A);
+	CHECK(duo_settled(&d));
+	CHECK_EQ(streams, 1);
+	equal_at_last();
+}
+
+/* Killed early or late, before it could say so: it says so the next time. */
+TEST(a_standby_that_is_killed_over_it_is_compared_all_the_same)
+{
+	char path[400];
+
+	CHECK(three_mailboxes());
+	duo_stop_b(&d, false);
+	duo_stop_a(&d, true);
+	snprintf(path, sizeof(path), "%s/journal.db", d.state_b);
+	duo_sh("rm %s/journal.db*", d.state_b);
+	duo_start_b(&d);
+	while (access(path, F_OK) != 0)
+		usleep(200);
+	duo_stop_b(&d, true);
+	start_a();
+	duo_start_b(&d);
+	CHECK(duo_settled(&d));
+	CHECK_EQ(behinds, 1);
+	equal_at_last();
+}
+
+int
+main(int argc, char **argv)
+{
+	duo_main(argc, argv);
+	return t_main(argc, argv);
+}
