@@ -10,12 +10,14 @@ import case
 import count
 import engine
 import extra
+import gluster
 import golden
 import report
 import systems
 import work
 
 QUICK_SECONDS = 300
+ALL = [*systems.ALL, gluster.Gluster]
 
 
 def say(text):
@@ -32,7 +34,7 @@ def chosen(names, wanted):
 def bring_up(folder, image, wanted):
     """The systems that run here, bare first, and what the others said."""
     up, refused = [], {}
-    for cls in systems.ALL:
+    for cls in ALL:
         system = cls(folder, image)
         if system.name not in wanted:
             continue
@@ -76,7 +78,7 @@ def measure(args):
     big = args.messages if work.NEED_BIG & {*extras, *(w.name for w in works)} else 0
     image = golden.make(folder, big, 4)
     say(f"mail made in {time.monotonic() - began:.1f} s")
-    wanted = chosen([c.name if isinstance(c.name, str) else c.level for c in systems.ALL],
+    wanted = chosen([c.name if isinstance(c.name, str) else c.level for c in ALL],
                     args.systems)
     up, refused = bring_up(folder, image, {"bare", *wanted})
     trace = count.Trace(f"bench-{os.getpid()}")
@@ -132,7 +134,7 @@ def main(args):
         print("workloads:", *(w.name for w in work.everything({4000: "", 100_000: ""})),
               *EXTRA)
         print("systems:", *(c.level if issubclass(c, systems.Twinspool) else c.name
-                            for c in systems.ALL))
+                            for c in ALL))
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     code = 0

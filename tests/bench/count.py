@@ -108,10 +108,10 @@ class Snapshot:
         return d
 
 
-def socket_bytes(port):
+def socket_bytes(port, where=()):
     """Bytes that went in either direction over connections to this local port: what their
-    two ends have sent and seen acknowledged."""
-    text = subprocess.run(["ss", "-tinH", f"( dport = :{port} or sport = :{port} )"],
+    two ends have sent and seen acknowledged. where: a command that enters their name space."""
+    text = subprocess.run([*where, "ss", "-tinH", f"( dport = :{port} or sport = :{port} )"],
                           stdout=subprocess.PIPE, stdin=subprocess.DEVNULL).stdout
     return sum(int(n) for n in re.findall(rb"bytes_acked:(\d+)", text))
 

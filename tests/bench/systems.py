@@ -253,15 +253,4 @@ class Flushed(Twinspool):
             raise Refused(said.rpartition(".conf: ")[2].strip()) from None
 
 
-class Gluster(System):
-    name, title = "gluster", "GlusterFS replica 2"
-
-    def up(self):
-        try:
-            case.need("glusterd", "gluster", "glusterfs")
-        except case.Skip:
-            raise Refused("not installed (apt-get install glusterfs-server)") from None
-        raise Refused("not measured")
-
-
-ALL = [Bare, Plain, Rolling, Local, Flushed, Gluster]
+ALL = [Bare, Plain, Rolling, Local, Flushed]

@@ -54,25 +54,38 @@ def test_a_short_run():
     case.equal(contain.mounts_below(folder), [], "left mounted")
 
 
-def test_ended_from_outside_it_takes_all_down():
+def ended_from_outside(systems, last, least):
+    """Once the last system is up; all of it is to go."""
     case.need("mkfs.ext4", "losetup", "ss")
     folder = case.folder()
     proc = subprocess.Popen(
         [f"{case.ROOT}/scripts/bench", "--no-build", "--dir", folder, "--only", "lmtp-4-4k",
-         "--systems", "plain,local", "--rounds", "1000"],
+         "--systems", systems, "--rounds", "1000"],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said = b""
     for line in proc.stdout:
-        if b"twinspool local: up" in line:
+        said += line
+        if last in line:
             break
     below = contain.descendants(proc.pid)
-    case.check(len(below) > 10 and len(contain.mounts_below(folder)) >= 5,
-               "it has not begun")
+    case.check(last in said and len(below) > 10
+               and len(contain.mounts_below(folder)) >= least, f"it has not begun: {said}")
     proc.terminate()
     proc.communicate(timeout=60)
     case.equal(contain.mounts_below(folder), [], "left mounted")
     alive = set(below) & set(contain.parents())
     case.check(not alive, lambda: "left running: "
                + "; ".join(contain.command_of(p) for p in alive))
+
+
+def test_ended_from_outside_it_takes_all_down():
+    ended_from_outside("plain,local", b"twinspool local: up", 5)
+
+
+def test_ended_from_outside_with_glusterfs():
+    """Daemons that leave their parents, in name spaces of their own."""
+    case.need("glusterd", "ip", "unshare", "nsenter")
+    ended_from_outside("gluster", b"GlusterFS replica 2: up", 4)
 
 
 case.main()

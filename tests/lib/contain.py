@@ -97,6 +97,15 @@ def command_of(pid):
         return str(pid)
 
 
+def words_of(pid):
+    """The words of its command line; none if it has ended."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
+            return f.read().decode(errors="replace").split("\0")[:-1]
+    except OSError:
+        return []
+
+
 def reap():
     try:
         while os.waitpid(-1, os.WNOHANG)[0] != 0:
