@@ -7,6 +7,7 @@ folders are in memory), and processes, so that the end of the first of them is t
 client shares the network alone: its mount is seen by everybody.
 """
 
+import concurrent.futures
 import os
 import subprocess
 
@@ -125,13 +126,14 @@ class Gluster(systems.System):
         case.check(self.client.poll() is None, "the client of GlusterFS has ended")
 
     def adopt(self):
-        """Both bricks hold the same files, which the first look gives their numbers."""
+        """Both bricks hold the same files, which the first look gives their numbers: some 4 ms
+        each."""
         def fail(why):
             raise why
         case.wait_for(lambda: os.listdir(self.spool), "both bricks", 60)
-        for folder, _, names in os.walk(self.spool, onerror=fail):
-            for name in names:
-                os.stat(f"{folder}/{name}")
+        with concurrent.futures.ThreadPoolExecutor(16) as some:
+            for folder, _, names in os.walk(self.spool, onerror=fail):
+                list(some.map(os.stat, (f"{folder}/{name}" for name in names)))
 
     def count(self, bricks):
         """Who works on which side."""
