@@ -3,20 +3,17 @@
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/hash.h"
-#include "meta/base/log.h"
-#include "meta/scan.h"
+#include "sync/inbox.h"
+#include "sync/store.h"
 #include "tests/lib/t.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <ftw.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,8 +38,8 @@ node_open(struct sync_conf *conf, const char *root, const struct sync_hooks *hoo
 	return s;
 }
 
-static void
-peer_set(struct sync_peer_conf *p, const char *name, const char *print, unsigned port)
+void
+duo_peer(struct sync_peer_conf *p, const char *name, const char *print, unsigned port)
 {
 	memset(p, 0, sizeof(*p));
 	snprintf(p->name, sizeof(p->name), "%s", name);
@@ -82,7 +79,7 @@ duo_main(int argc, char **argv)
 		return;
 	log_open("standby", false,
 		getenv("SIM_DEBUG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERR);
-	peer_set(&peer, "a", argv[5], 0);
+	duo_peer(&peer, "a", argv[5], 0);
 	snprintf(at, sizeof(at), "127.0.0.1:%s", argv[4]);
 	struct sync_conf conf = { .name = "b",
 		.state = argv[3],
@@ -119,19 +116,11 @@ duo_sh(const char *fmt, ...)
 	}
 }
 
-static unsigned
-free_port(void)
+void
+duo_log(enum log_level level, const char *line)
 {
-	struct sockaddr_in sin = { .sin_family = AF_INET };
-	socklen_t len = sizeof(sin);
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	if (bind(fd, (struct sockaddr *)&sin, sizeof(sin)) != 0 ||
-		getsockname(fd, (struct sockaddr *)&sin, &len) != 0)
-		abort();
-	close(fd);
-	return ntohs(sin.sin_port);
+	if (getenv("SIM_DEBUG") != NULL)
+		fprintf(stderr, "# a: %d %s\n", (int)level, line);
 }
 
 void
@@ -139,6 +128,8 @@ duo_open(struct duo *d)
 {
 	const char *base = t_tmpdir();
 
+	if (getenv("SIM_DEBUG") != NULL)
+		log_set_level(LOG_LEVEL_DEBUG);
 	memset(d, 0, sizeof(*d));
 	snprintf(d->root_a, sizeof(d->root_a), "%s/a", base);
 	snprintf(d->root_b, sizeof(d->root_b), "%s/b", base);
@@ -149,7 +140,7 @@ duo_open(struct duo *d)
 	must(keygen_make(d->state_b, d->print_b), "keygen");
 	d->journal_size = 64 << 20;
 	d->journal_age = 3600000;
-	d->port = free_port();
+	d->port = t_free_port();
 }
 
 void
@@ -159,6 +150,8 @@ duo_close(struct duo *d)
 		duo_stop_a(d, true);
 	if (d->b != 0)
 		duo_stop_b(d, true);
+	for (unsigned i = 0; i < d->n_rigs; i++)
+		rig_fini(d->rigs[i]);
 }
 
 void
@@ -166,7 +159,7 @@ duo_start_a(struct duo *d)
 {
 	static struct sync_conf conf; /* sync keeps the pointers */
 
-	peer_set(&d->peer, "b", d->print_b, d->port);
+	duo_peer(&d->peer, "b", d->print_b, d->port);
 	conf = (struct sync_conf){ .name = "a",
 		.state = d->state_a,
 		.role = SYNC_ACTIVE,
@@ -179,6 +172,8 @@ duo_start_a(struct duo *d)
 		.level = { d->level, d->level, d->level },
 		.level_limit = 3600000 };
 	d->sync = node_open(&conf, d->root_a, &d->hooks, &d->spool);
+	for (unsigned i = 0; i < d->n_rigs; i++)
+		d->rigs[i]->sp = d->spool;
 }
 
 void
@@ -229,8 +224,8 @@ duo_stop_b(struct duo *d, bool by_signal)
 
 /* ---- mailboxes ---- */
 
-static void
-tell(struct duo *d, struct rig *g)
+void
+duo_tell(struct sync *s, struct rig *g)
 {
 	struct sync_commit c = { .dir = g->dir,
 		.touched = g->touched,
@@ -239,8 +234,8 @@ tell(struct duo *d, struct rig *g)
 		.old_index = g->old_index,
 		.old_size = g->old_size };
 
-	if (d != NULL)
-		sync_commit(d->sync, &c);
+	if (s != NULL)
+		sync_commit(s, &c);
 	g->state.header.num_records = g->h.num_records;
 	g->n_touched = 0;
 	g->annots_touched = false;
@@ -251,38 +246,59 @@ tell(struct duo *d, struct rig *g)
 void
 duo_create(struct duo *d, struct rig *g, const char *dir, const char *id)
 {
+	unsigned i = 0;
+
+	while (i < d->n_rigs && d->rigs[i] != g)
+		i++;
+	if (i == DUO_RIGS)
+		abort();
+	d->rigs[i] = g;
+	d->n_rigs += i == d->n_rigs;
 	rig_init(g, d->spool, dir, id, 17);
 	must(sync_note(d->sync, "box", 0), "note");
 	must(sync_note(d->sync, dir, 0), "note");
 	rig_create(g);
 	sync_path(d->sync, "box", 0, NULL, NULL);
-	tell(d, g);
+	duo_tell(d->sync, g);
+}
+
+bool
+duo_two(struct duo *d, struct rig *a, struct rig *b)
+{
+	log_set_hook(duo_log);
+	duo_open(d);
+	duo_start_b(d);
+	duo_start_a(d);
+	duo_create(d, a, "box/a", "id-a");
+	duo_create(d, b, "box/b", "id-b");
+	for (int i = 0; i < 3; i++)
+		rig_append(a, 500);
+	duo_commit(d, a);
+	return duo_settled(d);
 }
 
 void
 duo_commit(struct duo *d, struct rig *g)
 {
-	g->sp = d->spool;
 	rig_commit(g);
-	tell(d, g);
+	duo_tell(d->sync, g);
 }
 
 void
 duo_commit_untold(struct rig *g)
 {
 	rig_commit(g);
-	tell(NULL, g);
+	duo_tell(NULL, g);
 }
 
 void
 duo_cleanup(struct duo *d, struct rig *g)
 {
-	g->sp = d->spool;
 	for (uint32_t i = 0; i < g->h.num_records; i++)
 		if ((g->rec[i].flags & INDEX_FLAG_UNLINKED) != 0)
 			sync_keep_body(d->sync, g->dir, g->rec[i].uid);
 	rig_repack(g, 0);
-	tell(d, g);
+	duo_tell(d->sync, g);
 }
 
 bool
@@ -313,8 +329,76 @@ duo_until(struct duo *d, bool (*so)(const struct sync_facts *f, void *arg), void
 	return false;
 }
 
-const char *
-duo_differ(struct duo *d, const struct rig *g)
+static int
+first_aside(void *arg, const struct inbox_quarantine *q)
+{
+	struct duo_standby *h = arg;
+
+	snprintf(h->check, sizeof(h->check), "%s", q->check);
+	snprintf(h->text, sizeof(h->text), "%s", q->text);
+	return 1;
+}
+
+struct duo_standby
+duo_standby(const struct duo *d)
+{
+	struct duo_standby h = { .asides = 0 };
+	struct inbox_facts f;
+	struct store *s;
+	struct inbox *in;
+
+	if (store_open(d->state_b, &s) != 0 || inbox_open(s, &in) != 0)
+		abort();
+	inbox_facts(in, &f);
+	h.received = f.received;
+	h.applied = f.applied;
+	h.pending = f.pending;
+	h.asides = inbox_quarantine_count(in);
+	(void)inbox_quarantine_walk(in, first_aside, &h);
+	inbox_close(in);
+	store_close(s);
+	return h;
+}
+
+unsigned
+duo_kept(const char *root)
+{
+	char cmd[400];
+	unsigned n = 0;
+
+	snprintf(cmd, sizeof(cmd), "ls %s/.twinspool/kept | wc -l", root);
+	FILE *f = popen(cmd, "re");
+	if (f == NULL || fscanf(f, "%u", &n) != 1)
+		abort();
+	pclose(f);
+	return n;
+}
+
+bool
+duo_exists(const char *root, const char *path)
+{
+	char full[700];
+
+	snprintf(full, sizeof(full), "%s/%s", root, path);
+	return access(full, F_OK) == 0;
+}
+
+bool
+duo_says_aside(const struct sync_facts *f, void *arg)
+{
+	(void)arg;
+	return strstr(f->peers[0].error, " aside: ") != NULL;
+}
+
+bool
+duo_says_behind(const struct sync_facts *f, void *arg)
+{
+	(void)arg;
+	return strcmp(f->peers[0].state, "behind") == 0;
+}
+
+static const char *
+differ(const struct duo *d, const struct rig *g)
 {
 	struct spool *a, *b;
 
@@ -324,6 +408,19 @@ duo_differ(struct duo *d, const struct rig *g)
 	spool_close(a);
 	spool_close(b);
 	return how;
+}
+
+void
+duo_stop_equal(struct duo *d)
+{
+	duo_stop_a(d, true);
+	duo_stop_b(d, false);
+	for (unsigned i = 0; i < d->n_rigs; i++) {
+		const char *how = differ(d, d->rigs[i]);
+		if (how != NULL)
+			t_fail(__FILE__, __LINE__, "%s differs: %s", d->rigs[i]->dir,
+				how);
+	}
 }
 
 static uint8_t wanted[SHA1_LEN];

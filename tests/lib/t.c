@@ -1,11 +1,14 @@
 #include "tests/lib/t.h"
 #include "meta/base/log.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -87,6 +90,23 @@ t_tmpdir(void)
 	return tmpdir;
 }
 
+unsigned
+t_free_port(void)
+{
+	static unsigned asked;
+	struct sockaddr_in sin = { .sin_family = AF_INET };
+	unsigned n =
+		(unsigned)getpid() * 13 + (unsigned)time(NULL) * 1009 + asked++ * 7919;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	do
+		sin.sin_port = htons((uint16_t)(12000 + ++n % 20000));
+	while (bind(fd, (struct sockaddr *)&sin, sizeof(sin)) != 0);
+	close(fd);
+	return ntohs(sin.sin_port);
+}
+
 uint64_t
 t_rand(void)
 {
@@ -125,6 +145,8 @@ run_one(int i)
 	failed = false;
 	n_expected = 0;
 	rng = seed;
+	log_set_hook(on_log); /* what one test said of the log holds for it alone */
+	log_set_level(LOG_LEVEL_INFO);
 	tests[i].fn();
 	for (int e = 0; e < n_expected; e++)
 		if (expected[e] != NULL)
@@ -144,7 +166,6 @@ t_main(int argc, char **argv)
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	seed = s ? strtoull(s, NULL, 10) : (uint64_t)time(NULL) * 2654435761u + 1;
-	log_set_hook(on_log);
 	printf("1..%d\n", n_tests);
 	for (int i = 0; i < n_tests; i++) {
 		if (argc > 1 && strstr(tests[i].name, argv[1]) == NULL) {

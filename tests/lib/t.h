@@ -22,6 +22,9 @@ void t_fail(const char *file, int line, const char *fmt, ...)
 void t_expect_log(const char *text);
 /* A private folder for this test, removed after it. */
 const char *t_tmpdir(void);
+/* A port of this machine that nobody listens on; below those that the kernel gives to outgoing
+ * connections, one of which might have it when a listener comes back. */
+unsigned t_free_port(void);
 /* Seeded numbers; the seed is printed when the test fails and taken from T_SEED. */
 uint64_t t_rand(void);
 /* From here on the numbers of that point, which follow from it and the seed alone. */

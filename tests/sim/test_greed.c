@@ -163,7 +163,6 @@ static void
 end(void)
 {
 	duo_close(&d);
-	rig_fini(&A);
 	hub_close(hub, 100);
 	link_tls_close(tls);
 	loop_close(loop);

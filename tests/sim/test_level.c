@@ -26,14 +26,6 @@ static struct rig A;
 static _Atomic uint32_t safe; /* the highest UID that was confirmed */
 static char disk[400], powerlog[400];
 
-/* A standby's death is no surprise here. */
-static void
-on_log(enum log_level level, const char *line)
-{
-	if (getenv("SIM_DEBUG") != NULL)
-		fprintf(stderr, "# a: %d %s\n", (int)level, line);
-}
-
 static void
 on_confirmed(void *arg, int code)
 {
@@ -48,7 +40,7 @@ on_confirmed(void *arg, int code)
 static void
 set_up(enum sync_level level)
 {
-	log_set_hook(on_log);
+	log_set_hook(duo_log);
 	duo_sh("rm -rf %s/*", t_tmpdir());
 	duo_open(&d);
 	d.level = level;

@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 static struct duo d;
-static struct rig A, B, C;
+static struct rig A, B;
 
 static char synced[320]; /* the folder of the copies; "" while nothing is recorded */
 static _Atomic unsigned wal_syncs;
@@ -86,30 +86,16 @@ fdatasync(int fd)
 	return remember(fd) != 0 ? -1 : (int)syscall(SYS_fdatasync, fd);
 }
 
-static void
-start_a(void)
-{
-	duo_start_a(&d);
-	A.sp = B.sp = C.sp = d.spool;
-}
-
-static void
-on_log(enum log_level level, const char *line)
-{
-	if (getenv("SIM_DEBUG") != NULL)
-		fprintf(stderr, "# a: %d %s\n", (int)level, line);
-}
-
 /* A pair with one mailbox; from here on it is recorded what the journal has on disk. */
 static bool
 begin(void)
 {
-	log_set_hook(on_log);
+	log_set_hook(duo_log);
 	wal_fails = false;
 	synced[0] = '\0';
 	duo_open(&d);
 	duo_start_b(&d);
-	start_a();
+	duo_start_a(&d);
 	duo_create(&d, &A, "box/a", "id-a");
 	if (!duo_settled(&d))
 		return false;
@@ -157,28 +143,6 @@ notes_left(void)
 }
 
 static void
-equal_at_last(void)
-{
-	duo_stop_a(&d, true);
-	duo_stop_b(&d, false);
-	const char *how = duo_differ(&d, &A);
-	if (how == NULL)
-		how = duo_differ(&d, &B);
-	if (how != NULL)
-		t_fail(__FILE__, __LINE__, "they differ: %s", how);
-	duo_sh("cmp %s/box/file %s/box/file", d.root_a, d.root_b);
-}
-
-static void
-end(void)
-{
-	duo_close(&d);
-	rig_fini(&A);
-	rig_fini(&B);
-	rig_fini(&C);
-}
-
-static void
 a_cut(bool journal_syncs)
 {
 	static struct sync_facts f;
@@ -198,16 +162,17 @@ a_cut(bool journal_syncs)
 	CHECK(duo_settled(&d));
 	power_cut();
 	CHECK(notes_left() > 0);
-	start_a();
+	duo_start_a(&d);
 	CHECK(duo_settled(&d));
 	/* who meets an unknown mailbox says so here */
 	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, NULL), 0);
 	sync_facts(d.sync, &f);
 	CHECK(strstr(f.peers[0].error, "aside") == NULL);
-	equal_at_last();
+	duo_stop_equal(&d);
+	duo_sh("cmp %s/box/file %s/box/file", d.root_a, d.root_b);
 	/* a clean stop has taken all of them back, if the journal is known to be on disk */
 	CHECK_EQ(notes_left(), 0);
-	end();
+	duo_close(&d);
 }
 
 TEST(what_was_noted_and_journaled_survives_a_cut)
@@ -244,7 +209,7 @@ TEST(a_delivery_syncs_nothing_of_the_journal)
 	usleep(1500000);
 	CHECK(wal_syncs >= 1);
 	CHECK(wal_syncs <= 2 + (clock_ms() - began) / 1000);
-	end();
+	duo_close(&d);
 }
 
 int

@@ -34,18 +34,16 @@
 #include "meta/scan.h"
 #include "meta/spool.h"
 #include "tests/lib/badline.h"
+#include "tests/lib/duo.h"
 #include "tests/lib/rig.h"
 #include "tests/lib/t.h"
 #include "tests/sim/power.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -82,17 +80,6 @@ node_open(const char *name, const char *root, const char *state, enum sync_role 
 	return s;
 }
 
-static void
-peer_set(struct sync_peer_conf *p, const char *name, const char *print, unsigned port)
-{
-	memset(p, 0, sizeof(*p));
-	snprintf(p->name, sizeof(p->name), "%s", name);
-	if (port != 0)
-		snprintf(p->address, sizeof(p->address), "127.0.0.1:%u", port);
-	if (hash_unhex(print + strlen("sha256:"), p->fingerprint, 32) != 0)
-		abort();
-}
-
 /* --standby ROOT STATE PORT PRINT DISK LOG: until standard input ends. */
 static int
 standby(char **argv)
@@ -105,7 +92,7 @@ standby(char **argv)
 		getenv("SIM_DEBUG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARN);
 	if (argv[4][0] != '\0')
 		power_record(argv[4], argv[5]);
-	peer_set(&peer, "a", argv[3], 0);
+	duo_peer(&peer, "a", argv[3], 0);
 	snprintf(listen, sizeof(listen), "127.0.0.1:%s", argv[2]);
 	struct sync *s =
 		node_open("b", argv[0], argv[1], SYNC_STANDBY, listen, &peer, &spool);
@@ -150,23 +137,6 @@ on_log(enum log_level level, const char *line)
 		st.bad = true;
 }
 
-/* A port for the standby's whole life; below those that the kernel gives to outgoing connections,
- * one of which might have it when the standby comes back. */
-static unsigned
-free_port(void)
-{
-	struct sockaddr_in sin = { .sin_family = AF_INET };
-	unsigned n = (unsigned)getpid() * 13 + (unsigned)clock_ms();
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	do
-		sin.sin_port = htons((uint16_t)(12000 + ++n % 20000));
-	while (bind(fd, (struct sockaddr *)&sin, sizeof(sin)) != 0);
-	close(fd);
-	return ntohs(sin.sin_port);
-}
-
 static void
 b_start(void)
 {
@@ -207,7 +177,7 @@ b_stop(bool by_signal)
 static void
 a_start(void)
 {
-	peer_set(&st.peer, "b", st.print_b, badline_port(st.line));
+	duo_peer(&st.peer, "b", st.print_b, badline_port(st.line));
 	st.sync = node_open(
 		"a", st.root_a, st.state_a, SYNC_ACTIVE, NULL, &st.peer, &st.spool);
 	for (unsigned i = 0; i < MBOXES; i++)
@@ -298,7 +268,7 @@ story_open(unsigned story)
 	journal_size = (t_rand() % 2 != 0 || getenv("SIM_SHORT") != NULL) && with('j')
 			       ? 3000 + t_rand() % 20000
 			       : 64 << 20;
-	st.port = free_port();
+	st.port = t_free_port();
 	loop_open(&st.loop);
 	if (badline_open(st.loop, st.port, t_rand(), &st.line) != 0)
 		abort();
@@ -335,22 +305,8 @@ story_close(void)
 static void
 committed(struct rig *g, bool told)
 {
-	struct sync_commit c = { .dir = g->dir,
-		.touched = g->touched,
-		.n_touched = g->n_touched,
-		.annots = g->annots_touched,
-		.old_index = g->old_index,
-		.old_size = g->old_size };
-
-	if (told)
-		sync_commit(st.sync, &c);
+	duo_tell(told ? st.sync : NULL, g);
 	st.commits++;
-	/* What the next commit finds is what this one left. */
-	g->state.header.num_records = g->h.num_records;
-	g->n_touched = 0;
-	g->annots_touched = false;
-	free(g->old_index);
-	g->old_index = NULL;
 }
 
 static void

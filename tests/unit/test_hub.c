@@ -246,26 +246,11 @@ TEST(wrong_pin_at_the_listener)
 	end();
 }
 
-static unsigned
-free_port(void)
-{
-	struct sockaddr_in sin = { .sin_family = AF_INET };
-	socklen_t len = sizeof(sin);
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	if (bind(fd, (struct sockaddr *)&sin, sizeof(sin)) != 0 ||
-		getsockname(fd, (struct sockaddr *)&sin, &len) != 0)
-		abort();
-	close(fd);
-	return ntohs(sin.sin_port);
-}
-
 /* Both dial: one session is left, dialled by the lower name, and both agree on it. */
 TEST(two_dials_one_session)
 {
 	char listen_a[40], listen_b[40];
-	unsigned port_a = free_port(), port_b = free_port();
+	unsigned port_a = t_free_port(), port_b = t_free_port();
 
 	begin();
 	snprintf(listen_a, sizeof(listen_a), "127.0.0.1:%u", port_a);
