@@ -160,7 +160,7 @@ stop(const struct client *c, const struct opts *o)
 		rc = ERR_CLOSED;
 		buf_printf(&b, "its server died meanwhile");
 	}
-	if (rc != 0)
+	if (rc != 0 || b.len > 0) /* what a proof found, and mended */
 		say(path, buf_str(&b));
 	if (rc == ERR_BUSY)
 		tell_holders(c, path);

@@ -76,7 +76,7 @@ struct peer {
 	char error[600];
 	/* sending: we are active */
 	bool sending; /* START was sent */
-	uint64_t run; /* of the START */
+	uint64_t epoch, run; /* of the START */
 	uint64_t next; /* seq to read next from the journal */
 	uint64_t sent; /* last seq sent */
 	uint64_t visible; /* applied there: replayed, verified, to be seen */
@@ -113,7 +113,11 @@ struct peer {
 		repair_began_ms;
 	/* proving */
 	uint64_t prove_id, proved_id, prove_seq;
-	bool proved_ok;
+	uint64_t
+		compared_at; /* the journal's last seq when a comparison was through, or UINT64_MAX */
+	bool mending; /* the last comparison was begun by a proof that failed */
+	bool proved_ok, proved_final; /* these four under the node's lock */
+	uint64_t proved_mended; /* mailboxes that were compared for it */
 	char proved_text[300];
 	/* receiving: it is active */
 	bool feeding; /* it sent START */
@@ -295,6 +299,8 @@ void recv_need(struct node *n, const struct mbox_need *need, const char *dir);
 /* duty/compare.c */
 void compare_start(struct peer *p);
 void compare_stop(struct peer *p);
+/* All of it, in the middle of the stream. */
+void compare_again(struct peer *p);
 /* It has seen a life of this side of which nothing is known here (beyond), or had the last time and
  * was not compared to the end since. */
 void compare_fork(struct peer *p, bool beyond);

@@ -653,32 +653,53 @@ unproved(struct node *n, uint64_t id, struct buf *text, bool *wrong)
 		} else if (!p->proved_ok) {
 			*wrong = true;
 			if (text != NULL)
-				buf_printf(text, "peer %s: %s\n", p->conf->name,
-					p->proved_text);
+				buf_printf(text, "peer %s: %s%s\n", p->conf->name,
+					p->proved_text,
+					p->proved_final ? ", and all were compared"
+							: "");
+		} else if (p->proved_mended > 0 && text != NULL) {
+			buf_printf(text,
+				"peer %s differed, and was compared: mailboxes=%" PRIu64
+				"; it is equal now%s%s\n",
+				p->conf->name, p->proved_mended,
+				p->proved_text[0] ? "; " : "", p->proved_text);
 		}
 	}
 	return any;
 }
 
-int
-sync_prove(struct sync *s, uint64_t timeout_ms, sync_on_fn *on, void *on_arg,
-	struct buf *lack_out)
+static int
+ask_proof(struct sync *s, const struct patience *pa, struct buf *lack_out)
 {
 	struct node *n = &s->node;
-	const struct patience pa = { clock_ms() + timeout_ms, on, on_arg };
+	uint64_t now = clock_ms();
 	bool wrong = false;
 	int rc;
 
-	if (n->role != SYNC_ACTIVE)
-		return 0;
-	if ((rc = sync_wait(s, timeout_ms, on, on_arg, lack_out)) != 0)
+	if ((rc = sync_wait(s, pa->until_ms > now ? pa->until_ms - now : 0, pa->on,
+		     pa->on_arg, lack_out)) != 0)
 		return rc;
 	pthread_mutex_lock(&n->lock);
 	uint64_t id = ++n->prove_ids;
 	while (rc == 0 && unproved(n, id, lack_out, &wrong))
-		rc = wait_a_little(n, &pa);
+		rc = wait_a_little(n, pa);
 	pthread_mutex_unlock(&n->lock);
 	return rc != 0 ? rc : wrong ? ERR_SUM : 0;
+}
+
+/* Where the first answer is no, a comparison began with it: its end is waited for. */
+int
+sync_prove(struct sync *s, uint64_t timeout_ms, sync_on_fn *on, void *on_arg,
+	struct buf *lack_out)
+{
+	const struct patience pa = { clock_ms() + timeout_ms, on, on_arg };
+	int rc;
+
+	if (s->node.role != SYNC_ACTIVE)
+		return 0;
+	if ((rc = ask_proof(s, &pa, lack_out)) == ERR_SUM)
+		rc = ask_proof(s, &pa, lack_out);
+	return rc;
 }
 
 bool

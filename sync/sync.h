@@ -188,7 +188,9 @@ unsigned sync_force(struct sync *s);
 typedef bool sync_on_fn(void *arg);
 int sync_wait(struct sync *s, uint64_t timeout_ms, sync_on_fn *on, void *on_arg,
 	struct buf *lack_out);
-/* As sync_wait, then compares the sum of all mailboxes with every peer: ERR_SUM if they differ. */
+/* As sync_wait, then compares the sum of all mailboxes with every peer. Where they differ all mailboxes
+ * are compared, which is waited for: ERR_SUM if they still differ; else 0, and lack_out says what
+ * was found. */
 int sync_prove(struct sync *s, uint64_t timeout_ms, sync_on_fn *on, void *on_arg,
 	struct buf *lack_out);
 /* True once each peer has said hello since the start (or there are none). */

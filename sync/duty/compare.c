@@ -56,6 +56,22 @@ compare_start(struct peer *p)
 		p->refs = NULL; /* then every link is sent as a body */
 }
 
+/* A peer that leaves in the middle of it is compared when it is back. */
+void
+compare_again(struct peer *p)
+{
+	struct wire_start m = { p->epoch, p->run, p->next, WIRE_MODE_COMPARE };
+	struct node *n = p->node;
+
+	p->cursor.state = JOURNAL_PEER_COMPARING;
+	if (journal_peer_set(n->journal, &p->cursor) != 0 ||
+		session_send(p->session, WIRE_START, &m) != 0)
+		return;
+	compare_start(p);
+	compare_pump(p);
+	node_publish(n);
+}
+
 static void
 repair_free(struct repair *r)
 {
@@ -459,6 +475,7 @@ compare_pump(struct peer *p)
 		p->cursor.state = JOURNAL_PEER_STREAMING;
 		journal_peer_set(n->journal, &p->cursor);
 		confirm_compared(p);
+		p->compared_at = n->journal_last;
 		log_info("peer is compared: peer=%s mailboxes=%" PRIu64
 			 " messages=%" PRIu64 " bytes=%" PRIu64 " ms=%" PRIu64,
 			p->conf->name, p->repaired, p->repaired_messages,

@@ -1,6 +1,7 @@
 /*
  * prove.c - a clean stop is a proof: the sum of all mailboxes, at our last position, is the
- * peer's, too.
+ * peer's, too. Where it is not, all mailboxes are compared, unless they just have been: what differs
+ * is made equal or set aside, and whoever asked asks again.
  */
 #include "meta/base/err.h"
 #include "meta/base/log.h"
@@ -61,6 +62,9 @@ prove_on_verify(void *node, struct session *s, const void *msg)
 			inbox_quarantine_count(n->inbox));
 	else
 		answer.ok = true;
+	if (answer.ok && inbox_quarantine_count(n->inbox) > 0)
+		snprintf(text, sizeof(text), "%" PRIu64 " set aside here",
+			inbox_quarantine_count(n->inbox));
 	return session_send(s, WIRE_VERIFIED, &answer);
 }
 
@@ -73,10 +77,24 @@ prove_on_verified(void *node, struct session *s, const void *msg)
 
 	if (m->seq != p->prove_seq)
 		return 0; /* of an older question */
+	if (!m->ok && n->journal_last != p->prove_seq) {
+		/* It may speak of what came meanwhile: it is asked again once it has that. */
+		p->prove_id = p->proved_id;
+		return 0;
+	}
+	if (!m->ok && p->compared_at != p->prove_seq && !p->comparing) {
+		log_warn("the proof failed, all mailboxes are compared: peer=%s: %s",
+			p->conf->name, m->text);
+		p->mending = true;
+		compare_again(p); /* the waiter must see that before the answer */
+	}
 	pthread_mutex_lock(&n->lock);
+	p->proved_mended = p->mending && !p->comparing ? p->repaired : 0;
+	p->proved_final = !p->comparing;
 	p->proved_ok = m->ok;
 	snprintf(p->proved_text, sizeof(p->proved_text), "%s", m->text);
 	p->proved_id = p->prove_id;
+	p->mending &= p->comparing;
 	pthread_mutex_unlock(&n->lock);
 	node_publish(n);
 	return 0;

@@ -59,10 +59,13 @@ recv_on_start(void *node, struct session *s, const void *msg)
 	p->fed =
 		(struct pos){ m->epoch, m->run, m->from_seq > 0 ? m->from_seq - 1 : 0 };
 	p->began = (struct pos){ m->epoch, m->run, m->from_seq };
-	if (first && m->mode == WIRE_MODE_COMPARE) {
+	if (m->mode == WIRE_MODE_COMPARE) {
 		p->round++;
-		p->rebase = true;
-		p->rebase_to = p->fed;
+		p->extras_due = false;
+		if (first) {
+			p->rebase = true;
+			p->rebase_to = p->fed;
+		}
 		ask_forget_owed(n);
 		adopt_compared(n);
 		log_info("comparing all mailboxes with the active side: peer=%s",

@@ -548,6 +548,7 @@ tell_run(struct peer *p)
 		return true;
 	if (session_send(p->session, WIRE_START, &m) != 0)
 		return false;
+	p->epoch = p->row_pos.epoch;
 	p->run = p->row_pos.run;
 	return true;
 }
@@ -617,7 +618,10 @@ send_start(struct peer *p)
 	compare_fork(p, v == JOURNAL_COMPARE_BEYOND);
 	journal_facts(n->journal, &jf);
 	p->sending = true;
+	p->epoch = jf.last.epoch;
 	p->run = jf.last.run;
+	p->compared_at = UINT64_MAX;
+	p->mending = false;
 	p->cursor.epoch = jf.last.epoch;
 	p->cursor.run = jf.last.run;
 	p->cursor.state =

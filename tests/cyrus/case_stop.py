@@ -4,6 +4,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 
@@ -62,6 +63,24 @@ def test_it_proves_and_goes_on_without_a_look():
     t.deliver()
     t.pair.settle()
     t.end()
+
+
+def test_what_the_proof_finds_is_mended_and_told():
+    t = Two()
+    t.deliver(20)
+    t.pair.wait()
+    t.b.umount()
+    db = sqlite3.connect(f"{t.b.state}/journal.db")
+    with db:
+        db.execute("DELETE FROM mbox WHERE dir NOT LIKE '/%'")
+    db.close()
+    t.b.start()
+    t.cyrus.stop()
+    text = t.a.umount()
+    case.check("peer b differed, and was compared: mailboxes=" in text, f"umount: {text}")
+    t.b.umount()
+    t.have(t.b, 20)
+    spools.assert_equal(t.a.spool, t.b.spool)
 
 
 def test_a_peer_that_is_away():

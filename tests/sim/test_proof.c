@@ -1,0 +1,176 @@
+/*
+ * test_proof.c - the proof of a stop finds that the two sides differ: then all mailboxes are
+ * compared, what differs is made equal or set aside, and the stop says so.
+ */
+#include "meta/base/buf.h"
+#include "meta/base/err.h"
+#include "meta/base/log.h"
+#include "meta/spool.h"
+#include "sync/store.h"
+#include "tests/lib/duo.h"
+#include "tests/lib/t.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct duo d;
+static struct rig A, B;
+static int comparisons, streams;
+
+static void
+on_log(enum log_level level, const char *line)
+{
+	(void)level;
+	comparisons += strstr(line, "peer is compared") != NULL;
+	streams += strstr(line, "because: stream") != NULL;
+	if (getenv("SIM_DEBUG") != NULL)
+		fprintf(stderr, "# a: %s\n", line);
+}
+
+/* Two mailboxes on both sides; the standby is down. */
+static bool
+two_mailboxes(void)
+{
+	log_set_hook(on_log);
+	duo_open(&d);
+	duo_start_b(&d);
+	duo_start_a(&d);
+	duo_create(&d, &A, "box/a", "id-a");
+	duo_create(&d, &B, "box/b", "id-b");
+	for (int i = 0; i < 3; i++) {
+		rig_append(&A, 500);
+		rig_append(&B, 500);
+	}
+	duo_commit(&d, &A);
+	duo_commit(&d, &B);
+	bool settled = duo_settled(&d);
+	duo_stop_b(&d, false);
+	return settled;
+}
+
+/* What the standby knows of a mailbox is gone from its books, and nobody saw it go. */
+static void
+forget(const char *dir)
+{
+	struct store *s;
+
+	if (store_open(d.state_b, &s) != 0 || !store_was_clean(s) ||
+		store_mbox_drop(s, dir, 1) != 0)
+		abort();
+	store_close(s);
+}
+
+/* A message that only the standby has. */
+static void
+more_in(struct rig *g)
+{
+	struct spool *sp;
+
+	if (spool_open(d.root_b, &sp) != 0)
+		abort();
+	struct rig other = *g;
+	other.sp = sp;
+	other.old_index = NULL;
+	other.n_touched = 0;
+	rig_append(&other, 100);
+	duo_commit_untold(&other);
+	rig_fini(&other);
+	spool_close(sp);
+}
+
+TEST(what_a_proof_finds_to_differ_is_compared_and_made_equal)
+{
+	struct buf says = BUF_INIT;
+
+	CHECK(two_mailboxes());
+	/* Of one it has an older state, and knows nothing of both. */
+	duo_sh("rm %s/box/a/cyrus.index", d.root_b);
+	forget("box/a");
+	forget("box/b");
+	comparisons = streams = 0;
+	duo_start_b(&d);
+	CHECK(duo_settled(&d));
+	CHECK_EQ(streams, 1);
+	CHECK_EQ(comparisons, 0);
+	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, &says), 0);
+	CHECK_EQ(comparisons, 1);
+	CHECK(strstr(buf_str(&says), "peer b differed") != NULL);
+	CHECK(strstr(buf_str(&says), "equal now") != NULL);
+	/* and all is as ever: nothing is said twice, and rows flow */
+	buf_clear(&says);
+	rig_append(&A, 100);
+	duo_commit(&d, &A);
+	CHECK(duo_settled(&d));
+	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, &says), 0);
+	CHECK_EQ(says.len, 0);
+	CHECK_EQ(comparisons, 1);
+	/* the comparison is over in the books as well */
+	duo_stop_b(&d, false);
+	duo_start_b(&d);
+	CHECK(duo_settled(&d));
+	CHECK_EQ(streams, 2);
+	duo_stop_equal(&d);
+	buf_fini(&says);
+	duo_close(&d);
+}
+
+/* One that has been removed here, and there it has not: an extra, also in a second comparison. */
+TEST(what_only_the_standby_knows_is_found_as_well)
+{
+	struct buf says = BUF_INIT;
+
+	CHECK(two_mailboxes());
+	forget("box/a");
+	duo_start_b(&d);
+	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, NULL), 0);
+	duo_stop_b(&d, false);
+	duo_sh("cp -a %s/box/b %s/box/c && sed -i s/id-b/id-c/ %s/box/c/cyrus.header",
+		d.root_b, d.root_b, d.root_b);
+	struct store *s;
+	struct buf state = BUF_INIT;
+	char id[STORE_MAX_ID];
+	CHECK_EQ(store_open(d.state_b, &s), 0);
+	CHECK_EQ(store_mbox_get(s, "box/b", &state, id, NULL), 0);
+	struct store_mbox m = { "box/c", "id-c", 0, state.data, state.len };
+	CHECK_EQ(store_mbox_put(s, &m), 0);
+	store_close(s);
+	buf_fini(&state);
+	duo_start_b(&d);
+	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, &says), 0);
+	CHECK(strstr(buf_str(&says), "peer b differed") != NULL);
+	CHECK(strstr(buf_str(&says), "set aside") != NULL);
+	duo_sh("test -e %s/box/c/1.", d.root_b);
+	buf_fini(&says);
+	duo_close(&d);
+}
+
+TEST(what_cannot_be_made_equal_is_set_aside_and_the_proof_fails)
+{
+	struct buf says = BUF_INIT;
+
+	CHECK(two_mailboxes());
+	more_in(&A);
+	forget("box/a");
+	comparisons = 0;
+	duo_start_b(&d);
+	CHECK(duo_settled(&d));
+	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, &says), ERR_SUM);
+	CHECK_EQ(comparisons, 1);
+	CHECK(strstr(buf_str(&says), "1 set aside") != NULL);
+	CHECK(strstr(buf_str(&says), "compared") != NULL);
+	/* Comparing once more would find the same. */
+	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, &says), ERR_SUM);
+	CHECK_EQ(comparisons, 1);
+	CHECK(strstr(buf_str(&says), "1 set aside") != NULL);
+	duo_sh("test -e %s/box/a/4.", d.root_b);
+	buf_fini(&says);
+	duo_close(&d);
+}
+
+int
+main(int argc, char **argv)
+{
+	duo_main(argc, argv);
+	return t_main(argc, argv);
+}
