@@ -38,8 +38,8 @@ struct round {
 	unsigned users;
 	bool done;
 	int err;
-	unsigned nfiles; /* indexes to sync, and the last one of them */
-	int fd;
+	int fd; /* the index that asked, or -1 */
+	bool whole; /* another one did too, or somebody pays debts */
 };
 
 static struct {
@@ -105,7 +105,7 @@ static void
 lead(struct round *now)
 {
 	uint64_t ticket = r.sh->owed;
-	bool alone = now->nfiles == 1 && ticket == r.sh->paid;
+	bool alone = !now->whole && ticket == r.sh->paid;
 	int err;
 
 	r.running = true;
@@ -130,18 +130,18 @@ ride(int fd)
 	struct round *now = r.next;
 	int err;
 
-	if (now == NULL && (now = r.next = calloc(1, sizeof(*now))) == NULL) {
-		pthread_mutex_unlock(&r.lock);
-		err = sync_whole();
-		pthread_mutex_lock(&r.lock);
-		return err;
+	if (now == NULL) {
+		now = r.next = calloc(1, sizeof(*now));
+		if (now == NULL) {
+			pthread_mutex_unlock(&r.lock);
+			err = sync_whole();
+			pthread_mutex_lock(&r.lock);
+			return err;
+		}
+		now->fd = -1;
 	}
-	if (fd >= 0) {
-		now->nfiles++;
-		now->fd = fd;
-	} else {
-		now->nfiles += 2;
-	}
+	now->whole |= fd < 0 || now->fd >= 0;
+	now->fd = fd;
 	now->users++;
 	while (!now->done) {
 		if (r.running) {

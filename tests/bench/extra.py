@@ -137,19 +137,6 @@ def first_sync(folder, image, rounds, say):
 
 # ---- lag ----
 
-def ask(slot, line):
-    """One call of the control socket, without starting a process for it."""
-    with socket.socket(socket.AF_UNIX) as s:
-        s.settimeout(60)
-        s.connect(f"{slot.state}/control")
-        s.sendall(line.encode() + b"\n")
-        got = b""
-        while not (got.startswith(b"ok ") and b"\n" in got):
-            part = s.recv(65536)
-            case.check(part, f"{line}: {got!r}")
-            got += part
-
-
 class Probe(threading.Thread):
     """Delivers to the user probe, and takes how long after the answer each message is on the
     second node: applied and verified, or for rolling replication, its file there."""
@@ -182,7 +169,7 @@ class Probe(threading.Thread):
             c.deliver("probe", mail.message(2_000_000 + self.n, 4000))
             start = time.perf_counter()
             if two:
-                ask(self.system.a, "wait timeout=50000")
+                self.system.a.ask("wait timeout=50000")
                 self.lags.append(time.perf_counter() - start)
                 time.sleep(0.02)
             else:

@@ -16,7 +16,6 @@ import struct  # noqa: E402
 import subprocess  # noqa: E402
 import time  # noqa: E402
 
-import cyrus  # noqa: E402
 import mail  # noqa: E402
 import pair  # noqa: E402
 import spools  # noqa: E402

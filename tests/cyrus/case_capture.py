@@ -65,14 +65,7 @@ class Stage:
         self.two.settle()
 
 
-stage = None
-
-
-def get():
-    global stage
-    if stage is None:
-        stage = Stage()
-    return stage
+get = case.Stage(Stage)
 
 
 def no_alarm(s, start):
@@ -364,25 +357,4 @@ def test_after_a_crash_there_are_two_stats_for_a_mailbox():
     pair.wait_connected(s.a)
 
 
-def tests():
-    for name, function in list(globals().items()):
-        if not name.startswith("test_"):
-            continue
-
-        def one(function=function):
-            global stage
-            try:
-                function()
-            except case.Skip:
-                raise
-            except BaseException:
-                if stage is not None:
-                    stage.two.tell()
-                    stage.two.close()
-                stage = None
-                raise
-        yield name, one
-
-
-# The stage outlives one test, so what it registers is undone by its own end.
-case.main(list(tests()), shared=True)
+case.main(stage=get)

@@ -78,14 +78,7 @@ class Stage:
         self.two.settle()
 
 
-stage = None
-
-
-def get():
-    global stage
-    if stage is None:
-        stage = Stage()
-    return stage
+get = case.Stage(Stage)
 
 
 def alive(pid):
@@ -221,23 +214,6 @@ def notes_left(s):
     return sum(count.values())
 
 
-def tests():
-    rest = [(n, f) for n, f in globals().items() if n.startswith("test_")]
-    todo = [(f"test_{name}".replace(" ", "_"), lambda p=p, c=c: operation(p, c))
-            for name, (p, c) in OPERATIONS.items()] + rest
-    for name, function in todo:
-        def one(function=function):
-            global stage
-            try:
-                function()
-            except BaseException:
-                if stage is not None:
-                    stage.two.tell()
-                    stage.two.close()
-                stage = None
-                raise
-        yield name, one
-
-
-# The stage outlives one test, so what it registers is undone by its own end.
-case.main(list(tests()), shared=True)
+case.main([(f"test_{name}".replace(" ", "_"), lambda p=p, c=c: operation(p, c))
+           for name, (p, c) in OPERATIONS.items()]
+          + [(n, f) for n, f in globals().items() if n.startswith("test_")], stage=get)

@@ -18,7 +18,6 @@ import re  # noqa: E402
 import shutil  # noqa: E402
 import threading  # noqa: E402
 
-import cyrus  # noqa: E402
 import imap  # noqa: E402
 import lmtp  # noqa: E402
 import mail  # noqa: E402

@@ -30,25 +30,6 @@ import spools  # noqa: E402
 MESSAGES = int(os.environ.get("TWINSPOOL_MESSAGES", "6000"))
 
 
-def ask(slot, line):
-    """One call of the control socket, without starting a process for it."""
-    with socket.socket(socket.AF_UNIX) as s:
-        s.settimeout(30)
-        s.connect(f"{slot.state}/control")
-        s.sendall(line.encode() + b"\n")
-        got = b""
-        while True:
-            part = s.recv(65536)
-            if not part:
-                break
-            got += part
-            if b"\n" in got and got.startswith(b"ok "):
-                head, _, rest = got.partition(b"\n")
-                if len(rest) >= int(head.split()[1]):
-                    break
-    case.check(got.startswith(b"ok "), f"{line}: {got!r}")
-
-
 def quantile(values, q):
     return sorted(values)[min(len(values) - 1, int(len(values) * q))]
 
@@ -69,7 +50,7 @@ def lag_of(two, count, act):
     for n in range(count):
         act(n)
         start = time.perf_counter()
-        ask(two.a, "wait timeout=20000")
+        two.a.ask("wait timeout=20000")
         lags.append((time.perf_counter() - start) * 1000)
     return lags
 
@@ -141,7 +122,7 @@ def test_flag_change_costs_few_bytes():
         before = sent(two)
         for n in range(2, 241):
             c.store(str(n), "+FLAGS", "\\Seen")
-            ask(two.a, "wait timeout=20000")
+            two.a.ask("wait timeout=20000")
         each = (sent(two) - before) / 239
     case.note(f"one flag change: {each:.0f} bytes, heartbeats and all")
     case.check(each > 22, f"{each} bytes for one flag change cannot be")
@@ -194,7 +175,7 @@ def test_a_delivery_costs_less_than_its_message_deflated():
                     two.wait()
                     before = sent(two)
                 c.deliver("alice", make(n, 4400))
-                ask(two.a, "wait timeout=20000")
+                two.a.ask("wait timeout=20000")
                 uid += 1
             spent = (sent(two) - before) / 200
             alone = size = 0
@@ -213,19 +194,7 @@ def test_a_delivery_costs_less_than_its_message_deflated():
 def fresh_disk():
     """An ext4 of its own. On a file system where much was deleted in the last half minute,
     ext4 passes over each of those inodes at every creation, and one side gets the bill."""
-    case.need("mkfs.ext4")
-    folder = case.folder()
-    image, mount = f"{folder}/image", f"{folder}/disk"
-    os.mkdir(mount)
-    with open(image, "wb") as f:
-        f.truncate(3 << 30)
-    subprocess.run(["mkfs.ext4", "-q", image], check=True)
-    done = subprocess.run(["mount", "-o", "loop", image, mount], stderr=subprocess.PIPE)
-    if done.returncode != 0:
-        raise case.Skip(f"no loop mount: {done.stderr.decode(errors='replace').strip()}")
-    case.later(subprocess.run, ["umount", "-l", mount])
-    os.chmod(mount, 0o755)
-    base = f"{mount}/x"
+    base = f"{case.ext4(3 << 10)}/x"
     os.mkdir(base)
     return base
 

@@ -1,7 +1,6 @@
 """The frame of a Python case: functions test_*, run in order, reported as TAP.
 
-    import atexit
-import case
+    import case
     def test_something(): ...
     case.main()
 
@@ -15,6 +14,7 @@ import faulthandler
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -82,6 +82,23 @@ def folder(name=None):
     return path
 
 
+def ext4(megabytes, *tools):
+    """A folder on an ext4 of its own; tools: what else the case needs."""
+    need("mkfs.ext4", *tools)
+    base = folder()
+    image, inside = f"{base}/image", f"{base}/disk"
+    os.mkdir(inside)
+    with open(image, "wb") as f:
+        f.truncate(megabytes << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    done = subprocess.run(["mount", "-o", "loop", image, inside], stderr=subprocess.PIPE)
+    if done.returncode != 0:
+        raise Skip(f"no loop mount: {done.stderr.decode(errors='replace').strip()}")
+    later(lambda: subprocess.run(["umount", "-l", inside], check=True))
+    os.chmod(inside, 0o755)
+    return inside
+
+
 def need(*tools):
     for tool in tools:
         if not (os.path.isabs(tool) and os.path.exists(tool) or shutil.which(tool)):
@@ -100,9 +117,30 @@ def undo_all():
     return ok
 
 
-def main(tests=None, shared=False):
+class Stage:
+    """What test after test uses: calling it gives what make() has made, and makes it the first
+    time. After a test that failed, the pair in its attribute two is shown and ended, and the
+    next test gets a new one."""
+
+    def __init__(self, make):
+        self.make, self.made = make, None
+
+    def __call__(self):
+        if self.made is None:
+            self.made = self.make()
+        return self.made
+
+    def drop(self):
+        made, self.made = self.made, None
+        if made is not None:
+            made.two.tell()
+            made.two.close()
+
+
+def main(tests=None, shared=False, stage=None):
     """Run every test_* of the calling module, or the given (name, function) pairs;
-    arguments select by name. shared: what one test set up, later ones use."""
+    arguments select by name. shared: what one test set up, later ones use, and so it is
+    undone at the end of all; stage: it is this."""
     module = sys.modules["__main__"]
     if tests is None:
         tests = [(n, f) for n, f in vars(module).items()
@@ -118,12 +156,15 @@ def main(tests=None, shared=False):
     for number, (name, function) in enumerate(tests, 1):
         label = f"{number} - {name.removeprefix('test_').replace('_', ' ')}"
         mark = len(_undo)
+        failed = True
         start = time.monotonic()
         try:
             function()
+            failed = False
             spent = time.monotonic() - start
             print(f"ok {label}" + (f" ({spent:.1f} s)" if spent > 1 else ""), flush=True)
         except Skip as why:
+            failed = False
             print(f"ok {label} # skip {why}", flush=True)
         except Failed as why:
             bad += 1
@@ -137,7 +178,9 @@ def main(tests=None, shared=False):
             note(traceback.format_exc())
             print(f"not ok {label}", flush=True)
         # What a test set up for itself goes with it; what the module set up before stays.
-        while len(_undo) > mark and not shared:
+        if failed and stage is not None:
+            stage.drop()
+        while len(_undo) > mark and stage is None and not shared:
             function, args = _undo.pop()
             try:
                 function(*args)

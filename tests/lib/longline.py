@@ -9,7 +9,6 @@ TCP itself sees the round trip, and needs a window for it.
 """
 
 import collections
-import os
 import struct
 import subprocess
 

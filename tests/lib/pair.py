@@ -19,6 +19,7 @@ import subprocess
 
 import case
 import contain
+import control
 import cyrus
 import spools
 import witness
@@ -210,6 +211,12 @@ class Slot:
         self.proc = None
         case.check(not self.mounted(), f"{self.mnt} is still mounted")
         return code
+
+    def ask(self, line):
+        """A command that must succeed, given to the control socket; what it says."""
+        well, text = control.ask(self, line)
+        case.check(well, f"{line}: {text}")
+        return text
 
     def close(self):
         """Whatever the state, end it."""

@@ -5,7 +5,6 @@ ordinary users by the attributes of cyrus.index, for root by the read-only super
 import errno
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import case  # noqa: E402
+import control  # noqa: E402
 import slot  # noqa: E402
 
 USER = 54001
@@ -37,21 +37,6 @@ def mounted(**keys):
     return s
 
 
-def ask(s, line):
-    """(ok, text) of the control socket's answer."""
-    with socket.socket(socket.AF_UNIX) as c:
-        c.connect(f"{s.state}/control")
-        c.sendall(line.encode() + b"\n")
-        answer = b""
-        while True:
-            got = c.recv(65536)
-            if not got:
-                break
-            answer += got
-    head, _, text = answer.partition(b"\n")
-    return head.startswith(b"ok"), text.decode()
-
-
 class Drain(threading.Thread):
     """A drain under way; join it for its answer."""
 
@@ -63,7 +48,7 @@ class Drain(threading.Thread):
                       "the index to lose its write bits")
 
     def run(self):
-        self.answer = ask(self.s, f"drain timeout={self.ms}")
+        self.answer = control.ask(self.s, f"drain timeout={self.ms}")
 
     def result(self):
         self.join(60)
@@ -154,7 +139,7 @@ def test_it_shuts_when_the_holder_ends():
     with open(s.index) as f:
         case.equal(f.read(), "lasts.index", "the last write")
     case.check("gate shut" in open(f"{s.mnt}/.twinspool/status").read(), "status")
-    ok, text = ask(s, "resume")
+    ok, text = control.ask(s, "resume")
     case.check(ok, text)
     case.check(not is_read_only(s), "still read-only")
     case.equal(write_bits(s), 0o200, "write bits")
@@ -170,11 +155,11 @@ def test_many_files_known_to_the_kernel():
             f.write("no index at all")
         os.chmod(f"{s.box}/{i}/cyrus.index", 0o644)
     for _ in range(5):
-        ok, text = ask(s, "drain timeout=30000")
+        ok, text = control.ask(s, "drain timeout=30000")
         case.check(ok, text)
         for i in range(300):
             case.equal(os.stat(f"{s.box}/{i}/cyrus.index").st_mode & 0o777, 0o444, "mode")
-        ok, text = ask(s, "resume")
+        ok, text = control.ask(s, "resume")
         for i in range(300):
             case.equal(os.stat(f"{s.box}/{i}/cyrus.index").st_mode & 0o777, 0o644, "mode")
 
@@ -190,7 +175,7 @@ def test_a_writer_that_never_stops():
          "    time.sleep(0.001)\n",
          f"{s.box}/cyrus.cache"], stderr=subprocess.PIPE, text=True)
     case.later(lambda: (writer.kill(), writer.wait()))
-    ok, text = ask(s, "drain timeout=20000")
+    ok, text = control.ask(s, "drain timeout=20000")
     case.check(ok, text)
     case.check("Read-only" in writer.communicate(timeout=20)[1], "the writer")
 
@@ -207,7 +192,7 @@ def test_the_server_dies_while_draining():
     os.close(fd)
     # and when it had drained already
     for _ in range(3):
-        ok, text = ask(s, "drain timeout=30000")
+        ok, text = control.ask(s, "drain timeout=30000")
         case.check(ok, text)
         s.kill_server()
         case.wait_for(lambda: not is_read_only(s), "the mount to be writable again")
@@ -248,7 +233,7 @@ def test_a_standby_is_read_only_and_stays_so():
     s.start()
     case.check(is_read_only(s), "not read-only")
     for line in ("drain timeout=2000", "resume"):
-        ask(s, line)
+        control.ask(s, line)
         case.check(is_read_only(s), f"writable after {line}")
     s.kill_server()
     time.sleep(0.2)

@@ -15,31 +15,22 @@ import slot  # noqa: E402
 WRITERS = 9   # one less than there are threads
 
 
-def frozen_later(folder):
-    """A folder on an ext4 of its own, which the case may freeze."""
-    case.need("mkfs.ext4", "fsfreeze")
-    image, inside = f"{folder}/image", f"{folder}/disk"
-    os.mkdir(inside)
-    with open(image, "wb") as f:
-        f.truncate(64 << 20)
-    subprocess.run(["mkfs.ext4", "-q", image], check=True)
-    if subprocess.run(["mount", "-o", "loop", image, inside]).returncode != 0:
-        raise case.Skip("no loop device")
-    case.later(lambda: subprocess.run(["umount", "-l", inside], check=True))
-    return inside
-
-
 def freeze(path, what):
     return subprocess.run(["fsfreeze", what, path], stderr=subprocess.DEVNULL).returncode
 
 
-def test_one_thread_reads_however_many_wait_for_the_disk():
-    folder = case.folder()
-    disk = frozen_later(folder)
-    s = slot.Slot(folder, spool=f"{disk}/spool")
+def mounted():
+    """A mount of a spool on a disk that can be frozen, and that disk."""
+    disk = case.ext4(64, "fsfreeze")
     os.mkdir(f"{disk}/spool")
+    s = slot.Slot(case.folder(), spool=f"{disk}/spool")
     case.later(s.stop)
     s.start()
+    return disk, s
+
+
+def test_one_thread_reads_however_many_wait_for_the_disk():
+    disk, s = mounted()
     for n in range(WRITERS):
         with open(f"{disk}/spool/later{n}", "w") as f:
             f.write("seen")
@@ -75,12 +66,7 @@ def test_one_thread_reads_however_many_wait_for_the_disk():
 
 def test_a_start_waits_for_a_killed_process_that_waits_for_the_disk():
     """It holds the lock of the state folder until the disk has answered."""
-    folder = case.folder()
-    disk = frozen_later(folder)
-    s = slot.Slot(folder, spool=f"{disk}/spool")
-    os.mkdir(f"{disk}/spool")
-    case.later(s.stop)
-    s.start()
+    disk, s = mounted()
     fd = os.open(f"{s.mnt}/file", os.O_RDWR | os.O_CREAT)
     os.write(fd, b"x")
     case.check(freeze(disk, "-f") == 0, "the disk cannot be frozen")
