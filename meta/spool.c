@@ -7,7 +7,7 @@
  *
  * New files are made without a name, or in staging/ under tmp-<n>, and come to where they belong
  * when they are complete (spool_new.c), so a folder of Cyrus never holds a half-written file of
- * ours, and what a crash leaves is swept at open.
+ * ours, and what a crash leaves is swept by the one that owns the tree.
  */
 #include "meta/spool_priv.h"
 
@@ -174,10 +174,10 @@ own_folder(int at, const char *name, int *fd_out)
 
 typedef bool keep_fn(void *arg, const uint8_t guid[SHA1_LEN]);
 
-/* Temporary files of a process that died. Staged bodies stay, and are counted: they were verified;
- * with `keep` only those that it says. */
+/* Temporary files of a process that died, if temps. Staged bodies stay, and are counted: they were
+ * verified; with `keep` only those that it says. */
 static void
-sweep_staging(struct spool *sp, keep_fn *keep, void *arg)
+sweep_staging(struct spool *sp, bool temps, keep_fn *keep, void *arg)
 {
 	uint8_t guid[SHA1_LEN];
 	int fd = openat(sp->staging, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -189,8 +189,10 @@ sweep_staging(struct spool *sp, keep_fn *keep, void *arg)
 			close(fd);
 		return;
 	}
+	atomic_store(&sp->staged, 0);
 	while ((e = readdir(d)) != NULL)
-		if (e->d_name[0] == '.')
+		if (e->d_name[0] == '.' ||
+			(!temps && strncmp(e->d_name, "tmp-", 4) == 0))
 			continue;
 		else if (strncmp(e->d_name, "tmp-", 4) == 0 ||
 			 (keep != NULL && (hash_unhex(e->d_name, guid, SHA1_LEN) != 0 ||
@@ -202,10 +204,15 @@ sweep_staging(struct spool *sp, keep_fn *keep, void *arg)
 }
 
 void
+spool_sweep(struct spool *sp)
+{
+	sweep_staging(sp, true, NULL, NULL);
+}
+
+void
 spool_stage_forget(struct spool *sp, keep_fn *keep, void *arg)
 {
-	atomic_store(&sp->staged, 0);
-	sweep_staging(sp, keep, arg);
+	sweep_staging(sp, true, keep, arg);
 }
 
 int
@@ -230,7 +237,7 @@ spool_open(const char *root, struct spool **out)
 		rc = own_folder(own, "kept", &sp->kept);
 	if (rc != 0)
 		goto out;
-	sweep_staging(sp, NULL, NULL);
+	sweep_staging(sp, false, NULL, NULL);
 	*out = sp;
 	sp = NULL;
 out:

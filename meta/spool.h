@@ -2,7 +2,7 @@
  * spool.h - the backing tree, by openat: open, read, stage, place, sync.
  *
  * Layout of our own part, .twinspool/ in the spool's root: id, staging/ (bodies being received
- * and temporary files, tmp-*, which are removed at open), kept/ (bodies by hex GUID), made at
+ * and temporary files, tmp-*, which its owner sweeps), kept/ (bodies by hex GUID), made at
  * open, 0700. Paths are relative to the root, never contain "..", and no symlink is followed on
  * the way (openat2 RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS). dir "" is the root itself.
  *
@@ -27,6 +27,9 @@ struct spool;
 
 /* Opens the tree and makes the folders of our own. The identity file is the caller's matter. */
 int spool_open(const char *root, struct spool **out);
+/* Takes the tree over from a process that died: its temporary files go. Only for who owns the tree
+ * alone: somebody else may be writing such a file. */
+void spool_sweep(struct spool *sp);
 void spool_close(struct spool *sp);
 int spool_root_fd(const struct spool *sp);
 /* From now on losing is told, with an O_PATH descriptor, of every file outside our own part

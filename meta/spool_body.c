@@ -1,7 +1,7 @@
 /*
  * spool_body.c - bodies outside mailboxes: being received, received, kept aside.
  *
- * staging/tmp-<n>   being received; nobody knows of it, swept at open
+ * staging/tmp-<n>   being received; nobody knows of it, swept by its owner
  * staging/<guid>    complete, its SHA-1 verified; the name is given by rename, so a body is there
  *                   whole or not at all. With sync, its bytes are on disk before the name
  * kept/<guid>       a link to a body that was unlinked in its mailbox but is still named by

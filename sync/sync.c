@@ -309,8 +309,10 @@ open_store(struct node *n)
 	bool first = false, due;
 	int rc;
 
-	if ((rc = store_open(n->conf.state, &n->store)) != 0 ||
-		(rc = journal_open(n->store, &limits, &n->journal)) != 0 ||
+	if ((rc = store_open(n->conf.state, &n->store)) != 0)
+		return rc;
+	spool_sweep(n->spool); /* nobody else has it: the state folder is locked */
+	if ((rc = journal_open(n->store, &limits, &n->journal)) != 0 ||
 		(rc = inbox_open(n->store, &n->inbox)) != 0 ||
 		(rc = notes_open(n->conf.state, &n->notes)) != 0 ||
 		(rc = settled_open(n->notes, n->store, &n->settled)) != 0)

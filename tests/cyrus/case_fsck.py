@@ -147,4 +147,31 @@ def test_what_a_killed_expunge_leaves():
     server.stop()
 
 
+def test_beside_a_live_mount_it_changes_nothing():
+    two = pair.Pair().start()
+    server = two.cyrus()
+    server.add_user("u")
+    with server.lmtp() as c:
+        for n in range(5):
+            c.deliver(["u"], mail.message(n))
+    two.wait()
+    # As replay has them while it writes.
+    writing = [f"{slot.spool}/.twinspool/staging/tmp-77" for slot in two.slots]
+    for path in writing:
+        open(path, "w").close()
+    for slot in two.slots:
+        pair.ok("fsck", slot.spool)
+        pair.ok("dump", f"{slot.state}/journal.db")
+        # A second mount of the same slot is refused before it touches anything.
+        with open(slot.conf) as f, open(f"{slot.base}/second.conf", "w") as out:
+            out.write(f.read().replace(f"mountpoint: {slot.mnt}",
+                                       f"mountpoint: {slot.base}/second"))
+        os.makedirs(f"{slot.base}/second")
+        code, text = pair.program("mount", "-f", f"{slot.base}/second.conf")
+        case.check(code != 0 and "in use" in text, f"a second mount: {code} {text}")
+    for path in writing:
+        case.check(os.path.exists(path), f"{path} was swept")
+    two.settle()
+
+
 case.main()
