@@ -9,6 +9,7 @@
 #include "meta/spool.h"
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +19,7 @@ struct one {
 	struct one *next, *prev; /* the queue */
 	struct one *same; /* the table's chain */
 	uint64_t seq;
+	uint64_t nth; /* addition */
 	uint8_t guid[SHA1_LEN];
 };
 
@@ -28,6 +30,9 @@ struct kept {
 	struct one **slots; /* a power of two of them */
 	size_t n_slots, n;
 	uint64_t start_seq, looks;
+	uint64_t added; /* so many additions */
+	uint64_t clamp_nth,
+		clamp_seq; /* up to this one they wait for no more than that */
 	int rc; /* of the walk */
 };
 
@@ -102,12 +107,14 @@ push(struct kept *k, const uint8_t guid[SHA1_LEN], uint64_t seq)
 	if (o != NULL) {
 		unqueue(k, o);
 		o->seq = seq > o->seq ? seq : o->seq;
+		o->nth = ++k->added;
 		queue(k, o);
 		return 0;
 	}
 	if ((o = calloc(1, sizeof(*o))) == NULL)
 		return ERR_NOMEM;
 	o->seq = seq;
+	o->nth = ++k->added;
 	memcpy(o->guid, guid, SHA1_LEN);
 	*at = o;
 	queue(k, o);
@@ -172,20 +179,57 @@ kept_add(struct kept *k, const uint8_t guid[SHA1_LEN], const char *dir,
 	return rc;
 }
 
-void
+static bool
+release_first(struct kept *k, uint64_t confirmed)
+{
+	struct one *o = k->first, **at;
+
+	if (o == NULL || (o->seq > confirmed &&
+				 (o->nth > k->clamp_nth || k->clamp_seq > confirmed)))
+		return false;
+	at = find(k, o->guid);
+	*at = o->same;
+	unqueue(k, o);
+	k->n--;
+	spool_kept_drop(k->spool, o->guid);
+	free(o);
+	return true;
+}
+
+unsigned
 kept_release(struct kept *k, uint64_t confirmed)
+{
+	unsigned n = 0;
+	bool more = k != NULL;
+
+	while (more && n < KEPT_AT_ONCE) {
+		pthread_mutex_lock(&k->lock);
+		more = release_first(k, confirmed);
+		pthread_mutex_unlock(&k->lock);
+		n += more;
+	}
+	return n;
+}
+
+uint64_t
+kept_mark(struct kept *k)
+{
+	if (k == NULL)
+		return 0;
+	pthread_mutex_lock(&k->lock);
+	uint64_t mark = k->added;
+	pthread_mutex_unlock(&k->lock);
+	return mark;
+}
+
+void
+kept_clamp(struct kept *k, uint64_t mark, uint64_t seq)
 {
 	if (k == NULL)
 		return;
 	pthread_mutex_lock(&k->lock);
-	while (k->first != NULL && k->first->seq <= confirmed) {
-		struct one *o = k->first, **at = find(k, o->guid);
-		*at = o->same;
-		unqueue(k, o);
-		k->n--;
-		spool_kept_drop(k->spool, o->guid);
-		free(o);
-	}
+	k->clamp_nth = mark;
+	k->clamp_seq = seq;
 	pthread_mutex_unlock(&k->lock);
 }
 

@@ -713,7 +713,10 @@ send_tick(struct node *n)
 	}
 	settled_tick(n->settled);
 	n->confirmed = journal_confirmed(n->journal);
-	kept_release(n->kept, n->confirmed); /* NULL on a standby */
+	uint64_t mark = kept_mark(n->kept); /* NULL on a standby */
+	if (outq_last(n->outq) == outq_settled_upto(n->outq))
+		kept_clamp(n->kept, mark, n->journal_last);
+	kept_release(n->kept, n->confirmed);
 	moves_release(n->moves, n->confirmed);
 	journal_trim(n->journal, on_behind, n, &more);
 }
