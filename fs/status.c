@@ -155,6 +155,27 @@ status_peers(const struct status_facts *f, struct buf *out)
 		peer_text(&f->sync->peers[i], out);
 }
 
+/* What a peer has set aside. */
+static void
+peer_quarantine(const struct sync_facts *s, unsigned p, struct buf *out)
+{
+	uint64_t left = s->peers[p].n_quarantined;
+
+	for (unsigned i = 0; i < s->n_peer_listed; i++) {
+		const struct sync_quarantine_facts *q = &s->peer_quarantined[i];
+		if (q->peer != p)
+			continue;
+		buf_printf(out, "at %s: %s", s->peers[p].name, q->dir);
+		if (q->uid != 0)
+			buf_printf(out, " uid %u", q->uid);
+		buf_printf(out, ": %s: %s\n", q->check, q->text);
+		left -= left > 0;
+	}
+	if (left > 0)
+		buf_printf(
+			out, "at %s: and %" PRIu64 " more\n", s->peers[p].name, left);
+}
+
 void
 status_quarantine(const struct status_facts *f, struct buf *out)
 {
@@ -169,12 +190,15 @@ status_quarantine(const struct status_facts *f, struct buf *out)
 	}
 	if (s->n_quarantined > s->n_listed)
 		buf_printf(out, "and %u more\n", s->n_quarantined - s->n_listed);
+	for (unsigned p = 0; p < s->n_peers; p++)
+		peer_quarantine(s, p, out);
 }
 
 void
 status_text(const struct status_facts *f, struct buf *out)
 {
 	const struct sync_facts *s = f->sync;
+	uint64_t theirs = 0;
 
 	buf_printf(out, "%s: %s, gate %s, epoch %" PRIu64 ", run %" PRIu64 "%s\n",
 		f->name, role_word(s->role), f->gate, s->position.epoch,
@@ -202,8 +226,13 @@ status_text(const struct status_facts *f, struct buf *out)
 		buf_printf(out, "stalled: %s\n", s->stalled);
 	status_level_text(&s->level, f->now, out);
 	status_peers(f, out);
-	if (s->n_quarantined > 0) {
-		buf_printf(out, "quarantined: %u\n", s->n_quarantined);
+	for (unsigned i = 0; i < s->n_peers; i++)
+		theirs += s->peers[i].n_quarantined;
+	if (s->n_quarantined > 0 || theirs > 0) {
+		buf_printf(out, "quarantined: %u", s->n_quarantined);
+		if (theirs > 0)
+			buf_printf(out, ", at peers: %" PRIu64, theirs);
+		buf_printf(out, "\n");
 		status_quarantine(f, out);
 	}
 }
@@ -247,6 +276,7 @@ json_peer(const struct sync_peer_facts *p, struct buf *out)
 	json_number(out, "applied", p->applied);
 	json_number(out, "lag_ms", p->lag_ms);
 	json_number(out, "lag_batches", p->lag_seqs);
+	json_number(out, "quarantined", p->n_quarantined);
 	buf_printf(out, ",\"catchup\":");
 	if (catching_up(p)) {
 		buf_printf(out, "{");
@@ -282,6 +312,17 @@ json_quarantine(const struct sync_facts *s, struct buf *out)
 		json_text(out, "check", q->check);
 		json_text(out, "text", q->text);
 		json_number(out, "since", q->since / 1000000000);
+		buf_printf(out, "}");
+	}
+	buf_printf(out, "],\"peer_quarantine\":[");
+	for (unsigned i = 0; i < s->n_peer_listed; i++) {
+		const struct sync_quarantine_facts *q = &s->peer_quarantined[i];
+		buf_printf(out, "%s{", i > 0 ? "," : "");
+		json_text(out, "peer", s->peers[q->peer].name);
+		json_text(out, "mailbox", q->dir);
+		json_number(out, "uid", q->uid);
+		json_text(out, "check", q->check);
+		json_text(out, "text", q->text);
 		buf_printf(out, "}");
 	}
 	buf_printf(out, "]");
@@ -363,6 +404,8 @@ static const struct peer_metric {
 	{ "peer_applied_seq", "gauge", "Last batch visible on the peer.", AT(applied) },
 	{ "peer_lag_milliseconds", "gauge", "Age of the oldest batch not applied.",
 		AT(lag_ms) },
+	{ "peer_quarantined", "gauge", "Mailboxes that the peer has set aside.",
+		AT(n_quarantined) },
 	{ "peer_lag_batches", "gauge", "Batches not applied.", AT(lag_seqs) },
 	{ "peer_wire_sent_bytes_total", "counter", "Bytes sent, as they travel.",
 		AT(wire_sent) },

@@ -131,6 +131,10 @@ struct peer {
 	unsigned want; /* levels that it waits for */
 	struct wire_confirm confirmed;
 	uint32_t round; /* of the comparison */
+	bool asides_told; /* it knows what we have set aside */
+	/* what it has set aside: we are active */
+	uint32_t n_asides, n_asides_listed, asides_coming;
+	struct sync_quarantine_facts *asides;
 };
 
 struct node {
@@ -205,7 +209,7 @@ struct node {
 	bool greeted_all; /* under lock */
 	uint64_t prove_ids; /* under lock: last asked for */
 	uint64_t batches_sent, bodies_sent, body_bytes_sent;
-	uint64_t next_look_ms, next_kept_ms;
+	uint64_t next_look_ms, next_kept_ms, next_asides_ms;
 };
 
 struct sync {
@@ -359,6 +363,11 @@ int confirm_on_want(void *node, struct session *s, const void *msg);
 bool confirm_early(struct peer *p);
 bool confirm_flushed(struct peer *p); /* the same for what is in the log */
 void confirm_late(struct peer *p, const struct inbox_facts *f);
+
+/* duty/asides.c */
+void asides_tick(struct node *n, uint64_t now); /* a standby tells its list */
+bool asides_take(struct peer *p, const struct wire_quarantine *m);
+void asides_facts(const struct peer *p, struct sync_facts *f);
 
 /* duty/look.c: a few times a second, on the peer thread. */
 void look_tick(struct node *n);

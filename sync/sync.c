@@ -39,6 +39,8 @@ void
 node_count_asides(struct node *n)
 {
 	n->asides = inbox_quarantine_count(n->inbox);
+	for (unsigned i = 0; i < n->n_peers; i++)
+		n->peers[i].asides_told = false;
 }
 
 /* ---- facts ---- */
@@ -201,8 +203,11 @@ publish_all(struct node *n)
 	f.n_peers = n->n_peers;
 	f.n_quarantined = f.n_listed = 0;
 	inbox_quarantine_walk(n->inbox, fact_aside, &f);
-	for (unsigned i = 0; i < n->n_peers; i++)
+	f.n_peer_listed = 0;
+	for (unsigned i = 0; i < n->n_peers; i++) {
 		peer_facts(n, &n->peers[i], &f.peers[i]);
+		asides_facts(&n->peers[i], &f);
+	}
 	pthread_mutex_lock(&n->lock);
 	n->facts = f;
 	publish_positions(n);
@@ -251,6 +256,7 @@ on_tick(void *arg)
 	level_tick(n->level);
 	prove_tick(n);
 	look_tick(n);
+	asides_tick(n, clock_ms());
 	if (clock_ms() >= next_facts) {
 		next_facts = clock_ms() + FACTS_MS;
 		publish_all(n);
@@ -457,6 +463,7 @@ sync_stop(struct sync *s, bool clean)
 		struct peer *p = &n->peers[i];
 		send_stop(p);
 		buf_fini(&p->row);
+		free(p->asides);
 		if (p->cursor_dirty)
 			journal_peer_set(n->journal, &p->cursor);
 	}

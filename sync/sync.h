@@ -222,6 +222,7 @@ struct sync_peer_facts {
 	uint64_t wire_sent, wire_got, raw_sent, raw_got;
 	unsigned n_sent_kinds;
 	struct sync_sent_facts sent_kinds[SYNC_SENT_KINDS];
+	uint64_t n_quarantined; /* there; as it said last */
 };
 
 /* Upper bounds of the classes of sync_level_facts.waits; the last class has none. */
@@ -252,12 +253,15 @@ struct sync_level_facts {
 	uint64_t waits[SYNC_WAIT_BUCKETS];
 };
 
+enum { SYNC_ASIDES_LISTED = 64 };
+
 struct sync_quarantine_facts {
+	unsigned peer; /* whose, in a list of peers' */
 	char dir[300];
 	uint32_t uid;
 	char check[32];
 	char text[400];
-	uint64_t since; /* wall ns */
+	uint64_t since; /* wall ns; 0 in a list of peers' */
 };
 
 struct sync_facts {
@@ -278,7 +282,9 @@ struct sync_facts {
 	struct sync_level_facts level;
 	unsigned n_quarantined;
 	unsigned n_listed; /* how many of them are below */
-	struct sync_quarantine_facts quarantined[64];
+	struct sync_quarantine_facts quarantined[SYNC_ASIDES_LISTED];
+	unsigned n_peer_listed; /* of those of the peers, all together */
+	struct sync_quarantine_facts peer_quarantined[SYNC_ASIDES_LISTED];
 };
 void sync_facts(struct sync *s, struct sync_facts *out);
 

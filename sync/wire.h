@@ -20,7 +20,8 @@
 #define WIRE_PROTO_MAX 1
 /* Feature bits of HELLO; both sides must have one for it to be used. */
 #define WIRE_FEATURE_LEVELS 1u /* WANT and CONFIRM are understood */
-#define WIRE_FEATURES WIRE_FEATURE_LEVELS
+#define WIRE_FEATURE_ASIDES 4u /* QUARANTINE comes in lists as well */
+#define WIRE_FEATURES (WIRE_FEATURE_LEVELS | WIRE_FEATURE_ASIDES)
 /* No feature, a request that this sender alone has: it lost its states, and is to be compared. */
 #define WIRE_FEATURE_LOST 2u
 
@@ -176,7 +177,7 @@ struct wire_records {
 	bool last;
 };
 
-/* This mailbox was set aside at the sender. */
+/* This mailbox was set aside at the sender. Without a folder: a list follows, of uid mailboxes. */
 struct wire_quarantine {
 	const char *dir;
 	uint32_t uid; /* 0: the mailbox as a whole */

@@ -573,6 +573,8 @@ compare_on_quarantine(void *node, struct session *s, const void *msg)
 	struct peer *p = duty_peer(n, s);
 	const struct wire_quarantine *m = msg;
 
+	if (n->role == SYNC_ACTIVE && asides_take(p, m))
+		return 0;
 	log_warn("mailbox set aside at the other side: peer=%s dir=%s uid=%" PRIu32
 		 " check=%s: %s",
 		p->conf->name, m->dir, m->uid, m->check, m->text);

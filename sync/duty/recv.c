@@ -435,6 +435,7 @@ recv_stop(struct peer *p)
 	p->feeding = false;
 	p->rebase = false;
 	p->extras_due = false;
+	p->asides_told = false;
 	memset(&p->acked, 0, sizeof(p->acked));
 	p->want = 0;
 	memset(&p->confirmed, 0, sizeof(p->confirmed));

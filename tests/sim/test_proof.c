@@ -168,6 +168,43 @@ TEST(what_cannot_be_made_equal_is_set_aside_and_the_proof_fails)
 	duo_close(&d);
 }
 
+static bool
+lists(const struct sync_facts *f, void *arg)
+{
+	unsigned seen = 0, n = *(unsigned *)arg;
+
+	for (unsigned i = 0; i < f->n_peer_listed; i++) {
+		const struct sync_quarantine_facts *q = &f->peer_quarantined[i];
+		seen |= strcmp(q->dir, "box/a") == 0 ? 1 : 2;
+		if (strcmp(q->check, "has-more") != 0 || q->uid != 4)
+			return false;
+	}
+	return f->peers[0].n_quarantined == n && f->n_peer_listed == n &&
+	       (n < 2 || seen == 3);
+}
+
+TEST(the_active_lists_all_that_is_set_aside_there)
+{
+	unsigned two = 2, one = 1;
+
+	CHECK(two_mailboxes());
+	more_in(&A);
+	more_in(&B);
+	forget("box/a");
+	forget("box/b");
+	duo_start_b(&d);
+	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, NULL), ERR_SUM);
+	CHECK(duo_until(&d, lists, &two));
+	/* another life of the active is told again */
+	duo_stop_a(&d, true);
+	duo_start_a(&d);
+	CHECK(duo_until(&d, lists, &two));
+	/* and one that is cured is off the list */
+	duo_sh("rm -r %s/box/a", d.root_b);
+	CHECK(duo_until(&d, lists, &one));
+	duo_close(&d);
+}
+
 int
 main(int argc, char **argv)
 {

@@ -138,6 +138,37 @@ TEST(json_of_strange_names)
 	CHECK(ok);
 }
 
+TEST(what_peers_have_set_aside_is_listed)
+{
+	struct sync_quarantine_facts *q = sync_now.peer_quarantined;
+	struct buf b = BUF_INIT;
+
+	prepare();
+	sync_now.peers[0].n_quarantined = 5;
+	sync_now.n_peer_listed = 2;
+	for (int i = 0; i < 2; i++) {
+		snprintf(q[i].dir, sizeof(q[i].dir), "user/%d", i);
+		snprintf(q[i].check, sizeof(q[i].check), "has-more");
+		snprintf(q[i].text, sizeof(q[i].text), "look");
+		q[i].uid = 4;
+	}
+	status_text(&facts, &b);
+	bool text = strstr(buf_str(&b), "quarantined: 0, at peers: 5\n"
+					"at b: user/0 uid 4: has-more: look\n"
+					"at b: user/1 uid 4: has-more: look\n"
+					"at b: and 3 more\n") != NULL;
+	buf_clear(&b);
+	status_json(&facts, &b);
+	bool ok = python_agrees((const char *)b.data, b.len,
+		"d[\"quarantined\"]==0 and d[\"peers\"][0][\"quarantined\"]==5 and "
+		"[(q[\"peer\"],q[\"mailbox\"]) for q in d[\"peer_quarantine\"]]=="
+		"[(\"b\",\"user/0\"),(\"b\",\"user/1\")]");
+	buf_fini(&b);
+	sync_now.n_peer_listed = 0;
+	CHECK(text);
+	CHECK(ok);
+}
+
 TEST(json_of_any_bytes)
 {
 	struct buf b = BUF_INIT;
