@@ -82,7 +82,9 @@ apply_edit_begin(struct apply *a, const char *name, bool anew, struct apply_edit
 }
 
 /* Gives it its name if rc is 0, else forgets it. A copy is synced first, or a power cut could
- * leave its name on an empty file. */
+ * leave the name of a file that was whole on an empty one. A mailbox that was not there needs no
+ * sync of its own: until the spool was synced its batch comes again after a power cut, and makes
+ * anew what does not read (stand_in_full). */
 int
 apply_edit_end(struct apply *a, struct apply_edit *e, uint32_t mode, int rc)
 {
@@ -96,7 +98,8 @@ apply_edit_end(struct apply *a, struct apply_edit *e, uint32_t mode, int rc)
 		return rc;
 	}
 	if (rc == 0 && (fchown(e->fd, a->owner.uid, a->owner.gid) < 0 ||
-			       fchmod(e->fd, mode & 07777) < 0 || fdatasync(e->fd) < 0))
+			       fchmod(e->fd, mode & 07777) < 0 ||
+			       (a->exists && fdatasync(e->fd) < 0)))
 		rc = err_from_errno(errno);
 	if (rc == 0)
 		rc = spool_temp_place(a->sp, e->temp, a->b->dir, e->name);

@@ -430,6 +430,7 @@ rig_restart(struct rig_pair *x)
 {
 	spool_close(x->b);
 	must(spool_open(x->root[1], &x->b), "spool");
+	spool_sweep(x->b);
 	x->p.sp = x->b;
 	x->p.held = 0;
 	memset(&x->p.state, 0, sizeof(x->p.state));
