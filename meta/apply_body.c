@@ -147,10 +147,12 @@ place_body(struct apply *a, struct apply_item *item, int at)
 		rc = link_from(a, c->ref_dir, c->ref_uid, item);
 	if (rc == ERR_NOTFOUND && a->b->from_dir != NULL)
 		rc = link_from(a, a->b->from_dir, item->uid, item);
-	if (rc == ERR_NOTFOUND)
+	bool kept = rc == ERR_NOTFOUND;
+	if (kept)
 		rc = spool_kept_link(a->sp, item->now.guid, dir, name);
-	/* After a power cut what was staged or kept may be torn as well. */
-	if (rc == 0 && a->mode != MBOX_CHECK &&
+	/* After a power cut what was staged or kept may be torn as well; and what is kept may be from
+	 * any earlier life. */
+	if (rc == 0 && (kept || a->mode != MBOX_CHECK) &&
 		!file_is(a, dir, name, item->now.guid, item->now.size))
 		rc = ERR_NOTFOUND;
 	if (rc != 0)

@@ -47,6 +47,7 @@ struct repair {
 	size_t n, cap;
 	uint32_t from_uid; /* where the next piece begins */
 	uint64_t highestmodseq; /* at the peer */
+	uint64_t leaving_ms; /* when half of it was found to be gone here */
 };
 
 /* A body on its way out. */

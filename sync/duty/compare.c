@@ -17,6 +17,7 @@
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
+#include "meta/spool.h"
 #include "sync/node.h"
 #include "sync/replay.h"
 
@@ -34,6 +35,7 @@ enum {
 	REPAIR_PARTS = 2, /* of a second, under a rate */
 	DIGESTS_MAX = 12000000, /* of one mailbox: no index has more records */
 	DIGESTS_EACH = 32, /* a mailbox without any counts as so many */
+	LEAVING_MS = 3000,
 	DIGESTS_HELD = (64 << 20) / sizeof(struct mbox_digest) /* of all that wait; then
 								 * nothing more is read */
 };
@@ -353,6 +355,22 @@ repair_ref(void *arg, const char *dir, uint32_t uid, char *ref_dir, uint32_t *re
 	       node_ref_in(p->node, p->refs, dir, uid, ref_dir, ref_uid);
 }
 
+/* What makes it a mailbox is gone: rm -r is at it, and about to say so. It is given a while. */
+static bool
+is_leaving(struct node *n, struct repair *r)
+{
+	struct stat st;
+
+	if (node_is_gone(n, r->dir) ||
+		(spool_stat(n->spool, r->dir, "cyrus.index", &st) != ERR_NOTFOUND &&
+			spool_stat(n->spool, r->dir, "cyrus.header", &st) !=
+				ERR_NOTFOUND))
+		return false;
+	if (r->leaving_ms == 0)
+		r->leaving_ms = clock_ms();
+	return clock_ms() - r->leaving_ms < LEAVING_MS;
+}
+
 /* One piece of a mailbox. True when it is through. */
 static bool
 repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
@@ -396,6 +414,8 @@ repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
 		r->from_uid = next;
 	}
 	if (rc == ERR_BUSY) {
+		through = false;
+	} else if (rc != 0 && is_leaving(n, r)) {
 		through = false;
 	} else if (rc != 0) {
 		if (rc != ERR_NOTFOUND && !node_is_gone(n, r->dir))

@@ -243,6 +243,43 @@ TEST(a_standby_that_is_killed_over_it_is_compared_all_the_same)
 	equal_at_last();
 }
 
+static int set_aside;
+
+static void
+on_log_aside(enum log_level level, const char *line)
+{
+	set_aside += strstr(line, "mailbox set aside") != NULL;
+	on_log(level, line);
+}
+
+static bool
+is_asked_for(const struct sync_facts *f, void *arg)
+{
+	(void)arg;
+	return f->peers[0].mailboxes_total > 0;
+}
+
+/* The comparison meets a mailbox that rm -r is about to take away: half of it is gone. */
+TEST(a_mailbox_in_the_middle_of_its_removal_is_waited_for)
+{
+	CHECK(three_mailboxes());
+	duo_stop_b(&d, false);
+	log_set_hook(on_log_aside);
+	set_aside = 0;
+	duo_sh("rm %s/journal.db* %s/box/a/cyrus.index", d.state_b, d.root_b);
+	CHECK_EQ(sync_note(d.sync, "box/a", 0), 0);
+	duo_sh("rm %s/box/a/cyrus.header %s/box/a/2.", d.root_a, d.root_a);
+	duo_start_b(&d);
+	CHECK(duo_until(&d, is_asked_for, NULL));
+	duo_sh("rm -r %s/box/a", d.root_a);
+	sync_path(d.sync, "box/a", 0, NULL, NULL);
+	CHECK(duo_settled(&d));
+	CHECK_EQ(set_aside, 0);
+	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, NULL), 0);
+	CHECK(!duo_exists(d.root_b, "box/a/cyrus.header"));
+	duo_close(&d);
+}
+
 int
 main(int argc, char **argv)
 {

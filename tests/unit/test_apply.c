@@ -458,4 +458,23 @@ TEST(a_file_changed_behind_our_back_is_noticed)
 	rig_pair_close(x);
 }
 
+/* A power cut left the name that an earlier life kept, and not its bytes. */
+TEST(a_torn_body_that_was_kept_is_not_used)
+{
+	struct rig_pair *x = rig_pair_open(17);
+	char hex[2 * SHA1_LEN + 1];
+
+	rig_create(&x->g);
+	rig_append(&x->g, 50);
+	rig_commit(&x->g);
+	hash_hex(x->g.rec[0].guid, SHA1_LEN, hex);
+	CHECK_EQ(spool_replace(x->b, ".twinspool/kept", hex, "", 0, 0600, geteuid(),
+			 getegid()),
+		0);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	CHECK_EQ(x->p.fetched, 1);
+	RIG_SAME(x);
+	rig_pair_close(x);
+}
+
 T_MAIN
