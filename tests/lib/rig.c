@@ -516,8 +516,10 @@ rig_repack(struct rig *g, uint32_t minor)
 uint32_t
 rig_any(const struct rig *g)
 {
-	for (int i = 0; i < 50 && g->h.num_records > 0; i++) {
-		const struct index_record *r = &g->rec[below(g->h.num_records)];
+	uint32_t n = g->h.num_records, from = n > 0 ? below(n) : 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		const struct index_record *r = &g->rec[(from + i) % n];
 		if ((r->flags & INDEX_FLAG_EXPUNGED) == 0)
 			return r->uid;
 	}

@@ -67,7 +67,7 @@ void rig_commit(struct rig *g);
 void rig_repack(struct rig *g, uint32_t minor);
 /* A random transaction, committed; some change nothing. */
 void rig_random(struct rig *g);
-/* A random live UID, or 0. */
+/* A random live UID; 0 if no message is live. */
 uint32_t rig_any(const struct rig *g);
 
 /* The batch since the last delta, through its bytes. raw owns them. */
