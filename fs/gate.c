@@ -343,28 +343,6 @@ gate_open(void)
 	return rc;
 }
 
-void
-gate_demote(void)
-{
-	pthread_mutex_lock(&gate.change);
-	atomic_store(&gate.sh->stale, false);
-	if (state_now() == SHUT)
-		enter(STANDBY);
-	pthread_mutex_unlock(&gate.change);
-}
-
-int
-gate_promote(void)
-{
-	int rc = 0;
-
-	pthread_mutex_lock(&gate.change);
-	if (state_now() == STANDBY)
-		rc = make_open();
-	pthread_mutex_unlock(&gate.change);
-	return rc;
-}
-
 /*
  * A thread of this process that waits for an answer from this mount cannot be killed, and a
  * server that is not quite dead is not replaced: so another process asks. It lets go of

@@ -16,9 +16,8 @@
  * mount is read-only.
  *
  * Owns     a word in the shared memory: the state outlives the server.
- * Threads  gate_shape, gate_create, gate_word: any. gate_refuse, gate_shut, gate_open,
- *          gate_demote, gate_promote: not a request's, since the kernel asks us while it remounts. They
- *          exclude one another.
+ * Threads  gate_shape, gate_create, gate_word: any. gate_refuse, gate_shut, gate_open: not a
+ *          request's, since the kernel asks us while it remounts. They exclude one another.
  * Errors   err.h; gate_create a positive errno.
  */
 #ifndef FS_GATE_H
@@ -72,8 +71,5 @@ void gate_stale(void);
 /* To open from any state but standby, where it does nothing. ERR_IO and the like if the mount
  * cannot be made writable. */
 int gate_open(void);
-/* A change of role: from shut to standby, and from standby to open. */
-void gate_demote(void);
-int gate_promote(void);
 
 #endif

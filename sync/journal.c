@@ -331,13 +331,6 @@ journal_resume(struct journal *j, uint64_t epoch, uint64_t floor)
 	return rc;
 }
 
-void
-journal_seal(struct journal *j)
-{
-	journal_rollback(j);
-	j->writable = false;
-}
-
 /* ---- append and read ---- */
 
 int

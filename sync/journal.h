@@ -38,8 +38,6 @@ void journal_close(struct journal *j);
  * state folder may be a copy of an older one. Clears the clean mark. Synced.
  */
 int journal_resume(struct journal *j, uint64_t epoch, uint64_t floor);
-/* No longer writable (demoted). */
-void journal_seal(struct journal *j);
 
 struct journal_entry {
 	const char *dir; /* of the mailbox; "/PATH" for a path change, "" for a move */

@@ -308,6 +308,31 @@ open_hub(struct node *n)
 	return hub_open(&hc, &n->hub);
 }
 
+/* What is queued or remembered for a peer is held back until it has confirmed it. One that was taken
+ * out of the configuration never will. */
+static int
+forget_peers(struct node *n)
+{
+	struct journal_peer p;
+	unsigned i = 0, k;
+	int rc = 0;
+
+	while (rc == 0 && journal_peer_at(n->journal, i, &p) == 0) {
+		for (k = 0; k < n->n_peers; k++)
+			if (strcmp(p.name, n->conf.peers[k].name) == 0)
+				break;
+		if (k < n->n_peers) {
+			i++;
+			continue;
+		}
+		log_info(
+			"not configured any more, nothing is held back for it: peer=%s",
+			p.name);
+		rc = journal_peer_forget(n->journal, p.name);
+	}
+	return rc;
+}
+
 static int
 open_store(struct node *n)
 {
@@ -319,6 +344,7 @@ open_store(struct node *n)
 		return rc;
 	spool_sweep(n->spool); /* nobody else has it: the state folder is locked */
 	if ((rc = journal_open(n->store, &limits, &n->journal)) != 0 ||
+		(rc = forget_peers(n)) != 0 ||
 		(rc = inbox_open(n->store, &n->inbox)) != 0 ||
 		(rc = notes_open(n->conf.state, &n->notes)) != 0 ||
 		(rc = settled_open(n->notes, n->store, &n->settled)) != 0)

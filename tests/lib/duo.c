@@ -141,6 +141,7 @@ duo_open(struct duo *d)
 	d->journal_size = 64 << 20;
 	d->journal_age = 3600000;
 	d->port = t_free_port();
+	d->peer_name = "b";
 }
 
 void
@@ -159,7 +160,7 @@ duo_start_a(struct duo *d)
 {
 	static struct sync_conf conf; /* sync keeps the pointers */
 
-	duo_peer(&d->peer, "b", d->print_b, d->port);
+	duo_peer(&d->peer, d->peer_name, d->print_b, d->port);
 	conf = (struct sync_conf){ .name = "a",
 		.state = d->state_a,
 		.role = SYNC_ACTIVE,

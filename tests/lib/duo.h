@@ -30,6 +30,7 @@ struct duo {
 	uint64_t journal_size, journal_age; /* of both, from their next start on */
 	uint64_t rate; /* of the active */
 	struct sync_peer_conf peer;
+	const char *peer_name; /* the standby's, in the active's configuration */
 	struct spool *spool; /* the active's, while it runs */
 	struct sync *sync;
 	struct rig *rigs[DUO_RIGS];

@@ -319,6 +319,21 @@ TEST(kept_bodies_go_when_the_peer_has_confirmed)
 	duo_close(&d);
 }
 
+TEST(nothing_is_kept_for_a_peer_that_is_configured_no_more)
+{
+	CHECK(duo_two(&d, &A, &B));
+	duo_stop_b(&d, false);
+	rig_append(&A, 3000);
+	duo_commit(&d, &A);
+	delete_all_of_a();
+	duo_stop_a(&d, true);
+	CHECK(duo_kept(d.root_a) > 0);
+	d.peer_name = "c";
+	duo_start_a(&d);
+	CHECK(duo_until(&d, none_kept, NULL));
+	duo_close(&d);
+}
+
 TEST(kept_bodies_go_when_the_peer_falls_behind)
 {
 	CHECK(duo_two(&d, &A, &B));
