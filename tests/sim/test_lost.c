@@ -233,7 +233,7 @@ TEST(a_standby_that_is_killed_over_it_is_compared_all_the_same)
 	snprintf(path, sizeof(path), "%s/journal.db", d.state_b);
 	duo_sh("rm %s/journal.db*", d.state_b);
 	duo_start_b(&d);
-	while (access(path, F_OK) != 0)
+	for (int i = 0; access(path, F_OK) != 0 && i < 100000; i++)
 		usleep(200);
 	duo_stop_b(&d, true);
 	start_a();
