@@ -23,6 +23,7 @@
 #include "fs/super.h"
 #include "fs/vdir.h"
 #include "meta/base/err.h"
+#include "meta/base/fault.h"
 #include "meta/base/log.h"
 
 #include <errno.h>
@@ -292,6 +293,7 @@ serve(struct super *su, void *arg)
 	}
 	if (su->births == 1 && m.opts->on_ready != NULL)
 		m.opts->on_ready(m.opts->arg);
+	FAULT("serve.started");
 	log_info("serving path=%s pid=%d birth=%u", m.opts->mountpoint, (int)getpid(),
 		su->births);
 	rc = slot_run(m.opts->threads);

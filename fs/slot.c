@@ -201,6 +201,7 @@ forget(int i)
 
 	st.own[i].again = false;
 	s->deaths = s->kills = 0;
+	atomic_store(&s->tried, 0);
 	s->ngrants = s->progress = 0;
 	atomic_store(&s->unique, 0);
 	atomic_store(&s->note.taken, 0);
@@ -541,6 +542,7 @@ carry_out(int i)
 	uint32_t opcode = in->opcode;
 
 	atomic_store(&s->unique, in->unique);
+	atomic_store(&s->tried, 1);
 	atomic_store_explicit(&s->state, BEGUN, memory_order_release);
 	atomic_store(&st.own[i].left, 2);
 	FAULT("slot.begun");
@@ -681,6 +683,8 @@ try_again(int i)
 	struct slot *s = slot_at(i);
 	struct fuse_in_header *in = slot_header(i);
 
+	if (!atomic_exchange(&s->tried, 0))
+		return true;
 	if (st.su->death_signal == SIGKILL)
 		s->kills++;
 	else
@@ -688,7 +692,7 @@ try_again(int i)
 	if (s->deaths < SLOT_DEATHS_MAX && s->kills < SLOT_KILLS_MAX)
 		return true;
 	if (!no_answer(in->opcode)) {
-		log_err("a request was in flight at %u deaths and is refused opcode=%u "
+		log_err("%u servers died with a request and it is refused opcode=%u "
 			"nodeid=%llu unique=%llu pid=%u",
 			s->deaths + s->kills, in->opcode,
 			(unsigned long long)in->nodeid, (unsigned long long)in->unique,

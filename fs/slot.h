@@ -15,8 +15,9 @@
  * Owns     the slots, the saved INIT. Pages are faulted in and locked, since a fault in the middle
  *          of the kernel's copy would lose the request when the server is killed there.
  * Threads  slot_run starts its own; slot_current belongs to the thread that runs the handler.
- * Poison   a request in flight at SLOT_DEATHS_MAX deaths is answered EIO and named in the log;
- *          SIGKILL comes from outside and counts much less.
+ * Poison   a request that SLOT_DEATHS_MAX servers died with is answered EIO and named in the log;
+ *          SIGKILL comes from outside and counts much less. The death of a server that had not
+ *          come to the request does not count: that one died of something else.
  */
 #ifndef FS_SLOT_H
 #define FS_SLOT_H
@@ -55,7 +56,8 @@ struct slot_note {
 
 struct slot {
 	_Atomic uint32_t state;
-	uint32_t deaths, kills; /* in flight at that many */
+	uint32_t deaths, kills; /* of servers that had begun with it */
+	_Atomic uint32_t tried; /* begun by the server that lives now, or died last */
 	uint32_t reply_len; /* in reply, header included */
 	uint32_t tail_off, tail_len; /* the rest of the answer, inside bytes */
 	_Atomic uint64_t unique;

@@ -77,4 +77,47 @@ def test_a_poisoned_request_is_refused():
     case.equal(s.stop(), 0, "exit status")
 
 
+def redone(s):
+    with open(os.path.join(s.mnt, ".twinspool/metrics")) as f:
+        return next(int(line.split()[-1]) for line in f
+                    if line.startswith("twinspool_requests_redone_total "))
+
+
+def has_taken_over(s, pid):
+    with open(os.path.join(s.folder, "log"), errors="replace") as f:
+        return any(f"[{pid}]" in line and "journal run opened" in line for line in f)
+
+
+def test_deaths_before_serving_are_not_the_requests_fault():
+    """More servers die while they start than a request may kill; what they had taken over
+    without coming to it is carried out by the first that lives."""
+    case.PROGRAM = faults.build()
+    os.environ["TWINSPOOL_FAULT"] = "serve.started~400"  # waits there
+    s = slot.Slot(case.folder(), xattr="yes")
+    case.later(s.stop)
+    s.start()
+    procs = []
+    for i in range(3):
+        folder = os.path.join(s.mnt, f"c{i}")
+        os.mkdir(folder)
+        procs.append(subprocess.Popen(
+            [os.path.join(case.BUILD, "tests/mount/churn"), folder, str(7 + i), "20",
+             "xattr=yes"], stdout=subprocess.PIPE, text=True))
+        case.later(lambda p=procs[-1]: (p.poll() is None and p.kill(), p.wait()))
+    before = redone(s)
+    for _ in range(2):
+        s.kill_server()
+        for _ in range(35):
+            pid = case.wait_for(s.servers, "a server process")[0]
+            case.wait_for(lambda: has_taken_over(s, pid), "a server that has taken over")
+            s.kill_server()
+        os.statvfs(s.mnt)
+    said = [p.communicate(timeout=120)[0].strip() for p in procs]
+    for p, text in zip(procs, said):
+        case.equal(p.returncode, 0, text)
+    case.check(redone(s) > before, "nothing was in flight")
+    case.check("is refused" not in s.tail(100_000), "a request was refused")
+    case.equal(s.stop(), 0, "exit status")
+
+
 case.main()
