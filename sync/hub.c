@@ -65,7 +65,7 @@ struct hub {
 	uint64_t boot;
 	const struct session_ops *ops;
 	void *node;
-	uint64_t rate;
+	uint64_t rate, without;
 	struct peer *peers;
 	unsigned n_peers;
 	struct loop_fd listener;
@@ -246,6 +246,7 @@ start_session(struct hub *h, int fd, struct peer *p)
 		.ended = on_ended,
 		.owner = h,
 		.rate = h->rate,
+		.without = h->without,
 		.said = p != NULL ? p->last_error : h->refused,
 	};
 	struct session *s;
@@ -526,6 +527,7 @@ hub_open(const struct hub_conf *conf, struct hub **out)
 	h->ops = conf->ops;
 	h->node = conf->node;
 	h->rate = conf->rate;
+	h->without = conf->without;
 	h->listener.fd = -1;
 	h->n_peers = conf->n_peers;
 	h->peers = calloc(conf->n_peers + 1, sizeof(*h->peers));

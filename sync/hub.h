@@ -39,7 +39,7 @@ struct hub_conf {
 	unsigned n_peers;
 	const struct session_ops *ops;
 	void *node;
-	uint64_t rate; /* see struct session_conf */
+	uint64_t rate, without; /* see struct session_conf */
 };
 
 /* What status shows of a peer. */

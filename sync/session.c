@@ -224,7 +224,7 @@ send_hello(struct session *s)
 	s->conf.ops->hello(s->conf.node, s, &h);
 	h.proto_min = s->conf.proto_min;
 	h.proto_max = s->conf.proto_max;
-	h.features |= WIRE_FEATURES;
+	h.features |= WIRE_FEATURES & ~s->conf.without;
 	h.name = s->conf.name;
 	h.boot = s->conf.boot;
 	h.clock = clock_wall_ns();
@@ -271,7 +271,7 @@ judge_hello(struct session *s)
 			"the peer with this certificate is %s here", s->peer);
 		return;
 	}
-	s->features = h->features & WIRE_FEATURES;
+	s->features = h->features & WIRE_FEATURES & ~s->conf.without;
 	session_in_clock(s, h->clock);
 	rc = s->conf.ops->judge != NULL ? s->conf.ops->judge(s->conf.node, s, h) : 0;
 	if (rc == 0 && !session_ending(s) && s->conf.elect != NULL)

@@ -134,6 +134,7 @@ struct session_conf {
 	 * what is small and new does not wait for long. */
 	uint64_t rate;
 	unsigned proto_min, proto_max; /* 0: WIRE_PROTO_MIN, WIRE_PROTO_MAX */
+	uint64_t without; /* features not to be used, as a version that lacks them */
 };
 int session_open(const struct session_conf *conf, struct link *link, bool dialled,
 	struct session **out);

@@ -95,6 +95,13 @@ session_in_front(struct session *s, const uint8_t *p, size_t n, struct wire_fram
 	}
 	if (f->type == 0)
 		return false;
+	if ((wire_feature(f->type) & ~session_features(s)) != 0) {
+		session_end(s, WIRE_BYE_VERSION,
+			"%s without the feature: features=%#llx",
+			wire_kind(f->type)->name,
+			(unsigned long long)session_features(s));
+		return false;
+	}
 	if ((wire_kind(f->type)->when & s->where) == 0) {
 		session_end(s, WIRE_BYE_PROTO, "%s may not come now: state=%s",
 			wire_kind(f->type)->name, session_state(s));

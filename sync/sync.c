@@ -293,7 +293,8 @@ open_hub(struct node *n)
 		.n_peers = n->n_peers,
 		.ops = &ops,
 		.node = n,
-		.rate = n->conf.rate };
+		.rate = n->conf.rate,
+		.without = n->conf.without };
 	int rc = link_tls_open(n->conf.state, &n->tls);
 
 	if (rc != 0)

@@ -56,6 +56,7 @@ struct sync_conf {
 	enum sync_level level[SYNC_KINDS];
 	bool refuse; /* when no peer confirms: rather answer nothing than without them */
 	uint64_t level_limit; /* ms that a wait for the peers may last */
+	uint64_t without; /* features of the link not to be used, see session.h */
 };
 
 /* Upward. Called from replay workers and the peer thread; none may call back into sync.h. */

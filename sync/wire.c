@@ -179,6 +179,12 @@ wire_kind(unsigned type)
 	return type < WIRE_TYPES && kinds[type].name != NULL ? &kinds[type] : NULL;
 }
 
+uint64_t
+wire_feature(unsigned type)
+{
+	return type == WIRE_WANT || type == WIRE_CONFIRM ? WIRE_FEATURE_LEVELS : 0;
+}
+
 const char *
 wire_bye_text(unsigned code)
 {

@@ -247,6 +247,8 @@ struct wire_kind {
 
 /* The row of a type, NULL if there is none. */
 const struct wire_kind *wire_kind(unsigned type);
+/* The feature bit that both must have for it to be sent; 0: none. */
+uint64_t wire_feature(unsigned type);
 /* The text of a BYE code, also for codes not known here. */
 const char *wire_bye_text(unsigned code);
 

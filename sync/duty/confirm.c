@@ -149,7 +149,9 @@ confirm_from_ack(struct peer *p, const struct wire_ack *m)
 	if (knows_levels(p))
 		return;
 	p->reached[SYNC_RECEIVED] = m->received;
-	p->reached[SYNC_FLUSHED] = p->reached[SYNC_APPLIED] = m->flushed;
+	/* `flushed` goes past a row that was skipped for a repair, `applied` does not. */
+	p->reached[SYNC_FLUSHED] = p->reached[SYNC_APPLIED] =
+		m->flushed < m->applied ? m->flushed : m->applied;
 	tell_level(p);
 }
 

@@ -5,6 +5,7 @@
 #include "meta/base/hash.h"
 #include "sync/inbox.h"
 #include "sync/store.h"
+#include "sync/wire.h"
 #include "tests/lib/t.h"
 
 #include <fcntl.h>
@@ -89,7 +90,8 @@ duo_main(int argc, char **argv)
 		.peers = &peer,
 		.n_peers = 1,
 		.journal_size = strtoull(argv[6], NULL, 10),
-		.journal_age = strtoull(argv[7], NULL, 10) };
+		.journal_age = strtoull(argv[7], NULL, 10),
+		.without = getenv("DUO_OLD") != NULL ? WIRE_FEATURES : 0 };
 	static const struct sync_hooks hooks = { .begin_in_place = slow_begin,
 		.end_in_place = slow_end };
 	struct sync *s = node_open(

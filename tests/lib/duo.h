@@ -39,7 +39,7 @@ struct duo {
 	int b_stdin;
 };
 
-/* In the standby's environment: its replay stops before a file in the folder DUO_SLOW until the
+/* In the standby's environment: DUO_OLD, it is of a version without any feature. And its replay stops before a file in the folder DUO_SLOW until the
  * file DUO_GO exists. */
 
 /* The standby's life, if that is what the arguments say; else returns. */

@@ -192,6 +192,14 @@ TEST(flushed_survives_a_power_cut)
 	rounds(SYNC_FLUSHED);
 }
 
+/* Confirmed by its ACKs. */
+TEST(flushed_survives_at_a_standby_of_an_older_version)
+{
+	setenv("DUO_OLD", "1", 1);
+	rounds(SYNC_FLUSHED);
+	unsetenv("DUO_OLD");
+}
+
 TEST(applied_survives_a_power_cut)
 {
 	rounds(SYNC_APPLIED);

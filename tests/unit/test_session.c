@@ -484,6 +484,18 @@ TEST(second_hello)
 	raw_close();
 }
 
+TEST(message_of_a_feature_that_was_not_agreed)
+{
+	struct wire_want want = { 2 };
+
+	raw_open();
+	raw_hello();
+	t_expect_log("WANT without the feature");
+	raw_message(WIRE_WANT, &want);
+	CHECK_EQ(b.downs, 1);
+	raw_close();
+}
+
 TEST(unknown_type)
 {
 	raw_open();
