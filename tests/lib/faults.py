@@ -11,7 +11,8 @@ import subprocess
 
 import case
 
-FOLDER = os.path.join(case.BUILD, "faults")
+# Absolute: make compares names, and rebuilds nothing for a header that another name depends on.
+FOLDER = os.path.abspath(os.path.join(case.BUILD, "faults"))
 
 
 def build():
