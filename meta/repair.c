@@ -66,15 +66,14 @@ mbox_digests(
 	if (rc != 0)
 		return rc;
 	for (uint32_t i = 0, before = 0; rc == 0 && i < ix.h.num_records; i++) {
-		/* One that cannot be read, or whose message is not there, counts as missing:
-		 * the other side states it, message included. */
+		/* One that cannot be read counts as missing. */
 		if (ixfile_record(&ix, i, &r) != 0 || r.uid <= before)
 			continue;
 		before = r.uid;
-		if ((r.flags & (INDEX_FLAG_UNLINKED | INDEX_FLAG_ARCHIVED)) == 0 &&
-			(scan_body_check(sp, dir, &r, NULL) == ERR_BODY ||
-				(prove && !body_proven(sp, dir, &r, &folder))))
-			continue;
+		bool whole =
+			(r.flags & (INDEX_FLAG_UNLINKED | INDEX_FLAG_ARCHIVED)) != 0 ||
+			(scan_body_check(sp, dir, &r, NULL) != ERR_BODY &&
+				(!prove || body_proven(sp, dir, &r, &folder)));
 		struct mbox_digest d = { .uid = r.uid,
 			.guid = guid_start(r.guid),
 			.digest = sum_of_record(&r).hi,
@@ -82,6 +81,14 @@ mbox_digests(
 			.gone = (r.flags & INDEX_FLAG_UNLINKED) != 0   ? 2
 				: (r.flags & INDEX_FLAG_EXPUNGED) != 0 ? 1
 								       : 0 };
+		/* Its message is not there: it is like none that the other side may have, which
+		 * states it with the message, or purges it. There is nothing to be saved. */
+		if (!whole) {
+			d.digest = ~d.digest;
+			d.guid = 0;
+			d.modseq = 0;
+			d.gone = d.gone == 0 ? 1 : d.gone;
+		}
 		rc = fn(arg, &d);
 	}
 	ixfile_close(&ix);

@@ -272,6 +272,29 @@ TEST(repair_brings_back_a_message_that_is_missing)
 	rig_pair_close(x);
 }
 
+/* The other side has purged it: it is to go here as well, whatever became of its message. */
+TEST(repair_purges_a_record_whose_message_is_missing)
+{
+	struct rig_pair *x = story(17, 1);
+	char name[SCAN_BODY_NAME];
+	unsigned pieces;
+
+	for (int i = 0; i < 4; i++)
+		rig_append(&x->g, 100);
+	rig_commit(&x->g);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	uint32_t uid = x->g.h.last_uid - 1;
+	rig_expunge(&x->g, uid);
+	rig_unlink(&x->g, uid);
+	rig_commit(&x->g);
+	rig_repack(&x->g, 0);
+	scan_body_name(uid, name);
+	CHECK_EQ(spool_replace(x->b, x->g.dir, name, "cut", 3, 0600, 0, 0), 0);
+	CHECK_EQ(repair(x, 1000, &pieces), 0);
+	RIG_SAME(x);
+	rig_pair_close(x);
+}
+
 /* The peer dies at every change that a repair makes, of a sound mailbox and of damaged ones. */
 TEST(a_crash_at_any_write_of_a_repair)
 {
