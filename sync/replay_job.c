@@ -192,7 +192,8 @@ replay_job_run(struct node *n, struct job *j)
 	batch_fini(&b);
 }
 
-/* Does the folder hold a mailbox? One that a power cut tore while it was made is none. */
+/* Does the folder hold a mailbox? One that a power cut tore while it was made is none: an index that is
+ * empty, or full of zeros, which is no version that we ever wrote. */
 static bool
 is_mailbox(struct node *n, const char *dir, bool torn)
 {
@@ -204,7 +205,8 @@ is_mailbox(struct node *n, const char *dir, bool torn)
 		close(fd);
 		rc = torn ? mbox_load(n->spool, dir, NULL, &state, &fault) : 0;
 	}
-	return rc != ERR_NOTFOUND && rc != ERR_MANGLED && rc != ERR_CHECKSUM;
+	return rc != ERR_NOTFOUND && rc != ERR_MANGLED && rc != ERR_CHECKSUM &&
+	       rc != ERR_BUSY && rc != ERR_VERSION;
 }
 
 /* A path whose row cannot be applied, and that is there all the same: an earlier row put it there.
