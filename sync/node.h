@@ -47,7 +47,8 @@ struct repair {
 	size_t n, cap;
 	uint32_t from_uid; /* where the next piece begins */
 	uint64_t highestmodseq; /* at the peer */
-	uint64_t leaving_ms; /* when half of it was found to be gone here */
+	uint64_t unsound_ms,
+		again_ms; /* since when it is not sound here; the next look */
 };
 
 /* A body on its way out. */
@@ -367,6 +368,9 @@ void confirm_late(struct peer *p, const struct inbox_facts *f);
 
 /* duty/asides.c */
 void asides_tick(struct node *n, uint64_t now); /* a standby tells its list */
+/* A standby has moved a folder: what is set aside for good in and below it is so under its new name,
+ * the rest is asked for there. */
+void asides_move(void *node, const char *from, const char *to);
 bool asides_take(struct peer *p, const struct wire_quarantine *m);
 void asides_facts(const struct peer *p, struct sync_facts *f);
 

@@ -376,7 +376,8 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 			continue;
 		snprintf(key, sizeof(key), "%s%s%s", path ? "/" : "", to, rest);
 		struct mboxent *e = mboxes_get(n->mboxes, key);
-		if (e == NULL || !(old->known || old->repairing || old->owed))
+		if (e == NULL || !(old->known || old->repairing || old->owed ||
+					 (old->aside && !journal)))
 			continue;
 		pthread_mutex_lock(&old->lock);
 		struct mbox_state st;
@@ -384,13 +385,14 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 		if (!path)
 			st = *old->state;
 		bool repairing = old->repairing || old->owed, redo = old->redo,
-		     prove = old->prove, aside = old->aside, known = old->known;
+		     prove = old->prove, aside = old->aside, known = old->known,
+		     more = aside && old->has_more && !journal;
 		unsigned repairs = old->repairs;
 		old->known = false;
 		old->repairing = false;
 		old->owed = false;
 		old->redo = old->prove = false;
-		old->aside = false;
+		old->aside = old->has_more = false;
 		old->repairs = 0;
 		if (!journal)
 			mboxes_dirty(n->mboxes, old);
@@ -398,7 +400,9 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 		pthread_mutex_unlock(&old->lock);
 		pthread_mutex_lock(&e->lock);
 		/* What was asked for under the old name is not answered any more. */
-		e->repairing |= repairing || (aside && !journal);
+		e->repairing |= repairing || (aside && !journal && !more);
+		if (more)
+			e->aside = e->has_more = true;
 		e->redo |= redo;
 		e->prove |= prove;
 		if (repairs > e->repairs)

@@ -286,6 +286,20 @@ settle(struct replay *r, struct job *j)
 		retire(r, j);
 }
 
+/* Its rows are HELD now: their jobs go without a trace. */
+void
+replay_forget(struct replay *r, const char *dir)
+{
+	struct lane *l = &r->lanes[lane_of(dir)];
+
+	for (struct job *k = l->first, *next; k != NULL; k = next) {
+		next = k->lane_next;
+		if (strcmp(k->dir, dir) == 0 && k->state != JOB_RUNNING &&
+			k == l->first)
+			retire(r, k);
+	}
+}
+
 static void
 set_aside(struct replay *r, struct job *j)
 {
@@ -328,16 +342,10 @@ set_aside(struct replay *r, struct job *j)
 		settle(r, j); /* nothing else waits for it */
 		return;
 	}
-	/* Its other rows are HELD now: their jobs go without a trace. */
-	struct lane *l = &r->lanes[lane_of(j->dir)];
 	char *dir = strdup(j->dir);
 	retire(r, j);
-	for (struct job *k = l->first, *next; dir != NULL && k != NULL; k = next) {
-		next = k->lane_next;
-		if (strcmp(k->dir, dir) == 0 && k->state != JOB_RUNNING &&
-			k == l->first)
-			retire(r, k);
-	}
+	if (dir != NULL)
+		replay_forget(r, dir);
 	free(dir);
 }
 
@@ -463,9 +471,11 @@ ended(struct replay *r, struct job *j)
 		if (j->path != NULL || is_answer(j))
 			ask_repaired(r->n, key_of(j));
 		if (j->target != NULL) {
-			if (inbox_quarantine_release(r->n->inbox, j->path + 1, false) ==
-				0)
-				node_count_asides(r->n);
+			if (j->swaps)
+				node_swap_steps(
+					j->path + 1, j->target, asides_move, r->n);
+			else
+				asides_move(r->n, j->path + 1, j->target);
 			ask_moved(r->n, j->target);
 			if (j->swaps)
 				ask_moved(r->n, j->path + 1);

@@ -35,6 +35,8 @@ void replay_body(struct replay *r, const uint8_t guid[SHA1_LEN], bool came);
 void replay_ask_again(struct replay *r);
 /* Due work: what was stalled, and recording what is applied after a sync of the spool. */
 void replay_tick(struct replay *r);
+/* The rows of dir that wait are HELD in the inbox by now: they are not for replay any more. */
+void replay_forget(struct replay *r, const char *dir);
 /* Nothing waits or runs. */
 bool replay_idle(const struct replay *r);
 /* Is a worker at it? Its end turns the loop. */

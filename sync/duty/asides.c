@@ -5,7 +5,10 @@
  * it is another one than was told last, and at the beginning of each session: first a QUARANTINE without
  * a folder, whose uid is how many there are, then as many of them as status shows.
  */
+#include "meta/base/err.h"
+#include "meta/base/log.h"
 #include "sync/node.h"
+#include "sync/replay.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,6 +50,108 @@ asides_tick(struct node *n, uint64_t now)
 		if (session_send(t.s, WIRE_QUARANTINE, &m) == 0)
 			inbox_quarantine_walk(n->inbox, tell_one, &t);
 	}
+}
+
+struct moved {
+	char **dirs;
+	size_t n;
+	const char *from;
+};
+
+static const char *
+rest_of(const char *dir, const char *from)
+{
+	size_t n = strlen(from);
+
+	dir += mboxes_is_path(dir);
+	if (strncmp(dir, from, n) != 0 || (dir[n] != '\0' && dir[n] != '/'))
+		return NULL;
+	return dir + n;
+}
+
+static int
+collect(void *arg, const struct inbox_quarantine *q)
+{
+	struct moved *m = arg;
+	char **more;
+
+	if (rest_of(q->dir, m->from) == NULL)
+		return 0;
+	if ((more = realloc(m->dirs, (m->n + 1) * sizeof(*more))) == NULL)
+		return ERR_NOMEM;
+	m->dirs = more;
+	if ((m->dirs[m->n] = strdup(q->dir)) == NULL)
+		return ERR_NOMEM;
+	m->n++;
+	return 0;
+}
+
+struct one {
+	const char *dir;
+	struct inbox_quarantine q;
+	char check[64], text[WIRE_TEXT_MAX + 1];
+};
+
+static int
+pick(void *arg, const struct inbox_quarantine *q)
+{
+	struct one *o = arg;
+
+	if (strcmp(q->dir, o->dir) != 0)
+		return 0;
+	o->q = *q;
+	snprintf(o->check, sizeof(o->check), "%s", q->check);
+	snprintf(o->text, sizeof(o->text), "%s", q->text);
+	return 0;
+}
+
+/* Under the new name before the old one goes. */
+static int
+move_one(struct node *n, const char *dir, const char *from, const char *to)
+{
+	char key[BATCH_MAX_PATH + 2];
+	struct one o = { .dir = dir };
+	int rc = inbox_quarantine_walk(n->inbox, pick, &o);
+
+	snprintf(key, sizeof(key), "%s%s%s", mboxes_is_path(dir) ? "/" : "", to,
+		rest_of(dir, from));
+	if (rc == 0 && strcmp(o.check, "has-more") == 0) {
+		struct mboxent *e = mboxes_get(n->mboxes, key);
+		o.q.dir = key;
+		o.q.check = o.check;
+		o.q.text = o.text;
+		rc = e == NULL ? ERR_NOMEM : inbox_quarantine_put(n->inbox, &o.q);
+		if (rc == 0) {
+			pthread_mutex_lock(&e->lock);
+			e->aside = e->has_more = true;
+			e->repairing = false;
+			pthread_mutex_unlock(&e->lock);
+			ask_close(n, e);
+			replay_forget(n->replay, key);
+		}
+	}
+	return rc != 0 ? rc : inbox_quarantine_release(n->inbox, dir, false);
+}
+
+void
+asides_move(void *node, const char *from, const char *to)
+{
+	struct node *n = node;
+	struct moved m = { .from = from };
+	int rc = inbox_quarantine_walk(n->inbox, collect, &m);
+
+	for (size_t i = 0; i < m.n; i++) {
+		int err = rc != 0 ? 0 : move_one(n, m.dirs[i], from, to);
+		if (err != 0)
+			log_err("a mailbox that was set aside and moved is not so "
+				"under "
+				"its new name: dir=%s: %s",
+				m.dirs[i], err_text(err));
+		free(m.dirs[i]);
+	}
+	free(m.dirs);
+	if (m.n > 0)
+		node_count_asides(n);
 }
 
 /* Is it of a list, and so no news? Then it is taken. */

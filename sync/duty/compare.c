@@ -36,6 +36,8 @@ enum {
 	DIGESTS_MAX = 12000000, /* of one mailbox: no index has more records */
 	DIGESTS_EACH = 32, /* a mailbox without any counts as so many */
 	LEAVING_MS = 3000,
+	UNSOUND_MS = 500,
+	AGAIN_MS = 50,
 	DIGESTS_HELD = (64 << 20) / sizeof(struct mbox_digest) /* of all that wait; then
 								 * nothing more is read */
 };
@@ -355,20 +357,23 @@ repair_ref(void *arg, const char *dir, uint32_t uid, char *ref_dir, uint32_t *re
 	       node_ref_in(p->node, p->refs, dir, uid, ref_dir, ref_uid);
 }
 
-/* What makes it a mailbox is gone: rm -r is at it, and about to say so. It is given a while. */
+/* It is not sound here. What makes it a mailbox is gone: then rm -r is at it, and about to say so. Or
+ * its writer is between two writes. It is given a while. */
 static bool
-is_leaving(struct node *n, struct repair *r)
+may_settle(struct node *n, struct repair *r)
 {
+	uint64_t now = clock_ms(), most = UNSOUND_MS;
 	struct stat st;
 
-	if (node_is_gone(n, r->dir) ||
-		(spool_stat(n->spool, r->dir, "cyrus.index", &st) != ERR_NOTFOUND &&
-			spool_stat(n->spool, r->dir, "cyrus.header", &st) !=
-				ERR_NOTFOUND))
+	if (node_is_gone(n, r->dir))
 		return false;
-	if (r->leaving_ms == 0)
-		r->leaving_ms = clock_ms();
-	return clock_ms() - r->leaving_ms < LEAVING_MS;
+	if (spool_stat(n->spool, r->dir, "cyrus.index", &st) == ERR_NOTFOUND ||
+		spool_stat(n->spool, r->dir, "cyrus.header", &st) == ERR_NOTFOUND)
+		most = LEAVING_MS;
+	if (r->unsound_ms == 0)
+		r->unsound_ms = now;
+	r->again_ms = now + AGAIN_MS;
+	return now - r->unsound_ms < most;
 }
 
 /* One piece of a mailbox. True when it is through. */
@@ -383,6 +388,8 @@ repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
 	bool through = true;
 	int rc;
 
+	if (r->again_ms > clock_ms())
+		return false;
 	batch_init(&b);
 	uint64_t names = moving_ticket(n->moving);
 	pthread_mutex_lock(&e->lock);
@@ -415,7 +422,7 @@ repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
 	}
 	if (rc == ERR_BUSY) {
 		through = false;
-	} else if (rc != 0 && is_leaving(n, r)) {
+	} else if (rc != 0 && may_settle(n, r)) {
 		through = false;
 	} else if (rc != 0) {
 		if (rc != ERR_NOTFOUND && !node_is_gone(n, r->dir))
@@ -452,6 +459,13 @@ repair_next(struct peer *p)
 	} else if (e->aside) {
 		nothing(p, r->dir);
 	} else if (!repair_mailbox(p, r, e)) {
+		if (r->again_ms != 0 && r->next != NULL) {
+			/* The others need not wait for it. */
+			p->repairs = r->next;
+			r->next = NULL;
+			*p->repairs_end = r;
+			p->repairs_end = &r->next;
+		}
 		return;
 	}
 	p->repaired++;

@@ -16,12 +16,13 @@
 
 static struct duo d;
 static struct rig A, B;
-static int comparisons, streams;
+static int comparisons, streams, asides;
 
 static void
 on_log(enum log_level level, const char *line)
 {
 	(void)level;
+	asides += strstr(line, "cannot be made equal") != NULL;
 	comparisons += strstr(line, "peer is compared") != NULL;
 	streams += strstr(line, "because: stream") != NULL;
 	if (getenv("SIM_DEBUG") != NULL)
@@ -203,6 +204,98 @@ TEST(the_active_lists_all_that_is_set_aside_there)
 	duo_sh("rm -r %s/box/a", d.root_b);
 	CHECK(duo_until(&d, lists, &one));
 	duo_close(&d);
+}
+
+static void
+move(const char *from, const char *to)
+{
+	struct sync_moving *m;
+
+	CHECK_EQ(sync_note(d.sync, from, 0), 0);
+	CHECK_EQ(sync_note(d.sync, to, 0), 0);
+	CHECK_EQ(sync_move_begin(d.sync, sync_names(d.sync), from, to, &m), 0);
+	CHECK_EQ(spool_move(d.spool, from, to), 0);
+	sync_move_end(d.sync, m, SYNC_MOVED);
+}
+
+static bool
+lists_that(const struct sync_facts *f, void *arg)
+{
+	return f->n_peer_listed == 1 && f->peers[0].n_quarantined == 1 &&
+	       strcmp(f->peer_quarantined[0].dir, arg) == 0 &&
+	       strcmp(f->peer_quarantined[0].check, "has-more") == 0;
+}
+
+static bool
+lists_nothing(const struct sync_facts *f, void *arg)
+{
+	(void)arg;
+	return f->peers[0].n_quarantined == 0;
+}
+
+/* What the standby holds there is not to change by that, whatever the active side goes on to do. */
+static void
+has_more_and_is_moved(const char *from, const char *to, char *dir)
+{
+	static struct rig new;
+	unsigned one = 1;
+
+	CHECK(two_mailboxes());
+	more_in(&A);
+	forget("box/a");
+	duo_start_b(&d);
+	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, NULL), ERR_SUM);
+	CHECK(duo_until(&d, lists, &one));
+	duo_sh("cp -a %s/box/a %s.before", d.root_b, d.root_b);
+	asides = 0;
+	move(from, to);
+	snprintf(A.dir, sizeof(A.dir), "%s", dir);
+	if (strcmp(from, "box") == 0)
+		snprintf(B.dir, sizeof(B.dir), "%s/b", to);
+	/* the UID that it has lost, and a change of all that there is */
+	rig_append(&A, 200);
+	rig_flag(&A, 1, 1);
+	duo_commit(&d, &A);
+	CHECK(duo_settled(&d));
+	CHECK(duo_until(&d, lists_that, dir));
+	duo_sh("diff -r %s.before %s/%s", d.root_b, d.root_b, dir);
+	CHECK_EQ(asides, 0); /* it went with its folder: nobody had to find it again */
+	/* in other lives as well */
+	duo_stop_b(&d, true);
+	duo_start_b(&d);
+	rig_flag(&A, 2, 1);
+	duo_commit(&d, &A);
+	CHECK(duo_settled(&d));
+	CHECK(duo_until(&d, lists_that, dir));
+	duo_sh("diff -r %s.before %s/%s", d.root_b, d.root_b, dir);
+	/* who gets its old name has nothing to do with it */
+	duo_create(&d, &new, "box/a", "id-new");
+	rig_append(&new, 100);
+	duo_commit(&d, &new);
+	CHECK(duo_settled(&d));
+	CHECK(duo_exists(d.root_b, "box/a/1."));
+	CHECK(duo_until(&d, lists_that, dir));
+	/* and hands cure it under its new name */
+	duo_sh("rm -r %s/%s", d.root_b, dir);
+	CHECK(duo_until(&d, lists_nothing, NULL));
+	CHECK(duo_settled(&d));
+	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, NULL), 0);
+	duo_stop_equal(&d);
+	duo_close(&d);
+}
+
+TEST(what_has_more_and_is_moved_stays_as_it_is)
+{
+	char dir[] = "box/z";
+
+	has_more_and_is_moved("box/a", dir, dir);
+}
+
+TEST(so_it_does_with_a_folder_above_it)
+{
+	char dir[] = "crate/a";
+
+	has_more_and_is_moved("box", "crate", dir);
 }
 
 int
