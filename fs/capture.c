@@ -355,7 +355,6 @@ capture_name_begin(struct cap_name *op)
 	struct place at;
 	int err;
 
-	op->done = false;
 	op->moving = NULL;
 	if (op->parent == NULL)
 		return 0;
@@ -498,7 +497,7 @@ capture_write_begin(struct inode *ino, int fd, off_t off, size_t len)
 		if ((err = round_pay(dir)) != 0)
 			return err;
 		if (to != NULL && is_ours(dir))
-			pending_index_write(dir, ino, fd, off, len);
+			pending_index_write(dir, fd, off, len);
 		break;
 	case PLACE_ANNOT:
 		if (to != NULL && (dir = inode_parent(ino)) != NULL && is_ours(dir))
@@ -513,11 +512,8 @@ capture_write_begin(struct inode *ino, int fd, off_t off, size_t len)
 }
 
 void
-capture_write_end(struct inode *ino, int fd, off_t off, const void *data, ssize_t done)
+capture_write_end(struct inode *ino, int fd)
 {
-	(void)off;
-	(void)data;
-	(void)done;
 	if (to != NULL && kind_of(ino) == PLACE_FILE)
 		file_changed(ino, fd, false);
 }
@@ -558,13 +554,11 @@ capture_confirm(unsigned kinds, void (*fn)(void *arg, int code), void *arg)
 }
 
 int
-capture_attr_begin(struct inode *ino, int fd, int to_set, const struct stat *st)
+capture_attr_begin(struct inode *ino, int fd)
 {
 	struct inode *dir;
 	int err;
 
-	(void)to_set;
-	(void)st;
 	if (kind_of(ino) == PLACE_FILE || kind_of(ino) == PLACE_DIR)
 		return to != NULL ? note_change(ino, fd) : 0;
 	if (kind_of(ino) != PLACE_INDEX || (dir = inode_parent(ino)) == NULL)
@@ -578,10 +572,8 @@ capture_attr_begin(struct inode *ino, int fd, int to_set, const struct stat *st)
 }
 
 void
-capture_attr_end(struct inode *ino, int fd, int to_set, int err)
+capture_attr_end(struct inode *ino, int fd)
 {
-	(void)to_set;
-	(void)err;
 	if (to == NULL)
 		return;
 	if (kind_of(ino) == PLACE_FILE) {
@@ -591,32 +583,13 @@ capture_attr_end(struct inode *ino, int fd, int to_set, int err)
 	}
 }
 
-int
-capture_xattr_begin(struct inode *ino, int fd, const char *name)
-{
-	(void)ino;
-	(void)fd;
-	(void)name;
-	return 0;
-}
-
 void
-capture_xattr_end(struct inode *ino, int fd, const char *name, int err)
-{
-	(void)ino;
-	(void)fd;
-	(void)name;
-	(void)err;
-}
-
-void
-capture_lookup(struct inode *parent, const char *name, struct inode *ino)
+capture_lookup(struct inode *parent, struct inode *ino)
 {
 	char path[BATCH_MAX_PATH];
 	struct stat st;
 	int fd;
 
-	(void)name;
 	if (to == NULL || kind_of(ino) != PLACE_INDEX || !is_ours(parent))
 		return;
 	/* The lazy check after a clean stop: has anybody changed it behind our back? */

@@ -55,7 +55,6 @@ struct cap_name {
 	struct inode *replaced; /* CAP_RENAME: what lay under newname, or NULL */
 	bool redo; /* the server died in the middle of this; it may have happened already */
 	struct sync_moving *moving; /* capture's, between begin and end */
-	bool done; /* begin set it: CAP_UNLINK was carried out there (moved to kept/) */
 };
 
 /* Before the backing call; a positive errno refuses it, and then end is not called. */
@@ -63,12 +62,10 @@ int capture_name_begin(struct cap_name *op);
 /* After it, err 0 or the errno of the backing call. */
 void capture_name_end(struct cap_name *op, int err);
 
-/* Around a change of bytes [off, off + len): write, and with data NULL also fallocate and
- * copy_file_range. fd is a read-write descriptor of the backing file. done is the number of
- * bytes written, or a negative errno. */
+/* Around a change of bytes [off, off + len): write, fallocate, copy_file_range. fd is a read-write
+ * descriptor of the backing file. The end comes also when the call failed, perhaps half way. */
 int capture_write_begin(struct inode *ino, int fd, off_t off, size_t len);
-void
-capture_write_end(struct inode *ino, int fd, off_t off, const void *data, ssize_t done);
+void capture_write_end(struct inode *ino, int fd);
 
 /* Carries out the sync of a file or folder; a positive errno when it failed. kinds_out: 0, or what
  * was committed by it, for capture_confirm. */
@@ -78,15 +75,12 @@ bool capture_waits(unsigned kinds);
 /* True: fn is called when the peers have what was committed up to now; see sync_confirm. */
 bool capture_confirm(unsigned kinds, void (*fn)(void *arg, int code), void *arg);
 
-/* Around setattr; to_set is FUSE_SET_ATTR_*, truncation included, st the new values. */
-int capture_attr_begin(struct inode *ino, int fd, int to_set, const struct stat *st);
-void capture_attr_end(struct inode *ino, int fd, int to_set, int err);
+/* Around setattr, truncation included; the end comes also when it failed. Extended attributes are
+ * not captured (decision 0012). */
+int capture_attr_begin(struct inode *ino, int fd);
+void capture_attr_end(struct inode *ino, int fd);
 
-/* Around setting (value not NULL) or removing an extended attribute. */
-int capture_xattr_begin(struct inode *ino, int fd, const char *name);
-void capture_xattr_end(struct inode *ino, int fd, const char *name, int err);
-
-/* The kernel asked for name and got ino. */
-void capture_lookup(struct inode *parent, const char *name, struct inode *ino);
+/* The kernel asked for a name in parent and got ino. */
+void capture_lookup(struct inode *parent, struct inode *ino);
 
 #endif

@@ -175,10 +175,10 @@ ops_attr_set(fuse_req_t req, fuse_ino_t nodeid, struct stat *st, int to_set,
 		err = inode_fd(ino,
 			to_set & FUSE_SET_ATTR_SIZE ? INODE_WRITE : INODE_ANY, &fd);
 	if (err == 0)
-		err = capture_attr_begin(ino, fd, to_set, st);
+		err = capture_attr_begin(ino, fd);
 	if (err == 0) {
 		err = set_all(ino, fd, to_set, st);
-		capture_attr_end(ino, fd, to_set, err);
+		capture_attr_end(ino, fd);
 	}
 	if (err == 0)
 		err = attributes(ino, fd, &now);
@@ -247,14 +247,11 @@ ops_attr_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name,
 		err = EEXIST;
 	else if ((flags & XATTR_REPLACE) && note->word == 0)
 		err = ENODATA;
-	else
-		err = capture_xattr_begin(ino, fd, name);
 	if (err != 0)
 		goto out;
 	/* the note has decided; the same value twice does no harm */
 	if (setxattr(path_of(fd).text, name, value, size, 0) != 0)
 		err = errno;
-	capture_xattr_end(ino, fd, name, err);
 out:
 	any_close(ino, fd);
 	fuse_reply_err(req, err);
@@ -360,14 +357,10 @@ ops_attr_removexattr(fuse_req_t req, fuse_ino_t nodeid, const char *name)
 		goto out;
 	there = getxattr(path_of(fd).text, name, NULL, 0) >= 0;
 	slot_note_take(NULL, NULL, there);
-	err = capture_xattr_begin(ino, fd, name);
-	if (err != 0)
-		goto out;
 	if (there || note->word == 0) { /* else a dead server had removed it */
 		if (removexattr(path_of(fd).text, name) != 0)
 			err = errno;
 	}
-	capture_xattr_end(ino, fd, name, err);
 out:
 	any_close(ino, fd);
 	fuse_reply_err(req, err);

@@ -98,7 +98,7 @@ ops_data_write(fuse_req_t req, fuse_ino_t nodeid, const char *data, size_t size,
 		err = 0;
 	stats_add(STATS_WRITE_BYTES, put);
 	FAULT("write.done");
-	capture_write_end(ino, fd, off, data, err != 0 ? -err : (ssize_t)put);
+	capture_write_end(ino, fd);
 out:
 	file_close(ino, fd);
 	if (err != 0)
@@ -148,7 +148,7 @@ ops_data_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t off, off_t
 	if (err == 0) {
 		if (fallocate(fd, mode, off, len) != 0)
 			err = errno;
-		capture_write_end(ino, fd, off, NULL, err != 0 ? -err : (ssize_t)len);
+		capture_write_end(ino, fd);
 	}
 	file_close(ino, fd);
 	fuse_reply_err(req, err);
@@ -175,7 +175,7 @@ ops_data_copy(fuse_req_t req, fuse_ino_t in, off_t in_off, struct fuse_file_info
 			in_fd, &in_off, out_fd, &to_off, len, (unsigned)flags);
 		if (n < 0)
 			err = errno;
-		capture_write_end(to, out_fd, out_off, NULL, n < 0 ? -err : n);
+		capture_write_end(to, out_fd);
 	}
 	file_close(from, in_fd);
 	file_close(to, out_fd);

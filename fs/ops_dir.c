@@ -72,7 +72,7 @@ add_plus(struct listing *l, const struct dirent64 *d)
 		e.attr.st_ino = d->d_ino;
 		e.attr.st_mode = (mode_t)d->d_type << 12;
 	} else {
-		capture_lookup(l->dir, d->d_name, ino);
+		capture_lookup(l->dir, ino);
 		l->entries++;
 	}
 	l->used += fuse_add_direntry_plus(

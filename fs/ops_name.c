@@ -165,7 +165,7 @@ ops_name_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	if (err == 0)
 		err = ops_name_entry(d.ino, d.fd, name, &e, &ino);
 	if (err == 0) {
-		capture_lookup(d.ino, name, ino);
+		capture_lookup(d.ino, ino);
 	} else if (err == ENOENT && ops_entry_timeout() > 0) {
 		/* the kernel may remember that there is nothing */
 		memset(&e, 0, sizeof(e));
@@ -434,7 +434,7 @@ remove_it(const struct in_dir *d, const char *name, enum cap_op what)
 	err = capture_name_begin(&op);
 	if (err != 0)
 		return err;
-	if (!gone && !op.done) {
+	if (!gone) {
 		err = pin_last(&now);
 		FAULT("remove.noted");
 		if (err == 0 && unlinkat(d->fd, name,

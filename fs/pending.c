@@ -190,14 +190,12 @@ note_record(struct pending *p, int fd, const struct index_header *h, uint32_t re
 }
 
 void
-pending_index_write(
-	struct inode *dir, struct inode *index, int fd, off_t off, size_t len)
+pending_index_write(struct inode *dir, int fd, off_t off, size_t len)
 {
 	uint8_t raw[INDEX_MAX_HEADER];
 	struct index_header h;
 	struct pending *p = get(dir, true);
 
-	(void)index;
 	if (p == NULL) {
 		/* Out of memory: the mark alone makes the next start derive it. */
 		inode_mark(dir, PENDING_MARK_TOUCHED | PENDING_MARK_COMMITTED);

@@ -34,8 +34,7 @@ void pending_stop(void);
 
 /* cyrus.index of dir is about to be written at [off, off + len); fd is its descriptor. Notes what
  * the touched records were. */
-void pending_index_write(
-	struct inode *dir, struct inode *index, int fd, off_t off, size_t len);
+void pending_index_write(struct inode *dir, int fd, off_t off, size_t len);
 /* Something else that belongs to the transaction was changed: annotations, else names. */
 void pending_touch(struct inode *dir, bool annots);
 /* The list of touched records is not to be trusted any more. */

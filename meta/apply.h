@@ -52,7 +52,7 @@ struct apply {
 	const struct change_bytes *names_change;
 	struct scan_names names_now, names_new;
 	const struct scan_names *names; /* those after */
-	bool annots_loaded, annots_changed;
+	bool annots_changed;
 	struct scan_annots annots_now; /* if loaded: as they are */
 	struct scan_annots annots_new; /* if changed: as they will be */
 	bool damaged; /* the index that was there could not be read as a whole */

@@ -609,7 +609,6 @@ plan_annots(struct apply *a)
 			return scan_fault(a->fault, rc, 0, "annotations",
 				"cyrus.annotations cannot be read: %s", err_text(rc));
 	}
-	a->annots_loaded = true;
 	if (!states_annots(a->b, &all))
 		return 0;
 	const struct scan_annots *now = apply_annots_before(a);

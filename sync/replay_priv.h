@@ -50,7 +50,7 @@ struct replay {
 	struct job *first, **end; /* in order of pos */
 	size_t n_jobs, fences, bytes;
 	struct pos loaded; /* rows up to here are jobs or settled */
-	bool more, loading;
+	bool more;
 	struct lane lanes[REPLAY_LANES];
 	/* Only the first of a lane is ever with a worker, so any worker may take it. */
 	pthread_t workers[REPLAY_WORKERS_MAX];
