@@ -118,8 +118,12 @@ put_file(struct path *p, const struct change_path *c, const struct split *at)
 		rc = p->env->take_body != NULL
 			     ? p->env->take_body(p->env->arg, c->sha1, &to)
 			     : ERR_NOTFOUND;
-		if (rc == ERR_NOTFOUND)
-			rc = spool_kept_link(p->sp, c->sha1, at->dir, at->name);
+		/* What is kept may be from a life whose power was cut. */
+		if (rc == ERR_NOTFOUND &&
+			(rc = spool_kept_link(p->sp, c->sha1, at->dir, at->name)) ==
+				0 &&
+			!content_is(p, c, at))
+			rc = ERR_NOTFOUND;
 	}
 	FAULT("apply.file");
 	if (rc == ERR_NOTFOUND) {

@@ -86,6 +86,29 @@ is_file(struct spool *sp, const char *path)
 	return spool_stat(sp, "", path, &st) == 0 && S_ISREG(st.st_mode);
 }
 
+/* A power cut left the name that an earlier life kept, and not its bytes. */
+TEST(a_torn_file_that_was_kept_is_not_used)
+{
+	struct rig_pair *x = rig_pair_open(17);
+	char hex[2 * SHA1_LEN + 1];
+	struct stat st;
+	struct batch b;
+
+	CHECK_EQ(spool_replace(x->a, "", "note", "hello", 5, 0600, 0, 0), 0);
+	batch_init(&b);
+	struct change_path *f = add_path(&b, CHANGE_FILE, "note");
+	f->size = 5;
+	hash_sha1("hello", 5, f->sha1);
+	hash_hex(f->sha1, SHA1_LEN, hex);
+	CHECK_EQ(spool_replace(x->b, ".twinspool/kept", hex, "", 0, 0600, 0, 0), 0);
+	CHECK_EQ(rig_apply(&x->p, &b, MBOX_CHECK), 0);
+	CHECK_EQ(x->p.fetched, 1);
+	CHECK_EQ(spool_stat(x->b, "", "note", &st), 0);
+	CHECK_EQ(st.st_size, 5);
+	batch_fini(&b);
+	rig_pair_close(x);
+}
+
 TEST(an_exchange_is_done_once)
 {
 	struct rig_pair *x = rig_pair_open(17);
