@@ -38,6 +38,7 @@ struct apply {
 	/* what is there */
 	bool exists;
 	bool full; /* scan is filled in; else only ix */
+	bool piece; /* not full, and yet the batch need not fit: a later piece of a repair */
 	struct scan scan;
 	struct ixfile ix_own;
 	const struct ixfile *ix; /* of scan or the own one */
@@ -74,6 +75,7 @@ bool apply_overrides(const struct batch *b);
 const struct scan_annots *apply_annots_before(const struct apply *a);
 /* Counters and sums of the new header (apply_total.c). ERR_CHECKSUM. */
 int apply_totals_in_step(struct apply *a);
+int apply_totals_of_piece(struct apply *a);
 int apply_totals_in_full(struct apply *a);
 
 /* Bodies in place: ERR_NEED. Nothing visible changes. */

@@ -50,16 +50,11 @@ diverged(struct apply *a, uint32_t uid, const char *text)
 
 /* The disk must hold what the state says, or the sums would prove nothing. */
 static int
-stand_in_step(struct apply *a)
+stand_on_state(struct apply *a)
 {
 	struct mbox_state *s = a->state;
-	int rc;
+	int rc = ixfile_open(a->sp, a->b->dir, false, &a->ix_own);
 
-	if (s->header.minor_version == 0)
-		return diverged(a, 0, "nothing is known of this mailbox");
-	if (!sum_eq(mbox_sum_total(&s->sum), a->b->before))
-		return diverged(a, 0, "the sum before does not match");
-	rc = ixfile_open(a->sp, a->b->dir, false, &a->ix_own);
 	if (rc == ERR_NOTFOUND || rc == ERR_BUSY)
 		return diverged(a, 0, "cyrus.index is missing");
 	if (rc != 0)
@@ -76,6 +71,34 @@ stand_in_step(struct apply *a)
 	a->sum_before = s->sum;
 	a->owner = s->owner;
 	return 0;
+}
+
+static int
+stand_in_step(struct apply *a)
+{
+	const struct mbox_state *s = a->state;
+
+	if (s->header.minor_version == 0)
+		return diverged(a, 0, "nothing is known of this mailbox");
+	if (!sum_eq(mbox_sum_total(&s->sum), a->b->before))
+		return diverged(a, 0, "the sum before does not match");
+	return stand_on_state(a);
+}
+
+/* The first piece of a repair has read every record. A later one does not again, or a mailbox of a
+ * million messages would be read a thousand times. */
+static bool
+stand_as_piece(struct apply *a)
+{
+	if (a->mode != MBOX_CHECK || (a->b->flags & BATCH_PARTIAL) == 0 ||
+		!a->state->in_pieces || a->state->header.minor_version == 0)
+		return false;
+	a->piece = stand_on_state(a) == 0;
+	if (!a->piece) {
+		ixfile_close(&a->ix_own);
+		memset(a->fault, 0, sizeof(*a->fault));
+	}
+	return a->piece;
 }
 
 /* Is the record's cache what it says? Cyrus syncs it, a replay only afterwards: a crash may have
@@ -285,7 +308,8 @@ plan_append(struct apply *a, struct apply_item *item)
 		return 0;
 	}
 	if (!item->had) {
-		if (!a->full && a->exists && item->uid <= a->ix->h.last_uid)
+		if (!a->full && !a->piece && a->exists &&
+			item->uid <= a->ix->h.last_uid)
 			return diverged(a, item->uid, "that UID was given away before");
 		if (a->exists && item->recno < a->ix->h.num_records)
 			a->rewrite = true;
@@ -300,7 +324,7 @@ plan_append(struct apply *a, struct apply_item *item)
 		return scan_fault(a->fault, ERR_MORE, item->uid, "has-more",
 			"another message under this UID is here than on the active "
 			"side; nothing is deleted: save it from this spool");
-	if (same && !a->full)
+	if (same && !a->full && !a->piece)
 		return diverged(a, item->uid, "that message is there already");
 	if (same && a->mode == MBOX_REDO && !apply_overrides(a->b) &&
 		(item->old.modseq > c->r.modseq ||
@@ -642,7 +666,7 @@ apply_plan(struct apply *a)
 {
 	bool in_step = a->mode != MBOX_REDO && !apply_overrides(a->b) &&
 		       (a->b->flags & BATCH_CREATE) == 0;
-	int rc = in_step ? stand_in_step(a) : stand_in_full(a);
+	int rc = in_step ? stand_in_step(a) : stand_as_piece(a) ? 0 : stand_in_full(a);
 
 	if (rc != 0)
 		return rc;
@@ -662,7 +686,9 @@ apply_plan(struct apply *a)
 	if (!a->sum_ok && (a->mode != MBOX_REDO || apply_overrides(a->b)))
 		return scan_fault(a->fault, ERR_SUM, 0, "sum",
 			"the batch does not lead to the sum that it states");
-	return in_step ? apply_totals_in_step(a) : apply_totals_in_full(a);
+	return in_step    ? apply_totals_in_step(a)
+	       : a->piece ? apply_totals_of_piece(a)
+			  : apply_totals_in_full(a);
 }
 
 void

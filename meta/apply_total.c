@@ -38,6 +38,7 @@ totals_of_piece(struct apply *a, const struct scan_tally *t)
 {
 	struct index_header *h = &a->h;
 
+	h->first_expunged = t->first_expunged;
 	h->exists = t->exists;
 	h->deleted = t->deleted;
 	h->answered = t->answered;
@@ -51,42 +52,6 @@ totals_of_piece(struct apply *a, const struct scan_tally *t)
 	if (h->highestmodseq < t->highestmodseq)
 		h->highestmodseq = t->highestmodseq;
 	a->sum.header = sum_of_header(h);
-}
-
-int
-apply_totals_in_full(struct apply *a)
-{
-	struct scan_tally *t = &a->scan.tally;
-	bool restates = apply_overrides(a->b) || (a->b->flags & BATCH_CREATE) != 0;
-
-	memset(t, 0, sizeof(*t));
-	t->annot = INDEX_CRC_ANNOT_START;
-	int rc = apply_results(a, tally_one, a);
-	if (rc != 0)
-		return rc;
-	a->h.first_expunged = t->first_expunged;
-	if (a->b->flags & BATCH_PARTIAL) {
-		totals_of_piece(a, t);
-		return 0;
-	}
-	if (restates) {
-		a->h.sync_basic = a->b->sync_basic;
-		a->h.sync_annot = a->b->sync_annot;
-		/* Unknown from a sender means that its counters do not add up; that of no
-		 * message at all cannot be told from it. */
-		bool vouched = a->b->sync_basic != 0;
-		const char *wrong =
-			vouched && a->sum_ok ? scan_tally_check(t, &a->h) : NULL;
-		return wrong != NULL ? wrong_total(a, wrong) : 0;
-	}
-	a->h.sync_basic = t->basic;
-	if (!t->annot_unknown)
-		a->h.sync_annot = t->annot;
-	if (a->sum_ok && a->b->sync_basic != 0)
-		a->h.sync_basic = a->b->sync_basic;
-	if (a->sum_ok && a->b->sync_annot != 0)
-		a->h.sync_annot = a->b->sync_annot;
-	return 0;
 }
 
 static int
@@ -125,6 +90,84 @@ silent_annots(const struct apply *a)
 		}
 	}
 	return false;
+}
+
+static void
+add_piece(struct apply *a, struct scan_tally *was, struct scan_tally *now)
+{
+	for (size_t i = 0; i < a->n; i++) {
+		const struct apply_item *item = &a->items[i];
+		if (item->skip)
+			continue;
+		if (item->had)
+			scan_tally_add(was, a->ix->h.minor_version, &item->old,
+				&a->names_now, &a->annots_now);
+		if (!item->drop)
+			scan_tally_add(now, a->h.minor_version, &item->now, a->names,
+				a->annots_changed ? &a->annots_new : &a->annots_now);
+	}
+}
+
+/* What the piece before left in the header, less what its records were, plus what they are. The
+ * last piece works it out from all records. */
+int
+apply_totals_of_piece(struct apply *a)
+{
+	const struct index_header *h = &a->ix->h;
+	struct scan_tally was = { 0 }, now = { 0 };
+
+	add_piece(a, &was, &now);
+	now.exists += h->exists - was.exists;
+	now.deleted += h->deleted - was.deleted;
+	now.answered += h->answered - was.answered;
+	now.flagged += h->flagged - was.flagged;
+	now.unseen += h->unseen - was.unseen;
+	now.quota_used += h->quota_mailbox_used - was.quota_used;
+	now.basic ^= h->sync_basic ^ was.basic;
+	now.annot ^= h->sync_annot ^ was.annot;
+	now.annot_unknown |= was.annot_unknown || h->sync_annot == 0 ||
+			     h->minor_version != a->h.minor_version || silent_annots(a);
+	if (now.first_expunged == 0 ||
+		(h->first_expunged != 0 && h->first_expunged < now.first_expunged))
+		now.first_expunged = h->first_expunged;
+	totals_of_piece(a, &now);
+	return 0;
+}
+
+int
+apply_totals_in_full(struct apply *a)
+{
+	struct scan_tally *t = &a->scan.tally;
+	bool restates = apply_overrides(a->b) || (a->b->flags & BATCH_CREATE) != 0;
+
+	memset(t, 0, sizeof(*t));
+	t->annot = INDEX_CRC_ANNOT_START;
+	int rc = apply_results(a, tally_one, a);
+	if (rc != 0)
+		return rc;
+	if (a->b->flags & BATCH_PARTIAL) {
+		totals_of_piece(a, t);
+		return 0;
+	}
+	a->h.first_expunged = t->first_expunged;
+	if (restates) {
+		a->h.sync_basic = a->b->sync_basic;
+		a->h.sync_annot = a->b->sync_annot;
+		/* Unknown from a sender means that its counters do not add up; that of no
+		 * message at all cannot be told from it. */
+		bool vouched = a->b->sync_basic != 0;
+		const char *wrong =
+			vouched && a->sum_ok ? scan_tally_check(t, &a->h) : NULL;
+		return wrong != NULL ? wrong_total(a, wrong) : 0;
+	}
+	a->h.sync_basic = t->basic;
+	if (!t->annot_unknown)
+		a->h.sync_annot = t->annot;
+	if (a->sum_ok && a->b->sync_basic != 0)
+		a->h.sync_basic = a->b->sync_basic;
+	if (a->sum_ok && a->b->sync_annot != 0)
+		a->h.sync_annot = a->b->sync_annot;
+	return 0;
 }
 
 int

@@ -343,7 +343,8 @@ apply_verify(struct apply *a)
 	struct index_record r;
 	struct ixfile ix;
 	uint32_t at;
-	int rc = ixfile_open(a->sp, dir, a->n >= LOAD_FROM, &ix);
+	bool many = a->n >= LOAD_FROM && a->n >= a->h.num_records / LOAD_FROM;
+	int rc = ixfile_open(a->sp, dir, many, &ix);
 
 	if (rc != 0)
 		return scan_fault(a->fault, rc, 0, "read-back",
@@ -397,6 +398,7 @@ apply_verify(struct apply *a)
 	s->header = ix.h;
 	s->sum = a->sum;
 	s->owner = a->owner;
+	s->in_pieces = (a->b->flags & BATCH_PARTIAL) != 0;
 	memset(s->uniqueid, 0, sizeof(s->uniqueid));
 	memcpy(s->uniqueid, a->b->uniqueid,
 		strnlen(a->b->uniqueid, sizeof(s->uniqueid) - 1));

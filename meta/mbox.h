@@ -26,6 +26,9 @@ struct mbox_state {
 	char uniqueid[64];
 	/* the index file as of then: a cheap sign that nothing was missed (design 4) */
 	uint64_t index_mtime, index_size, index_ino;
+	/* Not stored: a piece of a repair (BATCH_PARTIAL) was the last that was applied, so that
+	 * every record was read when the repair began. */
+	bool in_pieces;
 };
 
 /* State <-> bytes of the store; versioned, ERR_VERSION / ERR_MANGLED. */
