@@ -175,9 +175,18 @@ open_gate(void *arg)
 	(void)gate_open();
 }
 
-static struct service_ops service_ops = {
-	.gate = gate_now, .shut = shut_gate, .open = open_gate, .metrics = add_metrics
-};
+static const char *
+transport_now(void *arg)
+{
+	(void)arg;
+	return mount_transport();
+}
+
+static struct service_ops service_ops = { .gate = gate_now,
+	.transport = transport_now,
+	.shut = shut_gate,
+	.open = open_gate,
+	.metrics = add_metrics };
 
 /* Until each peer has said hello, or start_wait is over: else changes could be let in beside an
  * active side that has gone on without us. False: the mount ended meanwhile. */
@@ -311,6 +320,7 @@ run(bool front)
 		.state = conf.state,
 		.xattr = conf.xattr != 0,
 		.put_off = conf.sync == CONF_COMMIT,
+		.uring = conf.transport == CONF_URING,
 		.threads = (unsigned)conf.threads,
 		.on_start = on_start,
 		.on_signal = on_signal,

@@ -43,6 +43,7 @@ static const char *const level_words[] = { "local", "received", "flushed", "appl
 static const char *const kind_words[] = { "delivery", "flags", "other", NULL };
 static const char *const alone_words[] = { "continue", "refuse", NULL };
 static const char *const sync_words[] = { "commit", "each", NULL };
+static const char *const transport_words[] = { "dev", "uring", NULL };
 static const char *const bool_words[] = { "no", "yes", NULL };
 static const char *const log_words[] = { "error", "warning", "info", "debug", NULL };
 
@@ -361,6 +362,8 @@ static const struct conf_key conf_keys[] = {
 		"extended attributes and access control lists" },
 	{ "threads", &type_number, AT(threads), "10", NULL, 1, 40, false,
 		"threads that answer requests" },
+	{ "transport", &type_word, AT(transport), "dev", transport_words, 0, 0, false,
+		"how requests come from the kernel; uring does not survive a server's death" },
 	{ "log", &type_word, AT(log), "info", log_words, 0, 0, false,
 		"the least important lines that are written" },
 };

@@ -30,6 +30,7 @@ enum conf_level { CONF_LOCAL, CONF_RECEIVED, CONF_FLUSHED, CONF_APPLIED };
 enum conf_kind { CONF_DELIVERY, CONF_FLAGS, CONF_OTHER, CONF_KINDS };
 enum conf_alone { CONF_CONTINUE, CONF_REFUSE };
 enum conf_sync { CONF_COMMIT, CONF_EACH };
+enum conf_transport { CONF_DEV, CONF_URING };
 
 /* host is a name or a numeric address without brackets; port a decimal number as text. */
 struct conf_addr {
@@ -57,6 +58,7 @@ struct conf {
 	uint32_t durability[CONF_KINDS]; /* enum conf_level by enum conf_kind */
 	uint32_t when_alone; /* enum conf_alone */
 	uint32_t sync; /* enum conf_sync */
+	uint32_t transport; /* enum conf_transport */
 	uint32_t xattr; /* 0 or 1 */
 	uint32_t log; /* enum log_level */
 	uint64_t durability_timeout; /* ms an answer waits for the peers */

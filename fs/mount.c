@@ -17,6 +17,7 @@
 #include "fs/inval.h"
 #include "fs/ops.h"
 #include "fs/refuse.h"
+#include "fs/ring.h"
 #include "fs/round.h"
 #include "fs/slot.h"
 #include "fs/stats.h"
@@ -38,6 +39,7 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef PR_SET_IO_FLUSHER
@@ -49,6 +51,8 @@
 #define MAX_INODES (16u << 20)
 #define MAX_FDS 4096
 #define PAGES(n) (((n) + 4095) / 4096 * 4096)
+
+enum { DEAD_POLL_NS = 10 * 1000 * 1000, DEAD_POLLS = 1000 };
 
 static struct {
 	const struct mount_opts *opts;
@@ -83,10 +87,17 @@ slots_at(void)
 	return rounds_at() + PAGES(round_shared_size());
 }
 
+/* Slots for requests that io_uring brings. */
+static unsigned
+rings(void)
+{
+	return m.opts->uring ? ring_entries() : 0;
+}
+
 static size_t
 inodes_at(void)
 {
-	return slots_at() + PAGES(slot_shared_size(SLOTS, MAX_WRITE));
+	return slots_at() + PAGES(slot_shared_size(SLOTS, rings(), MAX_WRITE));
 }
 
 static void *
@@ -95,11 +106,26 @@ shared(size_t at)
 	return (char *)m.su->shared + at;
 }
 
+/* Asked by the supervisor: what a ring has brought dies with the server. */
+static bool
+outlives(const void *memory, void *arg)
+{
+	(void)arg;
+	return !slot_by_ring((const void *)((const char *)memory + slots_at()));
+}
+
+const char *
+mount_transport(void)
+{
+	return slot_by_ring(shared(slots_at())) ? "uring" : "dev";
+}
+
 static void
 prepare(void *memory, void *arg)
 {
 	(void)arg;
-	slot_shared_init((void *)((char *)memory + slots_at()), SLOTS, MAX_WRITE);
+	slot_shared_init(
+		(void *)((char *)memory + slots_at()), SLOTS, rings(), MAX_WRITE);
 	inode_shared_init((void *)((char *)memory + inodes_at()), MAX_INODES);
 }
 
@@ -250,6 +276,9 @@ start(struct super *su)
 	ops_env.dev = st.st_dev;
 	ops_env.xattr = m.opts->xattr;
 	ops_env.standby = m.opts->standby;
+	if (m.opts->uring && rings() == 0)
+		log_info("transport=dev: io_uring needs more than there is for these "
+			 "cores");
 	stats_start(shared(stats_at()));
 	stats_add(STATS_STARTS, 1);
 	vdir_start(su->births, st.st_uid, st.st_gid);
@@ -303,6 +332,16 @@ serve(struct super *su, void *arg)
 	return rc == 0 ? SUPER_END : SUPER_FAIL;
 }
 
+/* The kernel takes back what the dead server's rings held in its own time. */
+static void
+await_dead(void)
+{
+	struct timespec pause = { .tv_nsec = DEAD_POLL_NS };
+
+	for (int i = 0; i < DEAD_POLLS && !refuse_is_dead(m.opts->mountpoint); i++)
+		nanosleep(&pause, NULL);
+}
+
 int
 mount_run(const struct mount_opts *opts)
 {
@@ -310,9 +349,9 @@ mount_run(const struct mount_opts *opts)
 		.mountpoint = opts->mountpoint,
 		.read_only = opts->standby,
 		.max_read = MAX_WRITE,
-		.shared_size = inodes_at() + inode_shared_size(MAX_INODES),
 		.prepare = prepare,
-		.serve = serve };
+		.serve = serve,
+		.outlives = outlives };
 	struct refuse_found found;
 	int rc;
 
@@ -322,8 +361,11 @@ mount_run(const struct mount_opts *opts)
 		return rc;
 	m.opts = opts;
 	m.root_fd = found.root_fd;
+	so.shared_size = inodes_at() + inode_shared_size(MAX_INODES);
 	so.over_dead = found.over_dead;
 	rc = super_run(&so);
+	if (rc == ERR_CLOSED)
+		await_dead();
 	/* Never taken off by itself: the bare folder below must not be mistaken for the mail. */
 	if (rc == 0 && refuse_is_dead(opts->mountpoint)) {
 		log_err("the kernel's connection was aborted, the dead mount stays "

@@ -17,6 +17,7 @@ struct mount_opts {
 	bool standby; /* mounted read-only, nothing cached by time */
 	bool xattr;
 	bool put_off; /* sync: commit */
+	bool uring; /* requests by io_uring, if it can be had */
 	unsigned threads;
 	/* Before the first request is answered. takeover: an earlier server died; root_fd: the
 	 * spool. Not 0: this slot cannot run, unmount. */
@@ -35,5 +36,7 @@ int mount_run(const struct mount_opts *opts);
 
 /* In the server. */
 pid_t mount_supervisor_pid(void);
+/* How requests come: "dev" or "uring". */
+const char *mount_transport(void);
 
 #endif

@@ -189,6 +189,7 @@ service_facts(struct status_facts *out, struct sync_facts *room)
 		.restarts = sv.c.restarts,
 		.clean = state == DRAINED,
 		.sync = room };
+	out->transport = ops->transport != NULL ? ops->transport(ops->arg) : "dev";
 	if (ops->gate != NULL)
 		out->gate = ops->gate(ops->arg);
 	else

@@ -35,6 +35,7 @@ struct service_ops {
 	void *arg;
 	void (*facts)(void *arg, struct sync_facts *out);
 	const char *(*gate)(void *arg); /* its state in a word */
+	const char *(*transport)(void *arg); /* likewise */
 	/* 0, ERR_TIMEOUT, ERR_CLOSED; lack says what is missing. on returns false to give up. */
 	int (*wait)(void *arg, uint64_t ms, bool (*on)(void *), void *on_arg,
 		struct buf *lack);

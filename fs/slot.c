@@ -23,6 +23,9 @@
 #include "fs/cred.h"
 #include "fs/gate.h"
 #include "fs/park.h"
+#include "fs/ring.h"
+#include "fs/slot_kind.h"
+#include "fs/slot_own.h"
 #include "fs/stats.h"
 #include "fs/super.h"
 #include "meta/base/clock.h"
@@ -49,7 +52,9 @@
 enum { IDLE, READING, BEGUN, SAVED };
 
 struct slot_shared {
-	uint32_t nslots;
+	uint32_t nslots; /* fed from the device */
+	uint32_t nrings; /* the slots behind them: one for each ring entry */
+	_Atomic uint32_t ring; /* the kernel was told to use rings */
 	uint64_t bytes_size; /* of each slot's bytes */
 	uint64_t init_unique;
 	_Atomic uint32_t init_len; /* written last */
@@ -62,6 +67,7 @@ struct slot_shared {
 struct own {
 	atomic_int left; /* handler to return, answer to send */
 	bool again; /* carried over a death */
+	size_t head; /* where in the bytes the request begins; 0 unless a ring brought it */
 	uint64_t since; /* when it was read, us */
 	int next; /* in the free list or the list of what to do again; -1 ends */
 };
@@ -97,41 +103,62 @@ slot_stride(const struct slot_shared *sh)
 	return ROUND(sizeof(struct slot)) + sh->bytes_size;
 }
 
-static struct slot *
+struct slot *
 slot_at(int i)
 {
 	return (struct slot *)((uint8_t *)st.sh + ROUND(sizeof(*st.sh)) +
 			       (size_t)i * slot_stride(st.sh));
 }
 
-static uint8_t *
+uint8_t *
 slot_bytes(int i)
 {
 	return (uint8_t *)slot_at(i) + ROUND(sizeof(struct slot));
 }
 
-static struct fuse_in_header *
-slot_header(int i)
+int
+slot_first_ring(void)
 {
-	return (struct fuse_in_header *)slot_bytes(i);
+	return (int)st.sh->nslots;
 }
 
 size_t
-slot_shared_size(unsigned nslots, size_t max_write)
+slot_payload_size(void)
+{
+	return st.sh->bytes_size - SLOT_HEAD;
+}
+
+static bool
+by_ring(int i)
+{
+	return i >= slot_first_ring();
+}
+
+static struct fuse_in_header *
+slot_header(int i)
+{
+	return (struct fuse_in_header *)(slot_bytes(i) + st.own[i].head);
+}
+
+size_t
+slot_shared_size(unsigned nslots, unsigned nrings, size_t max_write)
 {
 	struct slot_shared sh = { .bytes_size = ROUND(SLOT_HEAD + max_write) };
 
-	return ROUND(sizeof(sh)) + nslots * slot_stride(&sh);
+	return ROUND(sizeof(sh)) + (nslots + nrings) * slot_stride(&sh);
 }
 
 void
-slot_shared_init(struct slot_shared *sh, unsigned nslots, size_t max_write)
+slot_shared_init(
+	struct slot_shared *sh, unsigned nslots, unsigned nrings, size_t max_write)
 {
 	sh->nslots = nslots;
+	sh->nrings = nrings;
 	sh->bytes_size = ROUND(SLOT_HEAD + max_write);
 }
 
-/* Every page present and writable in this process before the first read(2) into it. */
+/* Every page present and writable in this process before the first read(2) into it. Those of rings
+ * need not be: what they hold does not outlive the server. */
 static int
 lock_memory(void)
 {
@@ -146,39 +173,6 @@ lock_memory(void)
 	for (size_t i = 0; i < size; i += PAGE)
 		p[i] = p[i];
 	return 0;
-}
-
-/* ---- what may be asked twice ---- */
-
-/* Answers that are made again rather than saved. */
-static bool
-repeatable(uint32_t opcode)
-{
-	switch (opcode) {
-	case FUSE_GETATTR:
-	case FUSE_READ:
-	case FUSE_READDIR:
-	case FUSE_READLINK:
-	case FUSE_STATFS:
-	case FUSE_FSYNC:
-	case FUSE_FSYNCDIR:
-	case FUSE_GETXATTR:
-	case FUSE_LISTXATTR:
-	case FUSE_ACCESS:
-	case FUSE_LSEEK:
-	case FUSE_OPEN:
-	case FUSE_OPENDIR:
-	case FUSE_FLUSH:
-		return true;
-	default:
-		return false;
-	}
-}
-
-static bool
-no_answer(uint32_t opcode)
-{
-	return opcode == FUSE_FORGET || opcode == FUSE_BATCH_FORGET;
 }
 
 /* ---- the lists ---- */
@@ -299,7 +293,7 @@ find(uint64_t unique)
 {
 	if (here >= 0 && atomic_load(&slot_at(here)->unique) == unique)
 		return here;
-	for (int i = 0; i < (int)st.sh->nslots; i++) {
+	for (int i = 0; i < (int)(st.sh->nslots + st.sh->nrings); i++) {
 		if (atomic_load(&slot_at(i)->unique) == unique &&
 			atomic_load(&slot_at(i)->state) == BEGUN)
 			return i;
@@ -379,6 +373,7 @@ ssize_t
 slot_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
 	const struct fuse_out_header *out = iov[0].iov_base;
+	struct ring_init init;
 	uint32_t opcode;
 	ssize_t n;
 	int i, err;
@@ -402,14 +397,23 @@ slot_writev(int fd, struct iovec *iov, int count, void *userdata)
 		errno = ENOENT;
 		return -1;
 	}
+	if (by_ring(i))
+		return ring_answer(i, iov, count);
 	if (out->error != 0)
 		inode_grants_undo(slot_at(i));
 	opcode = slot_header(i)->opcode;
+	bool offered = opcode == FUSE_INIT && st.sh->nrings > 0 &&
+		       ring_offer(st.su->dev_fd, slot_header(i), iov, count, &init);
+	if (offered) {
+		iov = init.iov;
+		/* once the kernel knows it, a death would leave requests behind */
+		atomic_store(&st.sh->ring, 1);
+	}
 	if (!save(i, iov, count)) {
 		log_err("an answer too long to be saved opcode=%u", opcode);
 		n = send_iov(iov, count);
 	} else {
-		if (!repeatable(opcode))
+		if (!slot_kind_repeatable(opcode))
 			atomic_store_explicit(
 				&slot_at(i)->state, SAVED, memory_order_release);
 		FAULT("slot.before-send");
@@ -421,6 +425,8 @@ slot_writev(int fd, struct iovec *iov, int count, void *userdata)
 		inode_grants_undo(slot_at(i));
 	else if (out->unique == st.sh->init_unique)
 		atomic_store(&st.sh->init_done, 1);
+	if (offered && !ring_begin(err == 0))
+		atomic_store(&st.sh->ring, 0);
 	/* One that an earlier server had read has waited for a time that nobody measured. */
 	if (!st.own[i].again)
 		stats_answer(opcode, clock_us() - st.own[i].since);
@@ -474,7 +480,7 @@ slot_park(void)
 {
 	struct fuse_in_header *in = slot_header(here);
 
-	if (!park_put(&st.sh->park, in->unique, in, in->len))
+	if (by_ring(here) || !park_put(&st.sh->park, in->unique, in, in->len))
 		return;
 	FAULT("slot.parked");
 	atomic_store(&slot_at(here)->unique, 0);
@@ -516,21 +522,37 @@ keep_init(int i)
 	atomic_store_explicit(&st.sh->init_len, in->len, memory_order_release);
 }
 
-/* Whose answers carry attributes; none of them waits long. */
-static bool
-shows_attributes(uint32_t opcode)
+/* Gives the request to libfuse, which calls its handler. */
+static void
+handle(int i)
 {
-	switch (opcode) {
-	case FUSE_LOOKUP:
-	case FUSE_GETATTR:
-	case FUSE_SETATTR:
-	case FUSE_LINK:
-	case FUSE_CREATE:
-	case FUSE_READDIRPLUS:
-		return true;
-	default:
-		return false;
-	}
+	struct fuse_in_header *in = slot_header(i);
+	struct fuse_buf buf = { .size = in->len, .mem = in };
+	unsigned turn = GATE_NONE;
+
+	here = i;
+	if (slot_kind_shows_attributes(in->opcode))
+		turn = gate_begin();
+	fuse_session_process_buf(st.se, &buf);
+	if (turn != GATE_NONE)
+		gate_end(turn);
+	here = -1;
+}
+
+void
+slot_serve(int i, size_t head)
+{
+	forget(i);
+	st.own[i].head = head;
+	atomic_store(&slot_at(i)->unique, slot_header(i)->unique);
+	atomic_store_explicit(&slot_at(i)->state, BEGUN, memory_order_release);
+	handle(i);
+}
+
+void
+slot_served(int i)
+{
+	atomic_store_explicit(&slot_at(i)->state, IDLE, memory_order_release);
 }
 
 static void
@@ -538,7 +560,6 @@ carry_out(int i)
 {
 	struct slot *s = slot_at(i);
 	struct fuse_in_header *in = slot_header(i);
-	struct fuse_buf buf = { .size = in->len, .mem = in };
 	uint32_t opcode = in->opcode;
 
 	atomic_store(&s->unique, in->unique);
@@ -552,13 +573,8 @@ carry_out(int i)
 	} else {
 		if (opcode == FUSE_INIT)
 			keep_init(i);
-		here = i;
-		unsigned turn = shows_attributes(opcode) ? gate_begin() : GATE_NONE;
-		fuse_session_process_buf(st.se, &buf);
-		if (turn != GATE_NONE)
-			gate_end(turn);
-		here = -1;
-		if (no_answer(opcode))
+		handle(i);
+		if (slot_kind_unanswered(opcode))
 			(void)one_done(i);
 	}
 	if (one_done(i))
@@ -625,6 +641,8 @@ start_thread(void)
 void
 slot_wait_begin(void)
 {
+	if (by_ring(here)) /* the other entries of its core stand in */
+		return;
 	pthread_mutex_lock(&st.lock);
 	/* a slot for each thread, and some for requests that are kept */
 	if (st.nthreads - ++st.waiting < st.wanted && st.nthreads + 4 < st.sh->nslots)
@@ -635,6 +653,8 @@ slot_wait_begin(void)
 void
 slot_wait_end(void)
 {
+	if (by_ring(here))
+		return;
 	pthread_mutex_lock(&st.lock);
 	st.waiting--;
 	pthread_mutex_unlock(&st.lock);
@@ -669,9 +689,17 @@ slot_run(unsigned threads)
 		bool more = i < st.nthreads;
 		pthread_mutex_unlock(&st.lock);
 		if (!more)
-			return st.result;
+			break;
 		pthread_join(st.threads[i], NULL);
 	}
+	ring_join();
+	return st.result;
+}
+
+bool
+slot_by_ring(const struct slot_shared *sh)
+{
+	return atomic_load(&sh->ring) != 0;
 }
 
 /* ---- after a death ---- */
@@ -691,7 +719,7 @@ try_again(int i)
 		s->deaths++;
 	if (s->deaths < SLOT_DEATHS_MAX && s->kills < SLOT_KILLS_MAX)
 		return true;
-	if (!no_answer(in->opcode)) {
+	if (!slot_kind_unanswered(in->opcode)) {
 		log_err("%u servers died with a request and it is refused opcode=%u "
 			"nodeid=%llu unique=%llu pid=%u",
 			s->deaths + s->kills, in->opcode,
@@ -739,7 +767,7 @@ slot_start(struct slot_shared *sh, struct super *su, struct fuse_session *se)
 	st.sh = sh;
 	st.su = su;
 	st.se = se;
-	st.own = calloc(sh->nslots, sizeof(*st.own));
+	st.own = calloc(sh->nslots + sh->nrings, sizeof(*st.own));
 	if (st.own == NULL)
 		return ERR_NOMEM;
 	rc = lock_memory();

@@ -69,8 +69,13 @@ struct slot {
 };
 
 struct slot_shared;
-size_t slot_shared_size(unsigned nslots, size_t max_write);
-void slot_shared_init(struct slot_shared *sh, unsigned nslots, size_t max_write);
+/* nrings: how many more for io_uring, which is then used if it can be had; 0 for none. */
+size_t slot_shared_size(unsigned nslots, unsigned nrings, size_t max_write);
+void slot_shared_init(
+	struct slot_shared *sh, unsigned nslots, unsigned nrings, size_t max_write);
+/* Whether requests come by ring, so that the mount cannot outlive its server. Any process that
+ * has the memory. */
+bool slot_by_ring(const struct slot_shared *sh);
 
 /* Takes over what is in sh: locks the memory, undoes counts of answers never sent, feeds the
  * saved INIT to se, sends saved answers, queues what was begun. Before any thread. 0 or a

@@ -205,6 +205,8 @@ status_text(const struct status_facts *f, struct buf *out)
 		s->position.run, f->clean ? ", clean" : "");
 	buf_printf(out, "mounted at %s over %s for ", f->mountpoint, f->spool);
 	time_text(out, f->now > f->started ? (f->now - f->started) / 1000000000 : 0);
+	if (strcmp(f->transport, "dev") != 0)
+		buf_printf(out, " by %s", f->transport);
 	buf_printf(
 		out, ", supervisor %d, server %d", (int)f->supervisor, (int)f->server);
 	if (f->restarts > 0)
@@ -344,6 +346,7 @@ status_json(const struct status_facts *f, struct buf *out)
 	json_text(out, "spool", f->spool);
 	json_number(out, "started", f->started / 1000000000);
 	json_number(out, "restarts", f->restarts);
+	json_text(out, "transport", f->transport);
 	buf_printf(out, ",\"pids\":{\"supervisor\":%d,\"server\":%d}",
 		(int)f->supervisor, (int)f->server);
 	buf_printf(out, ",\"journal\":{");
@@ -491,6 +494,8 @@ status_metrics(const struct status_facts *f, struct buf *out)
 		f->started / 1000000000);
 	metric(f, out, "restarts_total", "counter",
 		"Servers that died and were replaced.", f->restarts);
+	metric(f, out, "uring", "gauge", "1 while requests come by io_uring.",
+		strcmp(f->transport, "uring") == 0);
 	metric(f, out, "journal_first_seq", "gauge", "Oldest batch held.",
 		s->journal_first);
 	metric(f, out, "journal_last_seq", "gauge", "Newest batch.", s->position.seq);

@@ -18,6 +18,7 @@
 struct status_facts {
 	const char *name, *mountpoint, *spool;
 	const char *gate; /* "open", "draining", "shut", "standby" */
+	const char *transport; /* how requests come: "dev", "uring" */
 	pid_t supervisor, server;
 	uint64_t started; /* wall clock of the first server, ns */
 	uint64_t now; /* wall clock, ns */

@@ -394,6 +394,12 @@ keep_serving(struct super *su, const struct super_opts *o)
 			su->births == 1)
 			return ERR_IO;
 		su->death_signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+		if (o->outlives != NULL && !o->outlives(su->shared, o->arg)) {
+			log_err("the server died and its requests with it: the mount "
+				"ends pid=%d signal=%d",
+				(int)su->server, su->death_signal);
+			return ERR_CLOSED;
+		}
 		log_warn("the server died, starting it again pid=%d signal=%d exit=%d",
 			(int)su->server, su->death_signal,
 			WIFEXITED(status) ? WEXITSTATUS(status) : 0);
@@ -466,7 +472,8 @@ super_run(const struct super_opts *o)
 	if (rc != 0)
 		goto out;
 	rc = keep_serving(&su, o);
-	if (rc != 0)
+	/* The bare folder must not show where a mount has died. */
+	if (rc != 0 && rc != ERR_CLOSED)
 		(void)umount2(o->mountpoint, MNT_DETACH);
 out:
 	if (su.dev_fd >= 0)

@@ -8,6 +8,7 @@
  *
  *   server exits SUPER_END    unmounted: the supervisor ends too, with success
  *   the first exits SUPER_FAIL  it cannot serve: unmount, end, failure
+ *   a death that cannot be outlived  let go of the device, end, failure: the mount is dead
  *   anything else             a death: take in the pins it had sent, fork the next one
  *
  * Pins     A file without a name lives as long as a descriptor of it is open somewhere. The server
@@ -57,10 +58,14 @@ struct super_opts {
 	void (*prepare)(void *shared, void *arg);
 	/* A server's whole life; its return value is the exit code. */
 	int (*serve)(struct super *su, void *arg);
+	/* After a death: whether another server can go on with what is in the memory. Else the mount
+	 * is given up, so that it answers ENOTCONN. NULL: it always can. */
+	bool (*outlives)(const void *shared, void *arg);
 	void *arg;
 };
 
-/* Mounts and stays until the mount ends. 0, or a negative code of err.h, logged. */
+/* Mounts and stays until the mount ends. 0, or a negative code of err.h, logged: ERR_CLOSED if a dead
+ * mount is left. */
 int super_run(const struct super_opts *opts);
 
 /* For the server. Sends a descriptor to be kept for nodeid (the caller keeps its own), or says

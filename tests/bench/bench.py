@@ -31,6 +31,10 @@ def chosen(names, wanted):
             or any(n == p or p not in names and p in n for p in parts)]
 
 
+def system_names():
+    return [c.name if isinstance(c.name, str) else c.level for c in ALL]
+
+
 def bring_up(folder, image, wanted):
     """The systems that run here, bare first, and what the others said."""
     up, refused = [], {}
@@ -78,8 +82,7 @@ def measure(args):
     big = args.messages if work.NEED_BIG & {*extras, *(w.name for w in works)} else 0
     image = golden.make(folder, big, 4)
     say(f"mail made in {time.monotonic() - began:.1f} s")
-    wanted = chosen([c.name if isinstance(c.name, str) else c.level for c in ALL],
-                    args.systems)
+    wanted = chosen(system_names(), args.systems)
     if args.quick and not args.systems and big:
         # Taking in the large folder takes it minutes.
         wanted.remove(gluster.Gluster.name)
@@ -137,8 +140,7 @@ def main(args):
     if args.list:
         print("workloads:", *(w.name for w in work.everything({4000: "", 100_000: ""})),
               *EXTRA)
-        print("systems:", *(c.level if issubclass(c, systems.Twinspool) else c.name
-                            for c in ALL))
+        print("systems:", *system_names())
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     code = 0

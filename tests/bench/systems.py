@@ -18,6 +18,7 @@ import count
 import cyrus
 import disk
 import pair
+import uring
 
 
 class Refused(Exception):
@@ -240,6 +241,19 @@ class Local(Twinspool):
     level = "local"
 
 
+class Uring(Twinspool):
+    name, title = "uring", "twinspool local by io_uring"
+    keys = {"transport": "uring"}
+
+    def begin(self, slot):
+        with uring.parameter(True) as can:
+            if not can:
+                raise Refused("the kernel has no FUSE over io_uring")
+            super().begin(slot)
+        if slot.status()["transport"] != "uring":
+            raise Refused("requests do not come by ring here; see the log")
+
+
 class Flushed(Twinspool):
     level = "flushed"
     keys = {"durability": "flushed", "sync": "commit"}
@@ -253,4 +267,4 @@ class Flushed(Twinspool):
             raise Refused(said.rpartition(".conf: ")[2].strip()) from None
 
 
-ALL = [Bare, Plain, Rolling, Local, Flushed]
+ALL = [Bare, Plain, Rolling, Local, Uring, Flushed]

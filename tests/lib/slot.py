@@ -55,6 +55,7 @@ class Slot:
         self.keys = {"mountpoint": self.mnt, "spool": self.spool, "state": self.state,
                      "name": "a", **keys}
         self.process = None
+        self.confine = None     # called in the child before it becomes the program
         subprocess.run([case.PROGRAM, "keygen", self.state], check=True,
                        stdout=subprocess.DEVNULL)
 
@@ -65,9 +66,14 @@ class Slot:
         self.process = subprocess.Popen(
             [case.PROGRAM, "mount", "-f", *options, self.conf],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
-            preexec_fn=lambda: _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM))
+            preexec_fn=self._in_child)
         case.wait_for(self._serving, "the mount", limit=30)
         return self
+
+    def _in_child(self):
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if self.confine is not None:
+            self.confine()
 
     def _serving(self):
         if self.process.poll() is not None:

@@ -39,6 +39,7 @@ TEST(defaults)
 	CHECK_EQ(conf.when_alone, CONF_CONTINUE);
 	CHECK_EQ(conf.sync, CONF_COMMIT);
 	CHECK_EQ(conf.xattr, 0);
+	CHECK_EQ(conf.transport, CONF_DEV);
 	CHECK_EQ(conf.log, LOG_LEVEL_INFO);
 	CHECK_EQ(conf.start_wait, 10000);
 	CHECK_EQ(conf.stop_wait, 60000);
@@ -60,7 +61,8 @@ TEST(every_key)
 		      "role: standby\ndurability: flushed, flags=local ,other=applied\n"
 		      "when_alone: refuse\nsync: each\nimapd_conf: /c/imapd.conf\n"
 		      "start_wait: 250ms\nstop_wait: 2m\njournal_size: 64M\n"
-		      "journal_age: 36h\nrate: 2M\nxattr: yes\nthreads: 4\nlog: debug"),
+		      "journal_age: 36h\nrate: 2M\nxattr: yes\nthreads: 4\nlog: debug\n"
+		      "transport: uring"),
 		0);
 	CHECK_STR(told, "");
 	CHECK_STR(conf.mountpoint, "/mnt/m");
@@ -89,6 +91,7 @@ TEST(every_key)
 	CHECK_EQ(conf.rate, 2LL << 20);
 	CHECK_EQ(conf.xattr, 1);
 	CHECK_EQ(conf.threads, 4);
+	CHECK_EQ(conf.transport, CONF_URING);
 	CHECK_EQ(conf.log, LOG_LEVEL_DEBUG);
 }
 

@@ -18,6 +18,7 @@ prepare(void)
 		.mountpoint = "/m",
 		.spool = "/s",
 		.gate = "open",
+		.transport = "uring",
 		.supervisor = 10,
 		.server = 11,
 		.now = 90000000000,
@@ -61,7 +62,7 @@ TEST(text_says_it)
 	buf_fini(&b);
 	CHECK(text != NULL);
 	CHECK(strstr(text, "a: active, gate open, epoch 3, run 2\n") != NULL);
-	CHECK(strstr(text, "for 1m 25s, supervisor 10, server 11\n") != NULL);
+	CHECK(strstr(text, "for 1m 25s by uring, supervisor 10, server 11\n") != NULL);
 	CHECK(strstr(text, "journal: 4000 to 4711, 3.0 MiB, 0 queued") != NULL);
 	CHECK(strstr(text, "peer b at b.example.org:7411: streaming, sent 4711, ") !=
 		NULL);
@@ -205,6 +206,7 @@ TEST(metrics)
 			   "peer=\"b\"} 12\n") != NULL);
 	CHECK(strstr(text,
 		"twinspool_peer_connected{slot=\"q\\\"\\\\\\n\",peer=\"b\"} 1\n"));
+	CHECK(strstr(text, "twinspool_uring{slot=\"q\\\"\\\\\\n\"} 1\n") != NULL);
 	/* each line is a comment or a name, labels and a number */
 	for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n"))
 		CHECK(line[0] == '#' || (strncmp(line, "twinspool_", 10) == 0 &&
