@@ -161,8 +161,11 @@ apply_totals_in_full(struct apply *a)
 		return wrong != NULL ? wrong_total(a, wrong) : 0;
 	}
 	a->h.sync_basic = t->basic;
+	/* Unknown here and not stated is "as before", in a redo only if this is that before. */
 	if (!t->annot_unknown)
 		a->h.sync_annot = t->annot;
+	else if (!sum_eq(mbox_sum_total(&a->sum_before), a->b->before))
+		a->h.sync_annot = 0;
 	if (a->sum_ok && a->b->sync_basic != 0)
 		a->h.sync_basic = a->b->sync_basic;
 	if (a->sum_ok && a->b->sync_annot != 0)
