@@ -553,6 +553,16 @@ any_busy(void)
 	return busy;
 }
 
+/* Any other reason is of this moment (no descriptor left, the disk): it is tried again. */
+static bool
+is_gone(int err)
+{
+	if (err == ENOENT || err == ESTALE || err == ENOTDIR || err == ELOOP)
+		return true;
+	log_err("an index cannot be opened to be synced: %s", strerror(err));
+	return false;
+}
+
 /* Syncs an index that its writer did not; by name, since the kernel may have forgotten it. False:
  * it is there and not on disk, so it must not be journaled. */
 static bool
@@ -560,13 +570,15 @@ sync_index(struct pending *p)
 {
 	int dirfd, fd;
 
-	if (inode_fd(p->dir, INODE_ANY, &dirfd) != 0)
-		return true;
+	int err = inode_fd(p->dir, INODE_ANY, &dirfd);
+	if (err != 0)
+		return is_gone(err);
 	fd = openat(
 		dirfd, "cyrus.index", O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+	err = fd < 0 ? errno : 0;
 	inode_fd_put(p->dir, dirfd);
 	if (fd < 0)
-		return true;
+		return is_gone(err);
 	stats_add(STATS_SYNCS, 1);
 	bool done = fsync(fd) == 0;
 	if (!done)
