@@ -23,6 +23,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -88,29 +89,21 @@ static void __attribute__((constructor)) from_environment(void)
 		power_record(root, log);
 }
 
+/* One call for each operation: threads write to the same file, which is open to append. */
 static void
 put(struct power_op *op, const char *name, const void *data)
 {
-	static __thread char *line;
-	static __thread size_t cap;
 	struct timespec now;
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	op->magic = POWER_MAGIC;
 	op->time = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 	op->name_n = name != NULL ? (uint32_t)strlen(name) : 0;
+	struct iovec part[] = { { op, sizeof(*op) },
+		{ (void *)(uintptr_t)name, op->name_n },
+		{ (void *)(uintptr_t)data, op->data_n } };
 	size_t n = sizeof(*op) + op->name_n + op->data_n;
-	if (n > cap) {
-		line = realloc(line, cap = n * 2);
-		if (line == NULL)
-			abort();
-	}
-	memcpy(line, op, sizeof(*op));
-	if (op->name_n > 0)
-		memcpy(line + sizeof(*op), name, op->name_n);
-	if (op->data_n > 0)
-		memcpy(line + sizeof(*op) + op->name_n, data, op->data_n);
-	if (REAL(write)(rec.log, line, n) != (ssize_t)n)
+	if (writev(rec.log, part, 3) != (ssize_t)n)
 		abort();
 }
 
