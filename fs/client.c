@@ -16,49 +16,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The absolute name of a path whose last part may be a mount that does not answer. */
-static bool
-absolute(const char *arg, char out[PATH_MAX])
-{
-	char parent[PATH_MAX], real[PATH_MAX], *slash;
-	size_t n = strlen(arg);
-
-	if (n == 0 || n >= sizeof(parent))
-		return false;
-	memcpy(parent, arg, n + 1);
-	while (n > 1 && parent[n - 1] == '/')
-		parent[--n] = '\0';
-	slash = strrchr(parent, '/');
-	const char *last = slash != NULL ? slash + 1 : parent;
-	if (last[0] == '\0' || strcmp(last, ".") == 0 || strcmp(last, "..") == 0)
-		return realpath(arg, out) != NULL;
-	if (slash == NULL) {
-		if (realpath(".", real) == NULL)
-			return false;
-	} else {
-		*slash = '\0';
-		if (realpath(slash == parent ? "/" : parent, real) == NULL)
-			return false;
-	}
-	n = (size_t)snprintf(
-		out, PATH_MAX, "%s/%s", strcmp(real, "/") == 0 ? "" : real, last);
-	return n < PATH_MAX;
-}
-
 int
 client_find(const char *arg, struct client *out, struct buf *why)
 {
-	char path[PATH_MAX], real[PATH_MAX];
+	char path[MOUNT_PATH_MAX];
 	int rc;
 
 	out->mounted = false;
-	if (!absolute(arg, path)) {
+	if (!unmount_real_path(arg, path)) {
 		buf_printf(why, "%s: %s\n", arg, strerror(errno));
 		return ERR_NOTFOUND;
 	}
-	if (unmount_find(path, &out->place) == 0 ||
-		(realpath(path, real) != NULL &&
-			unmount_find(real, &out->place) == 0)) {
+	if (unmount_find(path, &out->place) == 0) {
 		out->mounted = true;
 		return conf_load(out->place.source, &out->conf, why);
 	}

@@ -418,7 +418,7 @@ cmd_mount_helper(int argc, char **argv)
 {
 	const char *options = "";
 	bool fake = false, sloppy = false;
-	char real[PATH_MAX];
+	char real[MOUNT_PATH_MAX];
 	int c;
 
 	while ((c = getopt(argc, argv, "o:fsnvt:N:")) != -1) {
@@ -435,10 +435,8 @@ cmd_mount_helper(int argc, char **argv)
 		return CMD_USAGE;
 	if (!load(argv[optind]))
 		return CMD_FAIL;
-	/* A dead mount there has no real path, and is not in the way. */
-	if (realpath(argv[optind + 1], real) == NULL)
-		snprintf(real, sizeof(real), "%s", argv[optind + 1]);
-	if (strcmp(real, conf.mountpoint) != 0) {
+	if (!unmount_real_path(argv[optind + 1], real) ||
+		strcmp(real, conf.mountpoint) != 0) {
 		fprintf(stderr,
 			"twinspool: %s: its mountpoint is %s, expected the same as "
 			"%s\n",

@@ -6,6 +6,7 @@
  * What concerns two keys at once (a spool below its own mount point) is checked at the end.
  */
 #include "fs/conf.h"
+#include "fs/unmount.h"
 #include "meta/base/err.h"
 
 #include <ctype.h>
@@ -594,6 +595,9 @@ conf_load(const char *path, struct conf *out, struct buf *complaints)
 		}
 	}
 	rc = conf_parse(real, text, len, out, complaints);
+	/* One that leads nowhere stays as it is, and is refused at the start. */
+	if (rc == 0 && unmount_real_path(out->mountpoint, real))
+		memcpy(out->mountpoint, real, strlen(real) + 1);
 out:
 	free(text);
 	if (fd >= 0)

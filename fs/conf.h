@@ -46,7 +46,7 @@ struct conf_peer {
 
 struct conf {
 	char path[CONF_PATH_MAX]; /* of the file itself, absolute */
-	char mountpoint[CONF_PATH_MAX];
+	char mountpoint[CONF_PATH_MAX]; /* after conf_load its real path */
 	char spool[CONF_PATH_MAX];
 	char state[CONF_PATH_MAX];
 	char imapd_conf[CONF_PATH_MAX];

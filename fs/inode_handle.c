@@ -8,6 +8,7 @@
 #include "fs/inode_own.h"
 
 #include "fs/slot.h"
+#include "fs/unmount.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
 
@@ -16,7 +17,6 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 union handle_space {
@@ -65,7 +65,7 @@ inode_probe(int root_fd)
 {
 	struct slot_handle h;
 	union handle_space u;
-	struct statfs fs;
+	char type[64];
 	int err, fd;
 
 	err = inode_handle_at(root_fd, "", &h);
@@ -81,12 +81,10 @@ inode_probe(int root_fd)
 	}
 	if (err == 0)
 		return 0;
-	if (fstatfs(root_fd, &fs) != 0)
-		memset(&fs, 0, sizeof(fs));
+	unmount_type_of(root_fd, type, sizeof(type));
 	log_err("the spool's filesystem cannot open files by handle, or this process "
-		"may not "
-		"type=0x%lx error=%s",
-		(unsigned long)fs.f_type, strerror(err));
+		"may not type=%s error=%s",
+		type, strerror(err));
 	return ERR_CONF;
 }
 

@@ -11,6 +11,7 @@
 
 #include "fs/inode.h"
 #include "fs/ops.h"
+#include "fs/unmount.h"
 #include "meta/base/err.h"
 #include "meta/base/hash.h"
 #include "meta/base/log.h"
@@ -32,35 +33,6 @@
 #define ID_TEXT (2 * ID_BYTES)
 
 /* ---- the mount point ---- */
-
-/* What is mounted on path now, the topmost; false if nothing is. */
-static bool
-mounted_there(const char *path, char *type_out, size_t size)
-{
-	FILE *f = fopen("/proc/self/mountinfo", "re");
-	char *line = NULL;
-	size_t cap = 0;
-	bool found = false;
-
-	if (f == NULL)
-		return false;
-	while (getline(&line, &cap, f) > 0) {
-		char point[PATH_MAX], type[64];
-		char *dash = strstr(line, " - ");
-
-		if (dash == NULL ||
-			sscanf(line, "%*s %*s %*s %*s %4095s", point) != 1 ||
-			sscanf(dash, " - %63s", type) != 1)
-			continue;
-		if (strcmp(point, path) == 0) {
-			found = true;
-			snprintf(type_out, size, "%s", type);
-		}
-	}
-	free(line);
-	fclose(f);
-	return found;
-}
 
 static int
 check_empty(const char *path)
@@ -97,11 +69,12 @@ refuse_is_dead(const char *path)
 static int
 check_mountpoint(const char *path, bool *dead_out)
 {
-	char type[64] = "";
+	struct mount_place *there = malloc(sizeof(*there));
+	bool mounted = there != NULL && unmount_find(path, there) == 0;
 
+	free(there);
 	*dead_out = false;
-	if (mounted_there(path, type, sizeof(type)) &&
-		strcmp(type, "fuse.twinspool") == 0) {
+	if (mounted) {
 		if (refuse_is_dead(path)) {
 			*dead_out = true;
 			return 0;
@@ -125,19 +98,17 @@ is_below(const char *path, const char *top)
 static int
 check_apart(const char *mountpoint, const char *spool)
 {
-	char mp[PATH_MAX], sp[PATH_MAX];
+	char sp[PATH_MAX];
 
 	if (realpath(spool, sp) == NULL) {
 		log_err("the spool cannot be found path=%s error=%s", spool,
 			strerror(errno));
 		return ERR_CONF;
 	}
-	if (realpath(mountpoint, mp) == NULL)
-		snprintf(mp, sizeof(mp), "%s", mountpoint);
-	if (is_below(sp, mp) || is_below(mp, sp)) {
+	if (is_below(sp, mountpoint) || is_below(mountpoint, sp)) {
 		log_err("the spool and the mount point must not contain each other "
 			"spool=%s mountpoint=%s",
-			sp, mp);
+			sp, mountpoint);
 		return ERR_CONF;
 	}
 	return 0;

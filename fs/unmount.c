@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,6 +81,78 @@ unmount_parse(const char *line, struct mount_place *out)
 	n_source = word_at(dash + 3, 1, &source);
 	return unescape(path, n_path, out->path, sizeof(out->path)) &&
 	       unescape(source, n_source, out->source, sizeof(out->source));
+}
+
+/* Where even the end of realpath fails for a dead mount, its folder and its name will do. */
+bool
+unmount_real_path(const char *path, char out[MOUNT_PATH_MAX])
+{
+	char parent[MOUNT_PATH_MAX], real[PATH_MAX];
+	const char *last;
+	size_t n = strlen(path);
+	char *slash;
+
+	if (n == 0 || n >= sizeof(parent)) {
+		errno = n == 0 ? ENOENT : ENAMETOOLONG;
+		return false;
+	}
+	if (realpath(path, out) != NULL)
+		return true;
+	memcpy(parent, path, n + 1);
+	while (n > 1 && parent[n - 1] == '/')
+		parent[--n] = '\0';
+	slash = strrchr(parent, '/');
+	last = slash != NULL ? path + (slash + 1 - parent) : path;
+	if (errno == ENOENT || n == 1 || strcmp(parent, ".") == 0)
+		return false;
+	if (slash != NULL)
+		slash[slash == parent] = '\0';
+	if (realpath(slash != NULL ? parent : ".", real) == NULL)
+		return false;
+	n = (size_t)snprintf(out, MOUNT_PATH_MAX, "%s/%.*s",
+		strcmp(real, "/") == 0 ? "" : real, (int)strcspn(last, "/"), last);
+	return n < MOUNT_PATH_MAX;
+}
+
+/* The id of the mount that a descriptor of a process leads into. */
+static bool
+mount_of_fd(const char *pid, const char *fd, uint64_t *id_out)
+{
+	char path[320], line[128];
+	bool found = false;
+
+	snprintf(path, sizeof(path), "/proc/%s/fdinfo/%s", pid, fd);
+	FILE *f = fopen(path, "re");
+	if (f == NULL)
+		return false;
+	while (!found && fgets(line, sizeof(line), f) != NULL)
+		found = sscanf(line, "mnt_id: %" SCNu64, id_out) == 1;
+	fclose(f);
+	return found;
+}
+
+void
+unmount_type_of(int fd, char *out, size_t size)
+{
+	char number[16], *line = NULL;
+	uint64_t id, at;
+	size_t cap = 0;
+	FILE *f;
+
+	snprintf(out, size, "?");
+	snprintf(number, sizeof(number), "%d", fd);
+	if (!mount_of_fd("self", number, &id) ||
+		(f = fopen("/proc/self/mountinfo", "re")) == NULL)
+		return;
+	while (getline(&line, &cap, f) > 0) {
+		const char *type, *dash = strstr(line, " - ");
+		if (dash == NULL || sscanf(line, "%" SCNu64, &at) != 1 || at != id)
+			continue;
+		int n = (int)word_at(dash + 3, 0, &type);
+		snprintf(out, size, "%.*s", n, type);
+	}
+	free(line);
+	fclose(f);
 }
 
 int
@@ -230,20 +303,9 @@ link_within(const struct scan *s, const char *name)
 static bool
 fd_of_mount(const struct scan *s, const char *fd)
 {
-	char path[320], line[128];
-	bool found = false;
+	uint64_t id;
 
-	snprintf(path, sizeof(path), "/proc/%s/fdinfo/%s", s->pid, fd);
-	FILE *f = fopen(path, "re");
-	if (f == NULL)
-		return false;
-	while (!found && fgets(line, sizeof(line), f) != NULL) {
-		uint64_t id;
-		found = sscanf(line, "mnt_id: %" SCNu64, &id) == 1 &&
-			id == s->place->id;
-	}
-	fclose(f);
-	return found;
+	return mount_of_fd(s->pid, fd, &id) && id == s->place->id;
 }
 
 static void

@@ -23,8 +23,17 @@ struct mount_place {
 	char path[MOUNT_PATH_MAX]; /* the mount point */
 };
 
-/* The uppermost twinspool at path, which is absolute. 0, ERR_NOTFOUND, ERR_IO. */
+/*
+ * The path under which the kernel knows the mount at path: absolute, without symlinks. What is
+ * mounted there may be dead or without an answer. False, with errno, if there is no such folder.
+ */
+bool unmount_real_path(const char *path, char out[MOUNT_PATH_MAX]);
+
+/* The uppermost twinspool at path, a real one. 0, ERR_NOTFOUND, ERR_IO. */
 int unmount_find(const char *path, struct mount_place *out);
+
+/* The type of the filesystem behind fd as mount(8) calls it, "?" if it cannot be told. */
+void unmount_type_of(int fd, char *out, size_t size);
 
 /* One line of /proc/self/mountinfo: true if it is a twinspool, whole, at its root. */
 bool unmount_parse(const char *line, struct mount_place *out);
