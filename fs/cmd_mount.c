@@ -40,18 +40,16 @@ static int launcher = -1; /* socket to the one who called us */
 
 enum { HELLO_POLL_US = 5000, GUARD_POLL_US = 100000 };
 
-/* The thread that brings the slot from "mounted" to "serving". */
-static struct {
-	pthread_t thread;
-	bool runs, first;
-	_Atomic bool stop;
-} settle;
-
-/* The thread that shuts the gate while no peer confirms (when_alone: refuse). */
-static struct {
+struct helper {
 	pthread_t thread;
 	bool runs;
-} guard;
+};
+
+/* Brings the slot from "mounted" to "serving"; shuts the gate while no peer confirms (when_alone:
+ * refuse). */
+static struct helper settle, guard;
+static bool first_server;
+static _Atomic bool stopping;
 
 /* ---- to the launcher: 'l' and a line, or 'y' for ready ---- */
 
@@ -193,7 +191,7 @@ static struct service_ops service_ops = { .gate = gate_now,
 static bool
 await_peers(void)
 {
-	while (!settle.stop && !repl_greeted()) {
+	while (!stopping && !repl_greeted()) {
 		if (conf.when_alone != CONF_REFUSE &&
 			clock_ms() >= begun_ms + conf.start_wait) {
 			log_warn("serving before every peer has said hello "
@@ -203,7 +201,7 @@ await_peers(void)
 		}
 		usleep(HELLO_POLL_US);
 	}
-	return !settle.stop;
+	return !stopping;
 }
 
 /* In a thread of its own: mount(8) looks at the mount point, which is served only later. */
@@ -213,7 +211,7 @@ settle_main(void *arg)
 	char text[128];
 
 	(void)arg;
-	if (settle.first)
+	if (first_server)
 		unmount_register(conf.path, conf.mountpoint);
 	gate_await_session();
 	if (strcmp(gate_word(), "refusing") == 0) {
@@ -221,7 +219,7 @@ settle_main(void *arg)
 			return NULL;
 		gate_admit();
 	}
-	if (!settle.first)
+	if (!first_server)
 		return NULL;
 	snprintf(text, sizeof(text), "READY=1\nMAINPID=%d\nSTATUS=Serving.\n",
 		(int)mount_supervisor_pid());
@@ -240,7 +238,7 @@ guard_main(void *arg)
 
 	(void)arg;
 	gate_await_session();
-	while (!settle.stop) {
+	while (!stopping) {
 		bool refusing = repl_refusing();
 		if (refusing)
 			gate_refuse();
@@ -250,6 +248,20 @@ guard_main(void *arg)
 		usleep(GUARD_POLL_US);
 	}
 	return NULL;
+}
+
+static int
+begin(struct helper *h, void *(*fn)(void *))
+{
+	h->runs = pthread_create(&h->thread, NULL, fn, NULL) == 0;
+	return h->runs ? 0 : ERR_NOMEM;
+}
+
+static void
+await(struct helper *h)
+{
+	if (h->runs)
+		pthread_join(h->thread, NULL);
 }
 
 static int
@@ -274,14 +286,15 @@ on_start(int root_fd, bool takeover, void *arg)
 	rc = service_start(&sc);
 	if (rc == 0)
 		rc = shown_start(add_metrics, NULL);
-	settle.first = !takeover;
-	if (rc == 0 && pthread_create(&settle.thread, NULL, settle_main, NULL) != 0)
-		rc = ERR_NOMEM;
-	if (rc != 0)
-		repl_stop(false);
-	settle.runs = rc == 0;
+	first_server = !takeover;
+	/* no transaction begins without its guard */
 	if (rc == 0 && conf.when_alone == CONF_REFUSE && !repl_is_standby())
-		guard.runs = pthread_create(&guard.thread, NULL, guard_main, NULL) == 0;
+		rc = begin(&guard, guard_main);
+	if (rc == 0)
+		rc = begin(&settle, settle_main);
+	if (rc != 0 &&
+		!guard.runs) /* else it ends with the process, as after a crash */
+		repl_stop(false);
 	return rc;
 }
 
@@ -299,11 +312,9 @@ on_stop(void *arg)
 	bool clean;
 
 	(void)arg;
-	settle.stop = true;
-	if (settle.runs)
-		pthread_join(settle.thread, NULL);
-	if (guard.runs)
-		pthread_join(guard.thread, NULL);
+	stopping = true;
+	await(&settle);
+	await(&guard);
 	clean = service_stop();
 	repl_stop(clean);
 	unmount_unregister(conf.mountpoint);
