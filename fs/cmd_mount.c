@@ -149,7 +149,7 @@ static void
 add_metrics(void *arg, struct buf *out)
 {
 	(void)arg;
-	stats_render(out);
+	stats_render(conf.name, out);
 }
 
 static const char *

@@ -154,7 +154,8 @@ stats_answers(uint32_t opcode, unsigned bucket)
 
 /* Of one kind, with the running sums that a histogram of Prometheus has. */
 static void
-render_times(const struct stats_shared *sh, uint32_t op, struct buf *out)
+render_times(
+	const struct stats_shared *sh, uint32_t op, const char *slot, struct buf *out)
 {
 	static const char metric[] = "twinspool_fuse_request_seconds";
 	const char *kind = opcode_names[op];
@@ -162,20 +163,23 @@ render_times(const struct stats_shared *sh, uint32_t op, struct buf *out)
 
 	for (unsigned b = 0; b < STATS_BUCKETS; b++) {
 		sum += atomic_load(&sh->answers[op][b]);
-		buf_printf(out, "%s_bucket{kind=\"%s\",le=\"", metric, kind);
+		buf_printf(out, "%s_bucket{slot=\"%s\",kind=\"%s\",le=\"", metric, slot,
+			kind);
 		if (b < STATS_BUCKETS - 1)
 			buf_printf(out, "%.6f", (double)(1u << b) / 1e6);
 		else
 			buf_printf(out, "+Inf");
 		buf_printf(out, "\"} %llu\n", (unsigned long long)sum);
 	}
-	buf_printf(out, "%s_sum{kind=\"%s\"} %.6f\n%s_count{kind=\"%s\"} %llu\n",
-		metric, kind, (double)atomic_load(&sh->answer_us[op]) / 1e6, metric,
-		kind, (unsigned long long)sum);
+	buf_printf(out,
+		"%s_sum{slot=\"%s\",kind=\"%s\"} %.6f\n"
+		"%s_count{slot=\"%s\",kind=\"%s\"} %llu\n",
+		metric, slot, kind, (double)atomic_load(&sh->answer_us[op]) / 1e6,
+		metric, slot, kind, (unsigned long long)sum);
 }
 
 static void
-render_histograms(struct buf *out)
+render_histograms(const char *slot, struct buf *out)
 {
 	const struct stats_shared *sh = atomic_load(&shared);
 
@@ -188,7 +192,7 @@ render_histograms(struct buf *out)
 		for (unsigned b = 0; b < STATS_BUCKETS; b++)
 			any |= atomic_load(&sh->answers[op][b]);
 		if (any != 0 && opcode_names[op] != NULL)
-			render_times(sh, op, out);
+			render_times(sh, op, slot, out);
 	}
 }
 
@@ -200,7 +204,7 @@ seconds(struct timeval t)
 
 /* Of this server since it was started; what the kernel knows already needs no counter. */
 static void
-render_usage(struct buf *out)
+render_usage(const char *slot, struct buf *out)
 {
 	struct rusage r;
 
@@ -209,17 +213,19 @@ render_usage(struct buf *out)
 	buf_printf(out,
 		"# HELP twinspool_cpu_seconds_total processor time of the server\n"
 		"# TYPE twinspool_cpu_seconds_total counter\n"
-		"twinspool_cpu_seconds_total{mode=\"user\"} %.6f\n"
-		"twinspool_cpu_seconds_total{mode=\"system\"} %.6f\n"
+		"twinspool_cpu_seconds_total{slot=\"%s\",mode=\"user\"} %.6f\n"
+		"twinspool_cpu_seconds_total{slot=\"%s\",mode=\"system\"} %.6f\n"
 		"# HELP twinspool_context_switches_total of the server's threads\n"
 		"# TYPE twinspool_context_switches_total counter\n"
-		"twinspool_context_switches_total{kind=\"voluntary\"} %ld\n"
-		"twinspool_context_switches_total{kind=\"involuntary\"} %ld\n",
-		seconds(r.ru_utime), seconds(r.ru_stime), r.ru_nvcsw, r.ru_nivcsw);
+		"twinspool_context_switches_total{slot=\"%s\",kind=\"voluntary\"} %ld\n"
+		"twinspool_context_switches_total{slot=\"%s\",kind=\"involuntary\"} "
+		"%ld\n",
+		slot, seconds(r.ru_utime), slot, seconds(r.ru_stime), slot, r.ru_nvcsw,
+		slot, r.ru_nivcsw);
 }
 
 void
-stats_render(struct buf *out)
+stats_render(const char *slot, struct buf *out)
 {
 	uint64_t n;
 
@@ -230,16 +236,18 @@ stats_render(struct buf *out)
 	for (uint32_t op = 0; op < OPCODES; op++)
 		if (opcode_names[op] != NULL && (n = stats_requests(op)) != 0)
 			buf_printf(out,
-				"twinspool_fuse_requests_total{kind=\"%s\"} %llu\n",
-				opcode_names[op], (unsigned long long)n);
+				"twinspool_fuse_requests_total{slot=\"%s\",kind=\"%s\"}"
+				" "
+				"%llu\n",
+				slot, opcode_names[op], (unsigned long long)n);
 	for (int id = 0; id < STATS_IDS; id++)
 		buf_printf(out,
 			"# HELP twinspool_%s_total %s\n"
 			"# TYPE twinspool_%s_total counter\n"
-			"twinspool_%s_total %llu\n",
+			"twinspool_%s_total{slot=\"%s\"} %llu\n",
 			other_names[id], other_help[id], other_names[id],
-			other_names[id],
+			other_names[id], slot,
 			(unsigned long long)stats_get((enum stats_id)id));
-	render_histograms(out);
-	render_usage(out);
+	render_histograms(slot, out);
+	render_usage(slot, out);
 }

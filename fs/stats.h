@@ -47,7 +47,8 @@ uint64_t stats_get(enum stats_id id);
 #define STATS_BUCKETS 25
 uint64_t stats_answers(uint32_t opcode, unsigned bucket);
 
-/* Appends all of it as Prometheus text, and what this server has used of the machine. */
-void stats_render(struct buf *out);
+/* Appends all of it as Prometheus text, and what this server has used of the machine. slot is the
+ * slot's name, which needs no escapes. */
+void stats_render(const char *slot, struct buf *out);
 
 #endif

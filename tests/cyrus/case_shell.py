@@ -105,7 +105,7 @@ def test_metrics_are_prometheus_text():
         one[name] = value
 
     def kind(name, rest=""):
-        return int(one.get(f'twinspool_{name}{{kind="FSYNC"{rest}}}', 0))
+        return int(one.get(f'twinspool_{name}{{slot="a",kind="FSYNC"{rest}}}', 0))
     # Every request that came has its place in the histogram: none is under way now.
     case.check(kind("fuse_requests_total") > 0, "no FSYNC was counted")
     case.equal(kind("fuse_request_seconds_count"), kind("fuse_requests_total"), "answers")
@@ -115,7 +115,10 @@ def test_metrics_are_prometheus_text():
         got = int(one.get('twinspool_peer_sent_%s_total{slot="a",peer="b",'
                           'message="BATCH"}' % name, 0))
         case.check(got > 0, f"no batch in peer_sent_{name}_total")
-    case.check(float(one['twinspool_cpu_seconds_total{mode="system"}']) > 0, "no CPU time")
+    cpu = one['twinspool_cpu_seconds_total{slot="a",mode="system"}']
+    case.check(float(cpu) > 0, "no CPU time")
+    bare = [m for m in one if m.startswith("twinspool_") and '{slot="a"' not in m]
+    case.equal(bare, [], "metrics that two slots in one scrape would share")
 
 
 def test_mailboxes():

@@ -31,7 +31,7 @@ def mounted(**keys):
 
 def counted(s, kind):
     with open(f"{s.own}/metrics") as f:
-        found = re.search(r'^twinspool_fuse_requests_total\{kind="%s"\} (\d+)$' % kind,
+        found = re.search(r'^twinspool_fuse_requests_total\{slot="a",kind="%s"\} (\d+)$' % kind,
                           f.read(), re.M)
     return int(found[1]) if found else 0
 
@@ -90,7 +90,7 @@ def test_bytes_and_syncs_are_counted():
 
     def count(name):
         with open(f"{s.own}/metrics") as f:
-            return int(re.search(rf"^twinspool_{name}_total (\d+)$", f.read(), re.M)[1])
+            return int(re.search(rf"^twinspool_{name}_total\S* (\d+)$", f.read(), re.M)[1])
 
     with open(f"{s.mnt}/f", "wb", buffering=0) as f:
         before = count("written_bytes"), count("spool_syncs")
@@ -141,7 +141,7 @@ def test_after_the_death_of_the_server():
             case.check(f.read(), "status")
         case.equal(counted(s, "CREATE"), count, "counters begin again")
     with open(f"{s.own}/metrics") as f:
-        case.check("twinspool_server_starts_total 6\n" in f.read(), "starts")
+        case.check('twinspool_server_starts_total{slot="a"} 6\n' in f.read(), "starts")
     os.close(here)
 
 

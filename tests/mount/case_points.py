@@ -80,7 +80,7 @@ def test_a_poisoned_request_is_refused():
 def redone(s):
     with open(os.path.join(s.mnt, ".twinspool/metrics")) as f:
         return next(int(line.split()[-1]) for line in f
-                    if line.startswith("twinspool_requests_redone_total "))
+                    if line.startswith("twinspool_requests_redone_total{"))
 
 
 def has_taken_over(s, pid):

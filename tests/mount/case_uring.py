@@ -144,8 +144,8 @@ def test_a_servers_death_ends_the_mount_and_the_next_one_covers_it():
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for i in range(4)]
         for p in busy:
             case.later(lambda p=p: (p.poll() is None and p.kill(), p.wait()))
-        asked = metric(s, "twinspool_fuse_requests_total{kind=\"LOOKUP\"}")
-        case.wait_for(lambda: metric(s, "twinspool_fuse_requests_total{kind=\"LOOKUP\"}")
+        asked = metric(s, "twinspool_fuse_requests_total{slot=\"a\",kind=\"LOOKUP\"}")
+        case.wait_for(lambda: metric(s, "twinspool_fuse_requests_total{slot=\"a\",kind=\"LOOKUP\"}")
                       > asked + 100, "the load")
         os.kill(server, signal.SIGKILL)
         ended(s, "kill under load")

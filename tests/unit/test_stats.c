@@ -51,13 +51,14 @@ TEST(unknown_kinds_have_one_row)
 	stats_request(4096); /* CUSE */
 	stats_request(UINT32_MAX);
 	stats_request(FUSE_LOOKUP);
-	stats_render(&out);
-	CHECK(strstr(buf_str(&out),
-		      "\ntwinspool_fuse_requests_total{kind=\"OTHER\"} 3\n") != NULL);
-	CHECK(strstr(buf_str(&out),
-		      "\ntwinspool_fuse_requests_total{kind=\"LOOKUP\"} 1\n") != NULL);
+	stats_render("a", &out);
+	CHECK(strstr(buf_str(&out), "\ntwinspool_fuse_requests_total{slot=\"a\",kind="
+				    "\"OTHER\"} 3\n") != NULL);
+	CHECK(strstr(buf_str(&out), "\ntwinspool_fuse_requests_total{slot=\"a\",kind="
+				    "\"LOOKUP\"} 1\n") != NULL);
 	CHECK(strstr(buf_str(&out), "WRITE\"") == NULL);
-	CHECK(strstr(buf_str(&out), "\ntwinspool_spool_syncs_total 0\n") != NULL);
+	CHECK(strstr(buf_str(&out), "\ntwinspool_spool_syncs_total{slot=\"a\"} 0\n") !=
+		NULL);
 	buf_fini(&out);
 	stats_start(NULL);
 	free(sh);
@@ -104,16 +105,21 @@ TEST(a_histogram_adds_up)
 	stats_answer(FUSE_READ, 3);
 	stats_answer(FUSE_READ, 100);
 	stats_answer(FUSE_READ, 20000000);
-	stats_render(&out);
+	stats_render("a", &out);
 	text = buf_str(&out);
 #define ROW "\ntwinspool_fuse_request_seconds_"
-	CHECK(strstr(text, ROW "bucket{kind=\"READ\",le=\"0.000002\"} 0\n") != NULL);
-	CHECK(strstr(text, ROW "bucket{kind=\"READ\",le=\"0.000004\"} 1\n") != NULL);
-	CHECK(strstr(text, ROW "bucket{kind=\"READ\",le=\"0.000128\"} 2\n") != NULL);
-	CHECK(strstr(text, ROW "bucket{kind=\"READ\",le=\"8.388608\"} 2\n") != NULL);
-	CHECK(strstr(text, ROW "bucket{kind=\"READ\",le=\"+Inf\"} 3\n") != NULL);
-	CHECK(strstr(text, ROW "count{kind=\"READ\"} 3\n") != NULL);
-	CHECK(strstr(text, ROW "sum{kind=\"READ\"} 20.000103\n") != NULL);
+	CHECK(strstr(text, ROW
+		      "bucket{slot=\"a\",kind=\"READ\",le=\"0.000002\"} 0\n") != NULL);
+	CHECK(strstr(text, ROW
+		      "bucket{slot=\"a\",kind=\"READ\",le=\"0.000004\"} 1\n") != NULL);
+	CHECK(strstr(text, ROW
+		      "bucket{slot=\"a\",kind=\"READ\",le=\"0.000128\"} 2\n") != NULL);
+	CHECK(strstr(text, ROW
+		      "bucket{slot=\"a\",kind=\"READ\",le=\"8.388608\"} 2\n") != NULL);
+	CHECK(strstr(text, ROW "bucket{slot=\"a\",kind=\"READ\",le=\"+Inf\"} 3\n") !=
+		NULL);
+	CHECK(strstr(text, ROW "count{slot=\"a\",kind=\"READ\"} 3\n") != NULL);
+	CHECK(strstr(text, ROW "sum{slot=\"a\",kind=\"READ\"} 20.000103\n") != NULL);
 	CHECK(strstr(text, "kind=\"WRITE\"") == NULL);
 #undef ROW
 	stats_start(NULL);
