@@ -48,14 +48,14 @@ cmd_status(int argc, char **argv)
 	static const struct option longs[] = { { "json", no_argument, NULL, 'j' },
 		{ "metrics", no_argument, NULL, 'm' },
 		{ "watch", no_argument, NULL, 'w' }, { NULL, 0, NULL, 0 } };
-	const char *line = "status";
+	const char *line = NULL;
 	struct buf b = BUF_INIT;
 	struct client *client;
 	bool watch = false;
 	int c, code;
 
 	while ((c = getopt_long(argc, argv, "jmw", longs, NULL)) != -1) {
-		if (c == '?')
+		if (c == '?' || (c != 'w' && line != NULL))
 			goto usage;
 		if (c == 'w')
 			watch = true;
@@ -68,7 +68,8 @@ cmd_status(int argc, char **argv)
 	if (client == NULL)
 		return CMD_FAIL;
 	for (;;) {
-		int rc = client_ask(client, line, ANSWER_MS, PATIENCE_MS, &b);
+		int rc = client_ask(client, line != NULL ? line : "status", ANSWER_MS,
+			PATIENCE_MS, &b);
 		if (watch && isatty(STDOUT_FILENO))
 			fputs("\033[H\033[J", stdout);
 		code = print_answer(rc, &b);

@@ -22,9 +22,15 @@
 struct conf_key;
 typedef bool conf_parser(const struct conf_key *key, const char *value, void *out);
 
+struct unit {
+	const char *name;
+	uint64_t factor;
+};
+
 struct conf_type {
 	const char *expects;
 	conf_parser *parse;
+	const struct unit *units; /* of what has limits, and may have a unit */
 };
 
 struct conf_key {
@@ -126,18 +132,13 @@ parse_digits(const char *value, uint64_t most, uint64_t *out, const char **rest)
 	return true;
 }
 
-/* A number with a unit of the table: value times factor, within the key's limits. */
-struct unit {
-	const char *name;
-	uint64_t factor;
-};
-
 static const struct unit time_units[] = { { "ms", 1 }, { "s", 1000 }, { "m", 60000 },
 	{ "h", 3600000 }, { "d", 86400000 }, { "", 1000 }, { NULL, 0 } };
 static const struct unit size_units[] = { { "K", 1 << 10 }, { "M", 1 << 20 },
 	{ "G", 1 << 30 }, { "T", 1ULL << 40 }, { "", 1 }, { NULL, 0 } };
 static const struct unit no_units[] = { { "", 1 }, { NULL, 0 } };
 
+/* A number with a unit of the table: value times factor, within the key's limits. */
 static bool
 parse_amount(const struct conf_key *key, const struct unit *units, const char *value,
 	void *out)
@@ -297,26 +298,28 @@ parse_durability(const struct conf_key *key, const char *value, void *out)
 }
 
 static const struct conf_type type_path = { "an absolute path without . or ..",
-	parse_path };
+	parse_path, NULL };
 static const struct conf_type type_name = {
-	"a name of letters, digits, dots, dashes (at most 63)", parse_name
+	"a name of letters, digits, dots, dashes (at most 63)", parse_name, NULL
 };
-static const struct conf_type type_word = { "one of", parse_word };
+static const struct conf_type type_word = { "one of", parse_word, NULL };
 static const struct conf_type type_time = { "a time such as 500ms, 10s, 5m, 2h or 7d",
-	parse_time };
-static const struct conf_type type_size = { "a size such as 512M or 1G", parse_size };
+	parse_time, time_units };
+static const struct conf_type type_size = { "a size such as 512M or 1G", parse_size,
+	size_units };
 static const struct conf_type type_rate = {
-	"none, or bytes a second such as 500K or 2M (at least 32K)", parse_rate
+	"none, or bytes a second such as 500K or 2M", parse_rate, size_units
 };
-static const struct conf_type type_number = { "a number", parse_number };
-static const struct conf_type type_addr = { "HOST:PORT or [IPV6]:PORT", parse_addr };
+static const struct conf_type type_number = { "a number", parse_number, no_units };
+static const struct conf_type type_addr = { "HOST:PORT or [IPV6]:PORT", parse_addr,
+	NULL };
 static const struct conf_type type_peer = {
-	"NAME HOST:PORT sha256:FINGERPRINT (64 hex digits)", parse_peer
+	"NAME HOST:PORT sha256:FINGERPRINT (64 hex digits)", parse_peer, NULL
 };
 static const struct conf_type type_durability = {
 	"local, received, flushed or applied, then for some kinds "
 	"delivery=, flags= or other= LEVEL, with commas between",
-	parse_durability
+	parse_durability, NULL
 };
 
 #define AT(field) offsetof(struct conf, field)
@@ -348,7 +351,7 @@ static const struct conf_key conf_keys[] = {
 	{ "sync", &type_word, AT(sync), "commit", sync_words, 0, 0, false,
 		"join the syncs of a commit into one round, or do each as it comes" },
 	{ "imapd_conf", &type_path, AT(imapd_conf), "/etc/imapd.conf", NULL, 0, 0, false,
-		"lock folder, metapartitions, configuration directory" },
+		"where Cyrus's configuration lies; nothing reads it yet" },
 	{ "start_wait", &type_time, AT(start_wait), "10s", NULL, 0, MS_DAY, false,
 		"how long a start waits for the peers' hello before it serves" },
 	{ "stop_wait", &type_time, AT(stop_wait), "60s", NULL, 0, 7 * MS_DAY, false,
@@ -376,6 +379,7 @@ struct parse {
 	struct conf *conf;
 	struct buf *out;
 	unsigned line[N_KEYS]; /* where each key stood last, 0 if nowhere */
+	unsigned peer_line[CONF_PEERS_MAX]; /* of each peer that was taken */
 	unsigned n_wrong;
 };
 
@@ -394,6 +398,19 @@ wrong(struct parse *p, unsigned line, const char *key, const char *expected,
 	buf_printf(p->out, "\n");
 }
 
+/* In the largest unit that says it without a fraction. */
+static void
+amount(const struct unit *units, uint64_t v, struct buf *out)
+{
+	const struct unit *best = NULL;
+
+	for (const struct unit *u = units; u->name != NULL; u++)
+		if (v % u->factor == 0 &&
+			(best == NULL || (v >= u->factor && u->factor > best->factor)))
+			best = u;
+	buf_printf(out, "%llu%s", (unsigned long long)(v / best->factor), best->name);
+}
+
 /* What a key expects, in words, with its choices or limits. */
 static void
 expectation(const struct conf_key *key, struct buf *out)
@@ -401,9 +418,12 @@ expectation(const struct conf_key *key, struct buf *out)
 	buf_printf(out, "%s", key->type->expects);
 	for (const char *const *w = key->words; w != NULL && *w != NULL; w++)
 		buf_printf(out, "%s %s", w == key->words ? "" : ",", *w);
-	if (key->type == &type_number)
-		buf_printf(out, " from %llu to %llu", (unsigned long long)key->least,
-			(unsigned long long)key->most);
+	if (key->type->units == NULL)
+		return;
+	buf_printf(out, " from ");
+	amount(key->type->units, key->least, out);
+	buf_printf(out, " to ");
+	amount(key->type->units, key->most, out);
 }
 
 static bool
@@ -416,6 +436,7 @@ static void
 take(struct parse *p, unsigned line, const char *name, const char *value)
 {
 	struct buf what = BUF_INIT;
+	uint32_t n_peers = p->conf->n_peers;
 
 	for (unsigned i = 0; i < N_KEYS; i++) {
 		const struct conf_key *key = &conf_keys[i];
@@ -432,6 +453,8 @@ take(struct parse *p, unsigned line, const char *name, const char *value)
 			wrong(p, line, name, buf_str(&what), value);
 		}
 		p->line[i] = line;
+		if (p->conf->n_peers > n_peers)
+			p->peer_line[n_peers] = line;
 		buf_fini(&what);
 		return;
 	}
@@ -493,6 +516,25 @@ line_of(const struct parse *p, const char *name)
 	return 0;
 }
 
+/* Who a peer is, its certificate says: two peers cannot share one. */
+static void
+check_peer(struct parse *p, uint32_t i)
+{
+	const struct conf_peer *peer = &p->conf->peers[i], *other = p->conf->peers;
+
+	if (strcmp(peer->name, p->conf->name) == 0)
+		wrong(p, p->peer_line[i], "peer", "a name that is not this node's",
+			peer->name);
+	for (; other < peer; other++) {
+		if (strcmp(peer->name, other->name) == 0)
+			wrong(p, p->peer_line[i], "peer",
+				"a name that no other peer has", peer->name);
+		else if (memcmp(peer->fingerprint, other->fingerprint, SHA256_LEN) == 0)
+			wrong(p, p->peer_line[i], "peer",
+				"a fingerprint that no other peer has", peer->name);
+	}
+}
+
 static void
 check_whole(struct parse *p)
 {
@@ -519,16 +561,8 @@ check_whole(struct parse *p)
 			level_words[c->durability[kind]]);
 		break;
 	}
-	for (uint32_t i = 0; i < c->n_peers; i++) {
-		if (strcmp(c->peers[i].name, c->name) == 0)
-			wrong(p, line_of(p, "peer"), "peer",
-				"a name that is not this node's", c->name);
-		for (uint32_t j = 0; j < i; j++)
-			if (strcmp(c->peers[i].name, c->peers[j].name) == 0)
-				wrong(p, line_of(p, "peer"), "peer",
-					"a name that no other peer has",
-					c->peers[i].name);
-	}
+	for (uint32_t i = 0; i < c->n_peers; i++)
+		check_peer(p, i);
 }
 
 int

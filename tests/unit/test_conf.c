@@ -125,6 +125,12 @@ static const struct {
 		":5: peer: expected a name that is not this node" },
 	{ "peer: b h:1 sha256:" PRINT_A "\npeer: b h:1 sha256:" PRINT_A,
 		":6: peer: expected a name that no other" },
+	/* the wrong line, not the last of its kind */
+	{ "peer: a h:1 sha256:" PRINT_A "\npeer: b h:1 sha256:" PRINT_B,
+		":5: peer: expected a name that is not this node" },
+	{ "peer: b h:1 sha256:" PRINT_A "\npeer: c h:2 sha256:" PRINT_A
+	  "\npeer: d h:1 sha256:" PRINT_B,
+		":6: peer: expected a fingerprint that no other peer has, not \"c\"" },
 	{ "durability: flash", ":5: durability: expected local, received" },
 	{ "durability: local, applied", ":5: durability: expected" },
 	{ "durability: flags=local,flags=local", ":5: durability: expected" },
@@ -133,11 +139,15 @@ static const struct {
 	{ "start_wait: ten", ":5: start_wait: expected a time such as" },
 	{ "start_wait: 10 y", ":5: start_wait: expected a time" },
 	{ "start_wait: -1", ":5: start_wait: expected a time" },
-	{ "start_wait: 2d", ":5: start_wait: expected a time" },
+	{ "start_wait: 2d",
+		":5: start_wait: expected a time such as 500ms, 10s, 5m, 2h or 7d "
+		"from 0ms to 1d, not \"2d\"" },
 	{ "start_wait: 99999999999999999999999", ":5: start_wait: expected a time" },
-	{ "rate: 1K", ":5: rate: expected none, or bytes a second" },
+	{ "rate: 1K", ":5: rate: expected none, or bytes a second such as 500K or 2M "
+		      "from 32K to" },
 	{ "rate: some", ":5: rate: expected none, or bytes a second" },
-	{ "journal_size: 0", ":5: journal_size: expected a size" },
+	{ "journal_size: 1K",
+		":5: journal_size: expected a size such as 512M or 1G from 1M to 16T" },
 	{ "journal_size: 18446744073709551615G", ":5: journal_size: expected a size" },
 	{ "threads: 0", ":5: threads: expected a number from 1 to 40, not \"0\"" },
 	{ "threads: 4k", ":5: threads: expected a number" },
@@ -184,7 +194,7 @@ TEST(too_many_peers)
 
 	buf_printf(&b, "%s", NEEDED);
 	for (int i = 0; i < CONF_PEERS_MAX; i++)
-		buf_printf(&b, "peer: p%d h:1 sha256:" PRINT_A "\n", i);
+		buf_printf(&b, "peer: p%d h:1 sha256:%02x%s\n", i, i, PRINT_A + 2);
 	int whole = parse(buf_str(&b));
 	buf_printf(&b, "peer: more h:1 sha256:" PRINT_A "\n");
 	int over = parse(buf_str(&b));
