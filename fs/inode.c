@@ -41,6 +41,7 @@ struct inode_shared {
 			at; /* offset from this struct, may lie anywhere in the memory */
 		uint64_t value;
 	} redo[REDO_WORDS];
+	struct inode_claim claims[INODE_CLAIMS_MAX];
 	_Alignas(64) struct inode entries[];
 };
 
@@ -598,6 +599,7 @@ inode_start(struct inode_shared *sh, struct super *su, int root_fd, unsigned max
 		return ERR_NOMEM;
 	if (inode_fd_start(max_fds) != 0)
 		return ERR_NOMEM;
+	inode_claims_start(sh->claims);
 	err = enter_root();
 	if (err != 0) {
 		log_err("the spool's root cannot be entered error=%s", strerror(err));

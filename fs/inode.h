@@ -107,12 +107,15 @@ uint32_t inode_count(void);
  * For replay on a standby, which changes a file in place only while the kernel does not know it
  * (design 3.6). fd is any descriptor of it. True: not known, and whoever looks it up waits until
  * inode_unclaim. False: known; then a descriptor is pinned, so that its file may be replaced or
- * unlinked under those who have it open.
+ * unlinked under those who have it open. A claim of a server that died, or
+ * made before inode_claims_settled, lasts until that, or until somebody has waited for 10 s.
  */
 bool inode_claim(int fd);
 void inode_unclaim(int fd);
-/* The file behind fd is about to lose a name: pinned if the kernel knows it. */
-void inode_losing(int fd);
+/* What the last server left half done was all done again; also when there was nothing. */
+void inode_claims_settled(void);
+/* The file behind fd is about to lose a name: pinned if the kernel knows it. Does it? */
+bool inode_losing(int fd);
 
 /* ---- for the request handlers and slot.c ---- */
 

@@ -2,92 +2,174 @@
  * inode_claim.c - files that replay changes in place: unknown to the kernel, and kept so.
  *
  * A claim is a handle in a short list. Whoever wants to enter a file of that handle into the table
- * waits until it is given back.
+ * waits until it is given back. The list is in the shared memory: a server that dies in the middle
+ * of a change leaves half of it on the disk, and its claim keeps the readers of the next server
+ * out until replay has done again all that it does again; an earlier row of the same mailbox may
+ * come first, and leaves the half of the later one where it is. So what is claimed meanwhile is
+ * not given back before that either.
  */
 #include "fs/inode_own.h"
 
 #include "fs/slot.h"
 #include "meta/base/log.h"
 
+#include <errno.h>
 #include <string.h>
+#include <time.h>
 
-enum { CLAIMS_MAX = 64 };
+enum { LEFT_WAIT_S = 10 }; /* readers wait so long for what a dead server left */
 
-static struct slot_handle
-	claims[CLAIMS_MAX]; /* len 0: free. Guarded by the table's lock */
+/* Guarded, as the list itself, by the table's lock. */
+static struct inode_claim *claims;
 static unsigned nclaims;
+static bool settled;
 static pthread_cond_t unclaimed = PTHREAD_COND_INITIALIZER;
 
-static struct slot_handle *
+void
+inode_claims_start(struct inode_claim *list)
+{
+	claims = list;
+	for (unsigned i = 0; i < INODE_CLAIMS_MAX; i++) {
+		claims[i].left = claims[i].handle.len != 0;
+		nclaims += claims[i].left;
+	}
+}
+
+static struct inode_claim *
 find_claim(const struct slot_handle *h)
 {
-	for (unsigned i = 0; nclaims > 0 && i < CLAIMS_MAX; i++)
-		if (claims[i].len == h->len && claims[i].type == h->type &&
-			memcmp(claims[i].bytes, h->bytes, h->len) == 0)
+	for (unsigned i = 0; nclaims > 0 && i < INODE_CLAIMS_MAX; i++)
+		if (claims[i].handle.len == h->len &&
+			claims[i].handle.type == h->type &&
+			memcmp(claims[i].handle.bytes, h->bytes, h->len) == 0)
 			return &claims[i];
 	return NULL;
+}
+
+static struct inode_claim *
+new_claim(const struct slot_handle *h)
+{
+	for (unsigned i = 0; i < INODE_CLAIMS_MAX; i++)
+		if (claims[i].handle.len == 0) {
+			claims[i].handle = *h;
+			claims[i].left = !settled;
+			nclaims++;
+			return &claims[i];
+		}
+	return NULL;
+}
+
+/* Lock held. */
+static void
+free_claim(struct inode_claim *c)
+{
+	c->handle.len = 0;
+	c->left = false;
+	nclaims--;
+	pthread_cond_broadcast(&unclaimed);
+}
+
+/* The entry is held: the kernel may forget it at any moment. */
+static void
+pin_and_drop(struct inode *ino)
+{
+	if (inode_pin(ino) != 0)
+		log_warn("a file that is being read cannot be pinned; its readers may "
+			 "get ESTALE");
+	inode_drop(ino);
 }
 
 bool
 inode_claim(int fd)
 {
-	struct slot_handle h, *at = NULL;
+	struct slot_handle h;
+	struct inode_claim *c = NULL;
 	struct inode *ino;
 
 	if (inode_handle_at(fd, "", &h) != 0 || h.len == 0)
 		return false;
 	pthread_mutex_lock(&inode_tab.lock);
 	ino = inode_find(&h);
-	if (ino == NULL && find_claim(&h) == NULL) {
-		for (unsigned i = 0; at == NULL && i < CLAIMS_MAX; i++)
-			if (claims[i].len == 0)
-				at = &claims[i];
-		if (at != NULL) {
-			*at = h;
-			nclaims++;
-		}
+	if (ino != NULL) {
+		inode_own(ino)->holds++;
+	} else if ((c = find_claim(&h)) == NULL) {
+		c = new_claim(&h);
+	} else if (!c->left) {
+		c = NULL;
 	}
 	pthread_mutex_unlock(&inode_tab.lock);
-	if (at == NULL && ino != NULL && inode_pin(ino) != 0)
-		log_warn("a file that is being read cannot be pinned; its readers may "
-			 "get ESTALE");
-	return at != NULL;
+	if (ino != NULL)
+		pin_and_drop(ino);
+	return c != NULL;
 }
 
-void
+bool
 inode_losing(int fd)
 {
 	struct slot_handle h;
 	struct inode *ino;
 
-	if (inode_handle_at(fd, "", &h) != 0)
-		return;
-	ino = inode_by_handle(&h);
-	if (ino != NULL && inode_pin(ino) != 0)
-		log_warn("a file that is being read cannot be pinned; its readers may "
-			 "get ESTALE");
+	if (inode_handle_at(fd, "", &h) != 0 || h.len == 0)
+		return false;
+	pthread_mutex_lock(&inode_tab.lock);
+	ino = inode_find(&h);
+	if (ino != NULL)
+		inode_own(ino)->holds++;
+	pthread_mutex_unlock(&inode_tab.lock);
+	if (ino != NULL)
+		pin_and_drop(ino);
+	return ino != NULL;
 }
 
 void
 inode_unclaim(int fd)
 {
-	struct slot_handle h, *at;
+	struct slot_handle h;
+	struct inode_claim *c;
 
 	if (inode_handle_at(fd, "", &h) != 0)
 		return;
 	pthread_mutex_lock(&inode_tab.lock);
-	at = find_claim(&h);
-	if (at != NULL) {
-		at->len = 0;
-		nclaims--;
-		pthread_cond_broadcast(&unclaimed);
-	}
+	c = find_claim(&h);
+	if (c != NULL && !c->left)
+		free_claim(c);
+	pthread_mutex_unlock(&inode_tab.lock);
+}
+
+void
+inode_claims_settled(void)
+{
+	pthread_mutex_lock(&inode_tab.lock);
+	settled = true;
+	for (unsigned i = 0; i < INODE_CLAIMS_MAX; i++)
+		if (claims[i].left)
+			free_claim(&claims[i]);
 	pthread_mutex_unlock(&inode_tab.lock);
 }
 
 void
 inode_claim_wait(const struct slot_handle *h)
 {
-	while (nclaims > 0 && find_claim(h) != NULL)
-		pthread_cond_wait(&unclaimed, &inode_tab.lock);
+	struct timespec until;
+	struct inode_claim *c;
+
+	if (nclaims == 0 || find_claim(h) == NULL)
+		return;
+	pthread_mutex_unlock(&inode_tab.lock);
+	slot_wait_begin();
+	pthread_mutex_lock(&inode_tab.lock);
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += LEFT_WAIT_S;
+	while (nclaims > 0 && (c = find_claim(h)) != NULL) {
+		if (!c->left) {
+			pthread_cond_wait(&unclaimed, &inode_tab.lock);
+		} else if (pthread_cond_timedwait(
+				   &unclaimed, &inode_tab.lock, &until) == ETIMEDOUT &&
+			   (c = find_claim(h)) != NULL && c->left) {
+			log_warn("replay does not come to what a dead server left half "
+				 "done: readers go first");
+			free_claim(c);
+		}
+	}
+	slot_wait_end();
 }

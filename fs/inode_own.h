@@ -7,6 +7,7 @@
 #define FS_INODE_OWN_H
 
 #include "fs/inode.h"
+#include "fs/slot.h"
 
 #include <pthread.h>
 
@@ -25,6 +26,13 @@ struct inode_table {
 };
 
 extern struct inode_table inode_tab;
+
+/* In the shared memory: a file that replay is changing in place. */
+enum { INODE_CLAIMS_MAX = 256 };
+struct inode_claim {
+	struct slot_handle handle; /* len 0: none */
+	uint32_t left; /* until replay has done again what a server that died left */
+};
 
 /* What an entry leaves behind when it goes; closed outside the lock. */
 struct inode_dead {
@@ -46,6 +54,8 @@ int inode_open_handle(const struct inode *ino, int flags);
 struct inode *inode_find(const struct slot_handle *h);
 /* Until replay has no claim on it. Lock held, given up meanwhile. */
 void inode_claim_wait(const struct slot_handle *h);
+/* With the list in the shared memory; what is in it was left by a server that died. */
+void inode_claims_start(struct inode_claim *list);
 
 int inode_fd_start(unsigned max_fds);
 /* The entry goes: its cached descriptors are given up. Lock held. */

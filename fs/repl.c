@@ -54,7 +54,7 @@ static void
 losing(void *arg, int fd)
 {
 	(void)arg;
-	inode_losing(fd);
+	(void)inode_losing(fd);
 }
 
 static void
@@ -62,6 +62,13 @@ end_in_place(void *arg, const char *dir, const char *name, int fd)
 {
 	(void)arg, (void)dir, (void)name;
 	inode_unclaim(fd);
+}
+
+static void
+redone(void *arg)
+{
+	(void)arg;
+	inode_claims_settled();
 }
 
 /* ---- start and stop ---- */
@@ -94,6 +101,7 @@ repl_start(const struct conf *conf, bool takeover)
 {
 	static const struct sync_hooks hooks = { .begin_in_place = begin_in_place,
 		.end_in_place = end_in_place,
+		.redone = redone,
 		.stale = stale };
 	struct sync_conf sc = { .name = conf->name,
 		.state = conf->state,

@@ -641,7 +641,7 @@ start_thread(void)
 void
 slot_wait_begin(void)
 {
-	if (by_ring(here)) /* the other entries of its core stand in */
+	if (here < 0 || by_ring(here)) /* the other entries of its core stand in */
 		return;
 	pthread_mutex_lock(&st.lock);
 	/* a slot for each thread, and some for requests that are kept */
@@ -653,7 +653,7 @@ slot_wait_begin(void)
 void
 slot_wait_end(void)
 {
-	if (by_ring(here))
+	if (here < 0 || by_ring(here))
 		return;
 	pthread_mutex_lock(&st.lock);
 	st.waiting--;

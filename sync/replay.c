@@ -105,21 +105,32 @@ is_fenced(const struct replay *r, const struct job *j)
 	return false;
 }
 
+/* Is all settled that a crash left? Whoever wants to know hears of it before anything else runs. */
+static bool
+is_redone(struct replay *r)
+{
+	struct pos behind = r->redo_upto;
+
+	behind.seq++;
+	if (r->redone || (r->redo && !inbox_settled_before(r->n->inbox, behind)))
+		return r->redone;
+	r->redone = true;
+	if (r->n->hooks.redone != NULL)
+		r->n->hooks.redone(r->n->hooks.arg);
+	return true;
+}
+
 /* May it go, as far as the rows before it are concerned? */
 static bool
-is_free(const struct replay *r, const struct job *j)
+is_free(struct replay *r, const struct job *j)
 {
 	struct pos before = j->pos;
 
 	if (j->barrier && !inbox_settled_before(r->n->inbox, j->pos))
 		return false;
 	/* What is done again looks at what is there; the others trust it. */
-	if (r->redo && !j->redo) {
-		struct pos behind = r->redo_upto;
-		behind.seq++;
-		if (!inbox_settled_before(r->n->inbox, behind))
-			return false;
-	}
+	if (!j->redo && !is_redone(r))
+		return false;
 	if (j->target == NULL)
 		return true;
 	before.seq--;
@@ -514,6 +525,7 @@ go_on(struct replay *r)
 	while (r->first != NULL && r->first->state == JOB_MOVED &&
 		inbox_recorded_upto(r->n->inbox, r->first->pos))
 		retire(r, r->first);
+	(void)is_redone(r);
 	lift(r);
 	load(r);
 	if (r->first != NULL && r->first->target != NULL && clock_ms() >= r->hold_ms &&
@@ -594,6 +606,7 @@ replay_open(struct node *n, unsigned workers, bool redo, struct replay **out)
 		r->n_workers++;
 	}
 	r->more = true;
+	(void)is_redone(r);
 	load(r);
 	*out = r;
 	return 0;

@@ -60,7 +60,7 @@ struct replay {
 	struct job *ready, **ready_end;
 	bool stop;
 	size_t n_running; /* with workers, or ended and not yet looked at */
-	bool redo;
+	bool redo, redone;
 	struct pos redo_upto;
 	/* ended jobs, from the workers */
 	pthread_mutex_t ended_lock;

@@ -13,7 +13,9 @@ import subprocess  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
 
+import faults  # noqa: E402
 import load  # noqa: E402
+import mail  # noqa: E402
 import pair  # noqa: E402
 import witness  # noqa: E402
 
@@ -147,6 +149,47 @@ def test_readers_while_replay_runs():
     work.verify(two.a.spool, two.b.spool)
     case.note(f"{reader.files} messages and {reader.indexes} indexes read")
     case.check(reader.files > 100 and reader.indexes > 100, "the readers read too little")
+
+
+def test_a_server_killed_in_the_middle_of_a_change():
+    """The records are written, the header is not: readers of the next server wait for it."""
+    two = pair.Pair()
+    two.a.start()
+    with faults.armed("apply.before-header~700"):
+        two.b.start()
+    server = two.cyrus()
+    server.add_user("alice")
+    with server.lmtp() as c:
+        for n in range(5):
+            c.deliver("alice", mail.message(n))
+    two.settle()
+    relative = next(os.path.relpath(os.path.join(base, "cyrus.index"), two.a.spool)
+                    for base, _, names in os.walk(two.a.spool)
+                    if "cyrus.index" in names and "1." in names)
+    path, below = (os.path.join(slot, relative) for slot in (two.b.mnt, two.b.spool))
+    reader = Reader(two)
+
+    def half():
+        """Before the header: its record is there, at the end or with a newer modseq."""
+        index = witness.Index(witness.read(below))
+        return (max(r["modseq"] for r in index.records.values())
+                > index.header["highestmodseq"])
+    for flag in ("\\Seen", "\\Answered", "\\Flagged"):
+        two.b.forget()
+        with server.imap("alice") as c:
+            c.select("INBOX")
+            c.store("1:*", "+FLAGS", flag)
+        case.wait_for(half, "a change that is half done")
+        two.b.kill_server()
+        readers = [threading.Thread(target=reader.index, args=(path,)) for _ in range(4)]
+        for thread in readers:
+            thread.start()
+        for thread in readers:
+            thread.join(20)
+        case.check(not reader.bad, lambda: "\n".join(reader.bad))
+        two.wait()
+    case.equal(reader.indexes, 12, "indexes read")
+    two.settle()
 
 
 def test_it_cannot_be_written():

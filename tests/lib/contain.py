@@ -20,6 +20,7 @@ PREFIX = "ts-run-"
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 MNT_FORCE, MNT_DETACH = 1, 2
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT = 1, 2, 4, 32
 ABORT = "/sys/fs/fuse/connections/{}/abort"
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -37,6 +38,13 @@ def mounts_below(folder):
                 minor = int(field[2].split(b":")[1])
                 found.append((path, minor, right.split(b" ")[0].decode()))
     return found[::-1]
+
+
+def remount(path, read_only):
+    """As it was; which drops every name of it that the kernel keeps for nobody."""
+    flags = MS_REMOUNT | MS_NOSUID | MS_NODEV | (MS_RDONLY if read_only else 0)
+    if libc.mount(None, os.fsencode(path), None, ctypes.c_ulong(flags), None) != 0:
+        raise OSError(ctypes.get_errno(), f"remount of {path}")
 
 
 def unmount_below(folder):

@@ -171,6 +171,10 @@ class Slot:
             lambda: next((p for p, up in contain.parents().items()
                           if up == self.proc.pid), None), f"{self.name}'s server")
 
+    def forget(self, read_only=True):
+        """The kernel drops every name of this mount that nobody has in use."""
+        contain.remount(self.mnt, read_only)
+
     def kill_server(self):
         pid = self.server_pid()
         os.kill(pid, signal.SIGKILL)

@@ -10,6 +10,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -29,6 +31,7 @@ static struct inode_shared *sh;
 static struct slot *slot;
 static struct super su;
 static int root_fd;
+static int super_end; /* of the socket to the supervisor, which nobody reads here */
 
 static void
 world(void)
@@ -44,6 +47,7 @@ world(void)
 	root_fd = open(t_tmpdir(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0)
 		su.pin_fd = pair[0];
+	super_end = pair[1];
 }
 
 /* Runs a server's life in a child; 0, or the line where it went wrong. */
@@ -329,6 +333,142 @@ TEST(paths_of_folders)
 {
 	world();
 	CHECK_EQ(life(paths), 0);
+}
+
+/* A reader that looks "a" up on a thread of its own. */
+static _Atomic int looked_up;
+
+static void *
+look_up(void *arg)
+{
+	(void)arg;
+	if (enter("a", NULL) != NULL)
+		atomic_store(&looked_up, 1);
+	return NULL;
+}
+
+static bool
+stays_out(void)
+{
+	for (int i = 0; i < 50 && !atomic_load(&looked_up); i++)
+		usleep(1000);
+	return !atomic_load(&looked_up);
+}
+
+static int
+claims(void)
+{
+	pthread_t reader;
+	struct inode *a;
+	int before, fd;
+
+	file("a");
+	fd = openat(root_fd, "a", O_RDWR);
+	inode_claims_settled();
+	MUST(inode_claim(fd));
+	MUST(!inode_claim(fd)); /* one at a time */
+	MUST(pthread_create(&reader, NULL, look_up, NULL) == 0);
+	MUST(stays_out());
+	inode_unclaim(fd);
+	MUST(pthread_join(reader, NULL) == 0 && atomic_load(&looked_up) == 1);
+	a = enter("a", NULL);
+	inode_hold(a);
+	before = open_fds();
+	MUST(!inode_claim(fd)); /* known: pinned instead */
+	MUST(open_fds() == before + 1);
+	MUST(unlinkat(root_fd, "a", 0) == 0);
+	MUST(inode_losing(fd)); /* pinned already */
+	MUST(open_fds() == before + 1);
+	inode_drop(a);
+	MUST(open_fds() == before);
+	MUST(!inode_losing(fd)); /* not known */
+	close(fd);
+	return 0;
+}
+
+TEST(in_place_only_while_unknown)
+{
+	world();
+	CHECK_EQ(life(claims), 0);
+}
+
+static int
+claimed_and_dead(void)
+{
+	file("a");
+	file("b");
+	MUST(inode_claim(openat(root_fd, "a", O_RDWR)));
+	MUST(inode_claim(openat(root_fd, "b", O_RDWR)));
+	return 0;
+}
+
+static int
+claims_that_were_left(void)
+{
+	pthread_t reader;
+	int fd = openat(root_fd, "a", O_RDWR);
+
+	MUST(pthread_create(&reader, NULL, look_up, NULL) == 0);
+	MUST(stays_out());
+	MUST(inode_claim(fd)); /* it is done again, */
+	inode_unclaim(fd);
+	MUST(stays_out()); /* and more may come */
+	inode_claims_settled();
+	MUST(pthread_join(reader, NULL) == 0 && atomic_load(&looked_up) == 1);
+	MUST(enter("b", NULL) != NULL);
+	return 0;
+}
+
+TEST(a_claim_outlives_the_server)
+{
+	world();
+	CHECK_EQ(life(claimed_and_dead), 0);
+	CHECK_EQ(life(claims_that_were_left), 0);
+}
+
+static void *
+lose(void *fd)
+{
+	(void)inode_losing(*(int *)fd);
+	return NULL;
+}
+
+/* The kernel forgets a file while replay pins it, which lasts here until the supervisor listens. */
+static int
+forgotten_meanwhile(void)
+{
+	char msg[64];
+	pthread_t thread;
+	struct inode *a;
+	int fd, before;
+
+	file("a");
+	fd = openat(root_fd, "a", O_RDWR);
+	a = enter("a", slot);
+	MUST(a != NULL);
+	slot->ngrants = slot->progress = 0;
+	while (send(su.pin_fd, msg, 1, MSG_DONTWAIT) == 1)
+		continue;
+	before = open_fds();
+	MUST(pthread_create(&thread, NULL, lose, &fd) == 0);
+	for (int i = 0; i < 5000 && open_fds() == before; i++)
+		usleep(1000);
+	MUST(open_fds() == before + 1);
+	inode_forget(slot, 0, inode_nodeid(a), 1);
+	MUST(fcntl(super_end, F_SETFL, O_NONBLOCK) == 0);
+	while (recv(super_end, msg, sizeof(msg), 0) > 0)
+		continue;
+	MUST(pthread_join(thread, NULL) == 0);
+	file("b");
+	MUST(enter("b", NULL) != NULL); /* in the place of "a" */
+	MUST(open_fds() == before);
+	return 0;
+}
+
+TEST(a_pin_does_not_outlive_its_file)
+{
+	world();
+	CHECK_EQ(life(forgotten_meanwhile), 0);
 }
 
 static int
