@@ -5,11 +5,13 @@
 #   make asan            the same tests under AddressSanitizer and UBSan
 #   make tsan            the same tests under ThreadSanitizer: the program of every mount with them;
 #                        make tsan WHAT="unit sim mount/exercise" for some (docs/testing.md)
+#   make valgrind        the unit tests under valgrind's memcheck
 #   make fuzz            every decoder's fuzzer for FUZZ_SECONDS each
-#   make lint            format, layers, static checks
+#   make lint            format, layers, manual pages, static checks
 #   make install         PREFIX, DESTDIR
 #
-# O=DIR builds elsewhere; CC=clang works; FAULTS=1 compiles the named crash points in.
+# O=DIR builds elsewhere; CC=clang works; FAULTS=1 compiles the named crash points in. Other flags
+# than the last time build everything anew.
 
 O ?= build
 PREFIX ?= /usr/local
@@ -55,7 +57,7 @@ else
 PROGRAM := $(O)/twinspool
 endif
 
-.PHONY: all tests check asan tsan fuzz fuzzers lint format install clean
+.PHONY: all tests check asan tsan valgrind fuzz fuzzers lint format install clean force
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -70,7 +72,12 @@ $(LIB): $(call obj,$(META) $(SYNC) $(FS))
 	rm -f $@
 	ar rcs $@ $^
 
-$(O)/%.o: %.c
+# Changes when compiler or flags do.
+$(O)/flags: force
+	@mkdir -p $(@D)
+	@echo '$(CC) $(ALL_CFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALL_CFLAGS)' >$@
+
+$(O)/%.o: %.c $(O)/flags
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
@@ -80,9 +87,9 @@ $(UNIT_BIN): $(O)/%: $(O)/%.o $(call obj,$(TESTLIB)) $(LIB)
 $(O)/tests/sim/test_pair $(O)/tests/sim/test_power $(O)/tests/sim/test_level: $(call obj,$(SIMLIB))
 
 # The recorder of tests/sim/power.h for any program.
-$(O)/tests/sim/powerlog.so: tests/sim/powerlog.c
+$(O)/tests/sim/powerlog.so: tests/sim/powerlog.c $(O)/flags
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -fPIC -shared -o $@ $< -ldl -lpthread
+	$(CC) $(ALL_CFLAGS) -MMD -MP -fPIC -shared -o $@ $< -ldl -lpthread
 
 $(TOOL_BIN): $(O)/%: $(O)/%.o
 	$(CC) $(SAN) $(LDFLAGS) -o $@ $^ $(LDLIBS)
@@ -99,6 +106,12 @@ asan:
 tsan:
 	TWINSPOOL_SLOW=5 $(MAKE) O=$(O)/tsan SAN="-fsanitize=thread" CFLAGS="-O1 -g" check
 
+# Slow: what the sanitizers see is not looked for twice, so it is the unit tests alone.
+valgrind: tests
+	TWINSPOOL_SLOW=30 tests/run --build $(O) --program $(PROGRAM) --jobs 2 \
+		--under "valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite" \
+		$(or $(WHAT),unit)
+
 # The fuzzers are built whole with clang, library included, so that coverage guides them.
 fuzzers:
 	$(MAKE) O=$(O)/fuzz CC=clang CFLAGS="-O1 -g" \
@@ -114,10 +127,18 @@ $(FUZZ_BIN): $(O)/%: $(O)/%.o $(LIB)
 fuzz: fuzzers
 	tests/fuzz/run --build $(O)/fuzz --seconds $(FUZZ_SECONDS)
 
+# What lint looks at; an error where git names nothing, or it would pass on nothing.
+named = files=$$(git ls-files $(1)) && test -n "$$files"
+
 lint:
 	scripts/check-layers
-	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
+	$(call named,'*.c' '*.h') && clang-format --dry-run -Werror $$files
 	mandoc -T lint -W warning docs/man/*.[0-9]
+	cppcheck -q --enable=warning,portability --std=c11 -D_GNU_SOURCE -I. \
+		--suppressions-list=.cppcheck --error-exitcode=1 -j2 meta sync fs
+	$(call named,scripts tests .ci) && shellcheck $$(grep -lE '^#!/bin/(ba)?sh' $$files)
+	$(call named,scripts tests) && \
+		pyflakes3 $$(grep -lE '^#!/usr/bin/env python3' $$files) $$(git ls-files '*.py')
 
 format:
 	clang-format -i $$(git ls-files '*.c' '*.h')
@@ -134,5 +155,5 @@ install: all
 clean:
 	rm -rf $(O) twinspool mount.fuse.twinspool umount.fuse.twinspool
 
--include $(patsubst %.c,$(O)/%.d,$(META) $(SYNC) $(FS) fs/main.c $(TESTLIB) $(SIMLIB) \
+-include $(O)/tests/sim/powerlog.d $(patsubst %.c,$(O)/%.d,$(META) $(SYNC) $(FS) fs/main.c $(TESTLIB) $(SIMLIB) \
 	$(UNIT) $(TOOLS) $(FUZZ))

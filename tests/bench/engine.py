@@ -90,7 +90,7 @@ class Engine:
         """until: a time.monotonic() to be done by; rounds get fewer and shorter for it."""
         running, rates, took = [], {}, 0
         for system in self.systems:
-            cell = self.cells[work.name, system.name] = Cell()
+            self.cells[work.name, system.name] = Cell()
             try:
                 work.prepare(system)
                 start = time.monotonic()
