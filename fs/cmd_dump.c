@@ -1,3 +1,6 @@
+/*
+ * cmd_dump.c - the words of `twinspool dump`; fs/dump.c does it.
+ */
 #include "fs/cmd.h"
 #include "fs/dump.h"
 #include "meta/base/err.h"

@@ -80,7 +80,7 @@ int conf_load(const char *path, struct conf *out, struct buf *complaints);
 int conf_parse(const char *path, const char *text, size_t len, struct conf *out,
 	struct buf *complaints);
 
-/* Each key with its default and help, one a line, as `twinspool help conf` prints it. */
+/* Each key with its default and help, some lines each, as `twinspool help conf` prints it. */
 void conf_describe(struct buf *out);
 
 /* The n-th key's name, NULL behind the last: for the test that compares them with the manual. */

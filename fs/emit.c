@@ -1,3 +1,6 @@
+/*
+ * emit.c - things with fields, as text or as JSON: which of the two, only this file knows.
+ */
 #include "fs/emit.h"
 
 #include <inttypes.h>

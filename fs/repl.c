@@ -1,3 +1,7 @@
+/*
+ * repl.c - the joints between the mount and replication: what one tells the other goes through
+ * these functions, handed over as hooks and operations, so that neither includes the other.
+ */
 #include "fs/repl.h"
 
 #include "fs/capture.h"

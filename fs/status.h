@@ -17,7 +17,8 @@
 
 struct status_facts {
 	const char *name, *mountpoint, *spool;
-	const char *gate; /* "open", "draining", "shut", "standby" */
+	/* "open", "draining", "shut", "standby", "refusing", "stale" */
+	const char *gate;
 	const char *transport; /* how requests come: "dev", "uring" */
 	pid_t supervisor, server;
 	uint64_t started; /* wall clock of the first server, ns */

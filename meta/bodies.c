@@ -1,3 +1,7 @@
+/*
+ * bodies.c - each record whose message is not unlinked, in the order of UIDs: the file under its
+ * name is read whole, and its size and SHA-1 are compared with the record.
+ */
 #include "meta/bodies.h"
 
 #include "meta/base/err.h"

@@ -3,7 +3,7 @@
  *
  * One table for the header and one for the records: a row says from which to which version a
  * field has this place. The walkers below read, write and print by these rows, so a version is
- * nowhere else than here. Only meta/index.c includes this.
+ * nowhere else than here. Only meta/index.c and fsck_index.c include this.
  *
  * Threads  any; the tables do not change.
  */

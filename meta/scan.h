@@ -1,6 +1,7 @@
 /*
  * scan.h - one mailbox read as a whole: its records, names, annotations, owner, and what follows
- * from them (sums, counters, Cyrus's own sums). For delta.c, apply and repair only.
+ * from them (sums, counters, Cyrus's own sums). For what compares or changes a whole one: delta, mbox,
+ * apply, repair.
  *
  * Ownership  scan_close gives everything back; a struct of zeros may be closed.
  */

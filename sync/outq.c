@@ -1,3 +1,7 @@
+/*
+ * outq.c - a list under a lock, and two counters: of what was put (each item's number is its place)
+ * and of what is settled, for those who wait for "everything until now".
+ */
 #include "sync/outq.h"
 #include "meta/base/err.h"
 #include "sync/loop.h"

@@ -1,3 +1,7 @@
+/*
+ * refs.c - a table of BUCKETS sets of WAYS entries by inode number: what is new takes the place of
+ * the oldest of its set. To forget one costs bytes on the line, never mail.
+ */
 #include "sync/refs.h"
 #include "meta/base/err.h"
 

@@ -7,7 +7,9 @@
  *
  * Owns     the state folder, the mailboxes' states, the peer thread and the replay workers.
  * Threads  sync_commit, sync_path, sync_names*, sync_move_*, sync_note, sync_keep_body,
- *          sync_confirm, sync_refusing, sync_force, sync_wait*, sync_facts: any. The rest: the thread that wires the program together.
+ *          sync_confirm, sync_refusing, sync_force, sync_wait*, sync_prove, sync_facts,
+ *          sync_linked, sync_is_stale, sync_mailbox_*, sync_each_mailbox: any. The rest: the
+ *          thread that wires the program together.
  * Locks    a mailbox's lock is taken inside; callers hold none of their own that a hook takes.
  * Errors   err.h.
  */

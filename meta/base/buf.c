@@ -1,3 +1,7 @@
+/*
+ * buf.c - a failure sticks: once a buffer could not grow or met its maximum, every later put does
+ * nothing, and buf_ok says so; callers look once, at the end.
+ */
 #include "meta/base/buf.h"
 #include "meta/base/err.h"
 

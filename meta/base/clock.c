@@ -1,3 +1,6 @@
+/*
+ * clock.c - the kernel's clocks, or the one that a test has put in their place.
+ */
 #include "meta/base/clock.h"
 
 #include <stddef.h>

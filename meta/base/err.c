@@ -1,3 +1,6 @@
+/*
+ * err.c - the table of err.h, looked up by code.
+ */
 #include "meta/base/err.h"
 
 #include <stddef.h>

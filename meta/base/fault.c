@@ -1,3 +1,7 @@
+/*
+ * fault.c - TWINSPOOL_FAULT=name:N dies at the Nth passing of a point, name~MS waits there. Without
+ * TWINSPOOL_FAULTS at compile time none of this exists.
+ */
 #include "meta/base/fault.h"
 
 #ifdef TWINSPOOL_FAULTS

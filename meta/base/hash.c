@@ -1,3 +1,7 @@
+/*
+ * hash.c - libcrypto's digests and zlib's CRC. A digest's context is kept for each thread, for
+ * making one costs more than a short text; it ends with the thread.
+ */
 #include "meta/base/hash.h"
 #include "meta/base/err.h"
 

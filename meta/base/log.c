@@ -1,3 +1,6 @@
+/*
+ * log.c - one line, one write: to stderr or to syslog, behind the slot's name.
+ */
 #include "meta/base/log.h"
 
 #include <errno.h>
