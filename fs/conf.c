@@ -402,11 +402,10 @@ wrong(struct parse *p, unsigned line, const char *key, const char *expected,
 static void
 amount(const struct unit *units, uint64_t v, struct buf *out)
 {
-	const struct unit *best = NULL;
+	const struct unit *best = units;
 
 	for (const struct unit *u = units; u->name != NULL; u++)
-		if (v % u->factor == 0 &&
-			(best == NULL || (v >= u->factor && u->factor > best->factor)))
+		if (v % u->factor == 0 && v >= u->factor && u->factor >= best->factor)
 			best = u;
 	buf_printf(out, "%llu%s", (unsigned long long)(v / best->factor), best->name);
 }

@@ -52,7 +52,7 @@ struct super_pin {
 
 struct pin_msg {
 	uint64_t nodeid;
-	uint32_t keep; /* 1 with a descriptor, 0 to let go */
+	uint64_t keep; /* 1 with a descriptor, 0 to let go */
 };
 
 /* ---- pins ---- */

@@ -113,6 +113,7 @@ TEST(bytes_round_trip_and_every_cut_is_refused)
 
 TEST(stored_history_survives_reopening)
 {
+	struct buf was = BUF_INIT, is = BUF_INIT;
 	struct epoch e, back;
 	struct store *s;
 
@@ -129,7 +130,13 @@ TEST(stored_history_survives_reopening)
 	store_close(s);
 	CHECK_EQ(store_open(t_tmpdir(), &s), 0);
 	CHECK_EQ(epoch_load(s, &back), 0);
-	CHECK_MEM(&back, &e, sizeof(e));
+	CHECK_EQ(back.role, e.role);
+	CHECK_EQ(epoch_encode(&e.line, &was), 0);
+	CHECK_EQ(epoch_encode(&back.line, &is), 0);
+	CHECK_EQ(is.len, was.len);
+	CHECK_MEM(is.data, was.data, was.len);
+	buf_fini(&was);
+	buf_fini(&is);
 	CHECK_EQ(store_put_blob(s, "epochs", "\1\1\7", 3), 0);
 	t_expect_log("history of epochs cannot be read");
 	CHECK_EQ(epoch_load(s, &back), ERR_STORE);

@@ -130,7 +130,8 @@ TEST(where_nothing_was_expunged_one_look_will_do)
 	long looks = reads() - before;
 	ixfile_close(&f);
 	/* the read of the count itself is one of them */
-	if (before >= 0)
+	const char *preload = getenv("LD_PRELOAD"); /* valgrind reads for itself, too */
+	if (before >= 0 && (preload == NULL || strstr(preload, "valgrind") == NULL))
 		CHECK_EQ(looks, 715 + 1);
 }
 
