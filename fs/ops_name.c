@@ -13,15 +13,18 @@
  */
 #include "fs/ops.h"
 
+#include "fs/acl.h"
 #include "fs/capture.h"
 #include "fs/cred.h"
 #include "fs/gate.h"
 #include "fs/ops_vdir.h"
 #include "fs/slot.h"
 #include "meta/base/fault.h"
+#include "meta/base/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -125,6 +128,26 @@ fill_entry(struct inode *dir, const char *name, int fd, struct fuse_entry_param 
 	return 0;
 }
 
+/*
+ * Without ACLs the kernel decides by the mode alone, whose group bits are a list's mask: it would
+ * grant what the backing tree denies. So what has a list is not let in (decision 0019).
+ */
+static int
+refuse_acl(struct inode *dir, const char *name, int fd)
+{
+	static _Atomic uint64_t said;
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	if (!acl_found(path))
+		return 0;
+	if (log_due(&said))
+		log_err("refused, it has an access control list: remove it from the "
+			"spool (setfacl -b), or set `xattr: yes` path=%s/%s",
+			inode_path(dir, path, sizeof(path)) == 0 ? path : "?", name);
+	return EACCES;
+}
+
 int
 ops_name_entry(struct inode *dir, int dirfd, const char *name,
 	struct fuse_entry_param *e, struct inode **ino_out)
@@ -135,7 +158,9 @@ ops_name_entry(struct inode *dir, int dirfd, const char *name,
 	fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return errno;
-	err = fill_entry(dir, name, fd, e, ino_out);
+	err = ops_env.xattr ? 0 : refuse_acl(dir, name, fd);
+	if (err == 0)
+		err = fill_entry(dir, name, fd, e, ino_out);
 	close(fd);
 	return err;
 }

@@ -9,6 +9,7 @@
  */
 #include "fs/refuse.h"
 
+#include "fs/acl.h"
 #include "fs/inode.h"
 #include "fs/ops.h"
 #include "fs/unmount.h"
@@ -26,7 +27,6 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #define ID_BYTES 16
@@ -116,37 +116,34 @@ check_apart(const char *mountpoint, const char *spool)
 
 /* ---- ACLs ---- */
 
-static bool
-has_acl(const char *path)
-{
-	return getxattr(path, "system.posix_acl_access", NULL, 0) > 0 ||
-	       getxattr(path, "system.posix_acl_default", NULL, 0) > 0;
-}
-
-/* The root and the folders in it: looking deeper would be a walk over all mail. */
+/* The root, which nobody looks up, and the folders in it. Looking deeper would be a walk over all
+ * mail; those are refused one by one when they are looked up (ops_name.c). */
 static int
-check_acl(int root_fd)
+check_acl(int root_fd, const char *spool)
 {
 	char path[64 + NAME_MAX];
-	DIR *dir;
+	const char *name = "";
 	struct dirent *d;
+	DIR *dir;
 	bool found;
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", root_fd);
-	found = has_acl(path);
+	found = acl_found(path);
 	dir = opendir(path);
 	while (!found && dir != NULL && (d = readdir(dir)) != NULL) {
 		if (d->d_type != DT_DIR || strcmp(d->d_name, "..") == 0)
 			continue;
-		snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", root_fd, d->d_name);
-		found = has_acl(path);
+		name = d->d_name;
+		snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", root_fd, name);
+		found = acl_found(path);
 	}
+	if (found)
+		log_err("the spool has an access control list: remove it (setfacl -b), "
+			"or set `xattr: yes` path=%s/%s",
+			spool, name);
 	if (dir != NULL)
 		closedir(dir);
-	if (!found)
-		return 0;
-	log_err("the spool has access control lists, which need `xattr: yes`");
-	return ERR_CONF;
+	return found ? ERR_CONF : 0;
 }
 
 /* ---- the id ---- */
@@ -297,7 +294,7 @@ refuse_check(const char *mountpoint, const char *spool, const char *state, bool 
 	}
 	rc = inode_probe(out->root_fd);
 	if (rc == 0 && !xattr)
-		rc = check_acl(out->root_fd);
+		rc = check_acl(out->root_fd, spool);
 	if (rc == 0)
 		rc = check_id(out->root_fd, spool, state);
 	if (rc != 0) {

@@ -17,7 +17,7 @@ struct refuse_found {
  * The mount point, a real path, must be an empty folder, or hold a dead mount of this program; the spool a
  * folder that neither contains the mount point nor lies in it, on a filesystem with file
  * handles, and .twinspool/id in it must equal `id` in the state folder. If both are missing
- * this is the first start, and both are made. With xattr false, ACLs on the spool are refused.
+ * this is the first start, and both are made. With xattr false, ACLs on the root and its folders are refused.
  */
 int refuse_check(const char *mountpoint, const char *spool, const char *state,
 	bool xattr, struct refuse_found *out);

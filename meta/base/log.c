@@ -2,6 +2,7 @@
  * log.c - one line, one write: to stderr or to syslog, behind the slot's name.
  */
 #include "meta/base/log.h"
+#include "meta/base/clock.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -10,6 +11,8 @@
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
+
+#define DUE_MS 10000
 
 static char log_ident[64] = "twinspool";
 static bool use_syslog;
@@ -45,6 +48,15 @@ void
 log_set_hook(log_hook *h)
 {
 	hook = h;
+}
+
+bool
+log_due(_Atomic uint64_t *said)
+{
+	uint64_t last = *said, now = clock_ms();
+
+	return (last == 0 || now - last >= DUE_MS) &&
+	       atomic_compare_exchange_strong(said, &last, now);
 }
 
 /* One write per line, so that lines of several processes never mix. */

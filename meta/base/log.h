@@ -8,7 +8,9 @@
 #define META_BASE_LOG_H
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 enum log_level { LOG_LEVEL_ERR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
@@ -16,6 +18,9 @@ enum log_level { LOG_LEVEL_ERR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG 
 void log_open(const char *ident, bool to_syslog, enum log_level level);
 void log_set_level(enum log_level level);
 bool log_level_on(enum log_level level);
+
+/* For what any request could cause: true at most every ten seconds. said is static, 0 at first. */
+bool log_due(_Atomic uint64_t *said);
 
 /* A test may take the lines instead; NULL gives them back. */
 typedef void log_hook(enum log_level level, const char *line);
