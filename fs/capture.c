@@ -83,15 +83,29 @@ is_ours(const struct inode *dir)
 	return k == PLACE_ROOT || k == PLACE_DIR;
 }
 
-static bool
+/* The path of name in dir, or of dir itself. 0 or a positive errno. */
+static int
 join(struct inode *dir, const char *name, char *out, size_t size)
 {
 	char path[BATCH_MAX_PATH];
+	int err = inode_path(dir, path, sizeof(path));
 
-	if (inode_path(dir, path, sizeof(path)) != 0)
-		return false;
-	int n = snprintf(out, size, "%s%s%s", path, path[0] ? "/" : "", name);
-	return n > 0 && (size_t)n < size;
+	if (err != 0)
+		return err;
+	int n = snprintf(out, size, "%s%s%s", path,
+		path[0] != '\0' && name != NULL ? "/" : "", name != NULL ? name : "");
+	return n >= 0 && (size_t)n < size ? 0 : ENAMETOOLONG;
+}
+
+/* A path without a place in a batch: no peer ever hears of it, but somebody should. */
+static void
+is_unnamed(int err, const char *name)
+{
+	static _Atomic uint64_t said;
+
+	if (err == ENAMETOOLONG && log_due(&said))
+		log_warn("a path of more than %d bytes is not replicated name=%s",
+			BATCH_MAX_PATH - 1, name != NULL ? name : "");
 }
 
 /* The path of a file, from the kernel's own knowledge of the open descriptor. */
@@ -128,8 +142,7 @@ path_changed(struct inode *dir, const char *name, bool now)
 
 	do {
 		names = sync_names(to);
-		if (name != NULL ? !join(dir, name, path, sizeof(path))
-				 : inode_path(dir, path, sizeof(path)) != 0)
+		if (join(dir, name, path, sizeof(path)) != 0)
 			return;
 		FAULT("capture.path-found");
 	} while (!quiet_changed(path, names, now));
@@ -175,13 +188,15 @@ static int
 note(struct inode *dir, const char *name)
 {
 	char path[BATCH_MAX_PATH];
-	int rc;
+	int rc, err;
 
 	do {
 		uint64_t names = sync_names(to);
-		if (name != NULL ? !join(dir, name, path, sizeof(path))
-				 : inode_path(dir, path, sizeof(path)) != 0)
+		err = join(dir, name, path, sizeof(path));
+		if (err != 0) {
+			is_unnamed(err, name);
 			return 0;
+		}
 		rc = sync_note(to, path, names);
 	} while (rc == ERR_NOTFOUND);
 	return rc == 0 ? 0 : err_errno(rc);
@@ -232,7 +247,10 @@ crosses(const struct cap_name *op)
 	return out != in;
 }
 
-/* Both names of a folder that is about to be moved within the replicated area. */
+/*
+ * Both names of a folder that is about to be moved within the replicated area. A name that is too
+ * long for a batch lies outside of it like any other.
+ */
 static int
 move_begin(struct cap_name *op)
 {
@@ -241,9 +259,10 @@ move_begin(struct cap_name *op)
 
 	do {
 		uint64_t names = sync_names(to);
-		if (!join(op->parent, op->name, from, sizeof(from)) ||
-			!join(op->newparent, op->newname, dest, sizeof(dest)))
-			return ENAMETOOLONG;
+		int out = join(op->parent, op->name, from, sizeof(from)),
+		    in = join(op->newparent, op->newname, dest, sizeof(dest));
+		if (out != 0 || in != 0)
+			return out == in && out == ENAMETOOLONG ? 0 : EXDEV;
 		rc = sync_move_begin(to, names, from, dest, &op->moving);
 	} while (rc == ERR_NOTFOUND);
 	if (rc == 0 && ((rc = sync_note(to, from, 0)) != 0 ||
@@ -267,8 +286,8 @@ move_end(struct cap_name *op, bool done)
 {
 	char from[BATCH_MAX_PATH], dest[BATCH_MAX_PATH];
 
-	if (done && join(op->parent, op->name, from, sizeof(from)) &&
-		join(op->newparent, op->newname, dest, sizeof(dest)))
+	if (done && join(op->parent, op->name, from, sizeof(from)) == 0 &&
+		join(op->newparent, op->newname, dest, sizeof(dest)) == 0)
 		quiet_moved(from, dest, (op->flags & RENAME_EXCHANGE) != 0);
 	(void)sync_move_noted(to, op->moving, look_at, NULL);
 	sync_move_end(to, op->moving,

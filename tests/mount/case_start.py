@@ -74,4 +74,61 @@ def test_a_filesystem_without_handles_is_named():
     refused(s, "type=ramfs")
 
 
+def setfacl(*words):
+    if subprocess.run(["setfacl", *words], stderr=subprocess.DEVNULL).returncode != 0:
+        raise case.Skip("no access control lists here")
+
+
+def test_lists_that_would_not_be_obeyed():
+    """With `xattr: no` the kernel would take a list's mask for the group's bits."""
+    case.need("setfacl")
+    s = made()
+    deep = f"{s.spool}/a/b/c"
+    os.makedirs(deep)
+    for name in "plain", "listed":
+        with open(f"{deep}/{name}", "w") as f:
+            f.write("secret")
+    setfacl("-m", "u:1:rw", s.spool)
+    refused(s, f"path={s.spool}/", "xattr: yes")
+    setfacl("-b", s.spool)
+    setfacl("-d", "-m", "u:1:rw", f"{s.spool}/a")
+    refused(s, f"path={s.spool}/a", "setfacl -b")
+    setfacl("-b", f"{s.spool}/a")
+    setfacl("-m", "u:1:rw,g::-", f"{deep}/listed")
+    s.start()
+    with open(f"{s.mnt}/a/b/c/plain") as f:
+        case.equal(f.read(), "secret", "a file without a list")
+    case.check(fails_with(errno.EACCES, open, f"{s.mnt}/a/b/c/listed"), "a file with a list")
+    case.equal(sorted(os.listdir(f"{s.mnt}/a/b/c")), ["listed", "plain"], "names")
+    case.check("path=a/b/c/listed" in s.tail(), "the log does not name it")
+    case.equal(s.stop(), 0, "exit status")
+    setfacl("-b", f"{deep}/listed")
+    setfacl("-m", "u:1:rwx", deep)
+    s.start()
+    case.check(fails_with(errno.EACCES, os.stat, f"{s.mnt}/a/b/c"), "a folder with a list")
+    setfacl("-b", deep)
+    case.equal(len(os.listdir(f"{s.mnt}/a/b/c")), 2, "names once the list is off")
+
+
+def test_folders_deeper_than_a_path():
+    s = made().start()
+    at = os.open(s.mnt, os.O_RDONLY)
+    try:
+        for _ in range(30):
+            os.mkdir("d" * 200, dir_fd=at)
+            below = os.open("d" * 200, os.O_RDONLY, dir_fd=at)
+            os.close(at)
+            at = below
+        os.mkdir("folder", dir_fd=at)
+        os.rename("folder", "moved", src_dir_fd=at, dst_dir_fd=at)
+        case.equal(os.listdir(at), ["moved"], "names")
+        os.mkdir(f"{s.mnt}/short")
+        case.check(fails_with(errno.EXDEV, os.rename, f"{s.mnt}/short",
+                              f"/proc/self/fd/{at}/in"),
+                   "a folder leaves what is replicated, not name by name")
+    finally:
+        os.close(at)
+    case.check("is not replicated" in s.tail(), "the log says nothing")
+
+
 case.main()
