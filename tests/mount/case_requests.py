@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import case  # noqa: E402
 import slot  # noqa: E402
 
-COUNT = re.compile(r'^twinspool_fuse_requests_total\{kind="(\w+)"\} (\d+)$', re.M)
+COUNT = re.compile(r'^twinspool_fuse_requests_total\{.*kind="(\w+)"\} (\d+)$', re.M)
 READ = re.compile(r"^twinspool_read_bytes_total\S* (\d+)$", re.M)
 # When the kernel likes; and of whoever looks at the space on all mounts of the machine.
 OTHERS = ("FORGET", "BATCH_FORGET", "STATFS")
@@ -42,6 +42,7 @@ class Mount(slot.Slot):
         text = subprocess.run([case.PROGRAM, "status", "--metrics", self.conf], check=True,
                               stdout=subprocess.PIPE).stdout.decode()
         found = {kind: int(n) for kind, n in COUNT.findall(text) if kind not in OTHERS}
+        case.check("CREATE" in found, text)
         found["bytes"] = sum(map(int, READ.findall(text)))
         return found
 
