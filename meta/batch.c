@@ -673,6 +673,18 @@ batch_has_after(const struct batch *b)
 	return has_after(b->flags, b->dir[0] == '\0');
 }
 
+/* A derived batch says "append" of every record that it states. The first one of a mailbox states
+ * expunged ones in plenty, and nothing goes with those: so only UNLINKED counts there. */
+static bool
+record_removes(const struct batch *b, const struct change_record *c)
+{
+	if (c->append)
+		return (b->flags & (BATCH_DERIVED | BATCH_CREATE)) == BATCH_DERIVED &&
+		       (c->r.flags & INDEX_FLAG_UNLINKED) != 0;
+	return (c->mask & CHANGE_RECORD_FLAGS) != 0 &&
+	       (c->r.flags & (INDEX_FLAG_EXPUNGED | INDEX_FLAG_UNLINKED)) != 0;
+}
+
 bool
 batch_removes(const struct batch *b)
 {
@@ -682,10 +694,7 @@ batch_removes(const struct batch *b)
 		const struct change *c = &b->changes[i];
 		if (c->kind == CHANGE_PURGE || c->kind == CHANGE_DELETE)
 			return true;
-		if (c->kind == CHANGE_RECORD && !c->u.record.append &&
-			(c->u.record.mask & CHANGE_RECORD_FLAGS) != 0 &&
-			(c->u.record.r.flags &
-				(INDEX_FLAG_EXPUNGED | INDEX_FLAG_UNLINKED)) != 0)
+		if (c->kind == CHANGE_RECORD && record_removes(b, &c->u.record))
 			return true;
 	}
 	return false;

@@ -230,7 +230,8 @@ int batch_peek(const void *p, size_t n, struct batch *out);
 /* Does it state a sum before, a sum after? */
 bool batch_has_before(const struct batch *b);
 bool batch_has_after(const struct batch *b);
-/* True if it expunges, unlinks or purges a record, or removes a mailbox or path (design 7). */
+/* True if it expunges, unlinks or purges a record, or removes a mailbox or path (design 7). A record
+ * that a derived batch states counts if it is unlinked. */
 bool batch_removes(const struct batch *b);
 /* One line of text per change, for dump and for the log. */
 void batch_print(const struct batch *b, struct buf *out);

@@ -168,9 +168,12 @@ struct node {
 	struct loop_hook hook;
 	struct loop_call wake;
 	struct loop_timer tick;
-	bool repairing; /* some entry is */
+	/* Entries that are; and whether more may be found to differ: at a standby, until the active
+	 * side goes on where it was or has named all. Read by workers. */
+	_Atomic unsigned repairing;
+	_Atomic bool unsure;
 	/* entries that are open, and the first seq that was skipped for one: not yet applied */
-	_Atomic unsigned open_repairs; /* read by workers */
+	_Atomic unsigned open_repairs;
 	uint64_t open_from;
 	/* mailboxes to be asked for, as the session takes them; then DIFF, if that is due */
 	struct mboxent **asks;
@@ -337,9 +340,15 @@ void ask_moved(struct node *n, const char *target);
 /* A stream begins in a new session: asks again for what was not finished. */
 void ask_resume(struct node *n);
 void ask_repaired(struct node *n, const char *dir);
-/* Rows of a mailbox are skipped from seq on until it is repaired; and it is, or never will be. */
+/* The entry is being compared, or no more. Entry lock held. */
+void ask_mark(struct node *n, struct mboxent *e, bool repairing);
+/* Rows of a mailbox are skipped from seq on until it is repaired. */
 void ask_open(struct node *n, struct mboxent *e, uint64_t seq);
-void ask_close(struct node *n, struct mboxent *e);
+/* It is, or never will be; then not before it counts as set aside: a worker that unlinks just now
+ * asks for either. */
+void ask_end(struct node *n, struct mboxent *e);
+/* Any thread: may a mailbox that is set aside, or not equal yet, name a body that another drops? */
+bool ask_keeps(const struct node *n);
 int ask_on_diff(struct node *n, const struct wire_diff *m);
 /* What was asked for because a batch did not fit outlives the process. */
 void ask_load(struct node *n);

@@ -389,7 +389,7 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 		     more = aside && old->has_more && !journal;
 		unsigned repairs = old->repairs;
 		old->known = false;
-		old->repairing = false;
+		ask_mark(n, old, false);
 		old->owed = false;
 		old->redo = old->prove = false;
 		old->aside = old->has_more = false;
@@ -400,7 +400,8 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 		pthread_mutex_unlock(&old->lock);
 		pthread_mutex_lock(&e->lock);
 		/* What was asked for under the old name is not answered any more. */
-		e->repairing |= repairing || (aside && !journal && !more);
+		if (repairing || (aside && !journal && !more))
+			ask_mark(n, e, true);
 		if (more)
 			e->aside = e->has_more = true;
 		e->redo |= redo;

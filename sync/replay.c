@@ -333,7 +333,6 @@ set_aside(struct replay *r, struct job *j)
 		e->aside = true;
 		e->has_more = j->rc == ERR_MORE;
 		e->redo = true;
-		e->repairing = false;
 		pthread_mutex_unlock(&e->lock);
 	}
 	int rc = inbox_quarantine_put(n->inbox, &q);
@@ -342,9 +341,8 @@ set_aside(struct replay *r, struct job *j)
 		stall(r, j);
 		return;
 	}
-	/* Not before it counts as set aside: a worker that unlinks just now asks for either. */
 	if (e != NULL)
-		ask_close(n, e);
+		ask_end(n, e);
 	struct wire_quarantine m = { q.dir, q.uid, q.check, q.text };
 	for (unsigned i = 0; i < n->n_peers; i++)
 		if (n->peers[i].session != NULL && n->peers[i].feeding)
@@ -399,7 +397,7 @@ ask_repair(struct replay *r, struct job *j)
 		pthread_mutex_lock(&e->lock);
 		/* An answer that does not fit either is asked for anew, a few times. */
 		first = !e->repairing || is_answer(j);
-		e->repairing = true;
+		ask_mark(n, e, true);
 		e->redo |= j->rc != ERR_DIVERGED;
 		e->prove |= j->redo;
 		if (j->path != NULL)

@@ -36,10 +36,8 @@ drop_body(void *arg, const uint8_t guid[SHA1_LEN])
 static bool
 keep_body(void *arg, const uint8_t guid[SHA1_LEN])
 {
-	struct node *n = arg;
-
 	(void)guid;
-	return n->asides > 0 || n->open_repairs > 0;
+	return ask_keeps(arg);
 }
 
 static bool

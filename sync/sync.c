@@ -362,6 +362,7 @@ open_store(struct node *n)
 	if (rc != 0 || (rc = adopt_is_due(n, &due)) != 0)
 		return rc;
 	n->role = n->epoch.role == EPOCH_ACTIVE ? SYNC_ACTIVE : SYNC_STANDBY;
+	n->unsure = n->role == SYNC_STANDBY;
 	if ((rc = hello_load(n)) != 0 || (rc = adopt_load(n)) != 0 ||
 		(n->role == SYNC_STANDBY && (rc = flush_open(n)) != 0))
 		return rc;

@@ -124,9 +124,8 @@ move_one(struct node *n, const char *dir, const char *from, const char *to)
 		if (rc == 0) {
 			pthread_mutex_lock(&e->lock);
 			e->aside = e->has_more = true;
-			e->repairing = false;
 			pthread_mutex_unlock(&e->lock);
-			ask_close(n, e);
+			ask_end(n, e);
 			replay_forget(n->replay, key);
 		}
 	}

@@ -178,9 +178,8 @@ ask_mailbox(struct node *n, const char *dir)
 	if (e == NULL)
 		return;
 	pthread_mutex_lock(&e->lock);
-	e->repairing = true;
+	ask_mark(n, e, true);
 	pthread_mutex_unlock(&e->lock);
-	n->repairing = true;
 	if (e->repairs > 0)
 		save_repairs(n);
 	ask_later(n, e);
@@ -214,7 +213,7 @@ ask_moved(struct node *n, const char *target)
 	size_t count;
 	struct mboxent **list;
 
-	if (!n->repairing || (list = mboxes_list(n->mboxes, &count)) == NULL)
+	if (n->repairing == 0 || (list = mboxes_list(n->mboxes, &count)) == NULL)
 		return;
 	for (size_t i = 0; i < count; i++)
 		if (list[i]->repairing && rest_of(list[i]->dir, target) != NULL)
@@ -281,7 +280,7 @@ ask_load(struct node *n)
 				mboxes_get(n->mboxes, (const char *)list.data + at);
 			if (e == NULL)
 				continue;
-			e->repairing = n->repairing = true;
+			ask_mark(n, e, true);
 			e->redo = true;
 			e->repairs = 1;
 			ask_open(n, e, f.done.seq + 1);
@@ -301,8 +300,29 @@ ask_open(struct node *n, struct mboxent *e, uint64_t seq)
 }
 
 void
-ask_close(struct node *n, struct mboxent *e)
+ask_mark(struct node *n, struct mboxent *e, bool repairing)
 {
+	if (e->repairing == repairing)
+		return;
+	e->repairing = repairing;
+	if (repairing)
+		n->repairing++;
+	else
+		n->repairing--;
+}
+
+bool
+ask_keeps(const struct node *n)
+{
+	return n->asides > 0 || n->repairing > 0 || n->open_repairs > 0 || n->unsure;
+}
+
+void
+ask_end(struct node *n, struct mboxent *e)
+{
+	pthread_mutex_lock(&e->lock);
+	ask_mark(n, e, false);
+	pthread_mutex_unlock(&e->lock);
 	if (!e->open)
 		return;
 	e->open = false;
@@ -339,10 +359,9 @@ ask_repaired(struct node *n, const char *dir)
 		return;
 	pthread_mutex_lock(&e->lock);
 	bool was = e->repairs > 0;
-	ask_close(n, e);
-	e->repairing = false;
 	e->repairs = 0;
 	pthread_mutex_unlock(&e->lock);
+	ask_end(n, e);
 	if (was) {
 		log_info("mailbox repaired: dir=%s", dir);
 		save_repairs(n);
@@ -372,7 +391,7 @@ ask_resume(struct node *n)
 	size_t count;
 	struct mboxent **list;
 
-	if (!n->repairing || (list = mboxes_list(n->mboxes, &count)) == NULL)
+	if (n->repairing == 0 || (list = mboxes_list(n->mboxes, &count)) == NULL)
 		return;
 	for (size_t i = 0; i < count; i++)
 		if (list[i]->repairing)
@@ -442,6 +461,7 @@ ask_extras(struct node *n, struct peer *p)
 	p->extras_due = false;
 	name_extras(n, p);
 	n->diff_due = true;
+	n->unsure = false;
 	ask_pump(n);
 }
 

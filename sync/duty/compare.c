@@ -623,13 +623,11 @@ compare_on_quarantine(void *node, struct session *s, const void *msg)
 		pthread_mutex_lock(&e->lock);
 		e->aside = true;
 		e->has_more = strcmp(m->check, "has-more") == 0;
-		e->repairing = false;
 		pthread_mutex_unlock(&e->lock);
 	}
 	int rc = inbox_quarantine_put(n->inbox, &q);
 	node_count_asides(n);
-	/* Not before it counts as set aside: a worker that unlinks just now asks for either. */
 	if (rc == 0 && e != NULL)
-		ask_close(n, e);
+		ask_end(n, e);
 	return rc;
 }

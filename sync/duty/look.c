@@ -25,7 +25,7 @@ look_kept(struct node *n)
 	if (n->role != SYNC_STANDBY || age == 0 || now < n->next_kept_ms)
 		return;
 	n->next_kept_ms = now + (age / 8 < LOOK_KEPT_MS ? age / 8 : LOOK_KEPT_MS);
-	if (n->asides > 0 || n->open_repairs > 0 || !replay_idle(n->replay))
+	if (ask_keeps(n) || !replay_idle(n->replay))
 		return;
 	unsigned gone = kept_expire(n->spool, age);
 	if (gone > 0)

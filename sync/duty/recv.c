@@ -60,6 +60,7 @@ recv_on_start(void *node, struct session *s, const void *msg)
 		(struct pos){ m->epoch, m->run, m->from_seq > 0 ? m->from_seq - 1 : 0 };
 	p->began = (struct pos){ m->epoch, m->run, m->from_seq };
 	if (m->mode == WIRE_MODE_COMPARE) {
+		n->unsure = true;
 		p->round++;
 		p->extras_due = false;
 		if (first) {
@@ -76,8 +77,10 @@ recv_on_start(void *node, struct session *s, const void *msg)
 		if (rc != 0)
 			return rc;
 		replay_ask_again(n->replay);
-		if (m->mode != WIRE_MODE_COMPARE)
+		if (m->mode != WIRE_MODE_COMPARE) {
 			ask_resume(n);
+			n->unsure = false;
+		}
 	}
 	return 0;
 }

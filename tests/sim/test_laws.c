@@ -48,9 +48,9 @@ static struct duo d;
 static struct rig A, B;
 
 /* MOVE, as Cyrus does it: the copy is committed, then the original expunged; the cleanup comes
- * when nobody has the mailbox open. */
+ * when nobody has the mailbox open, and that of the records later still. */
 static void
-move_to_b(uint32_t uid)
+move_without_repack(uint32_t uid)
 {
 	char name[SCAN_BODY_NAME];
 	struct stat st;
@@ -65,6 +65,12 @@ move_to_b(uint32_t uid)
 	duo_commit(&d, &A);
 	rig_unlink(&A, uid);
 	duo_commit(&d, &A);
+}
+
+static void
+move_to_b(uint32_t uid)
+{
+	move_without_repack(uid);
 	duo_cleanup(&d, &A);
 }
 
@@ -116,6 +122,39 @@ remove_b_there(void)
 		usleep(20000);
 	duo_stop_equal(&d);
 	CHECK_EQ(duo_standby(&d).asides, 0);
+}
+
+/* The standby, whose replay stops before a file of that folder. */
+static void
+start_b_slow_in(const char *dir)
+{
+	char go[320];
+
+	snprintf(go, sizeof(go), "%s.go", d.root_b);
+	unlink(go);
+	setenv("DUO_GO", go, 1);
+	setenv("DUO_SLOW", dir, 1);
+	duo_start_b(&d);
+	unsetenv("DUO_SLOW");
+}
+
+static void
+let_b_go_on(void)
+{
+	duo_sh("touch %s.go", d.root_b);
+}
+
+static bool
+has_all_rows(const struct sync_facts *f, void *arg)
+{
+	(void)arg;
+	return f->peers[0].received == f->position.seq;
+}
+
+static bool
+is_compared(const struct sync_facts *f, void *arg)
+{
+	return strcmp(f->peers[0].state, "streaming") == 0 && has_all_rows(f, arg);
 }
 
 /* ---- design 7: removals never overtake ---- */
@@ -172,6 +211,51 @@ TEST(a_message_moved_into_a_mailbox_under_repair_survives)
 		kept = duo_exists(d.root_b, path);
 	}
 	CHECK(kept);
+	duo_stop_equal(&d);
+	duo_close(&d);
+}
+
+/* Its destination takes its time: until then the message is where it was. */
+TEST(a_message_leaves_no_mailbox_before_it_is_in_the_other)
+{
+	CHECK(duo_two(&d, &A, &B));
+	duo_stop_b(&d, false);
+	start_b_slow_in("box/b");
+	move_to_b(1);
+	CHECK(duo_until(&d, has_all_rows, NULL));
+	usleep(300000);
+	CHECK(duo_exists(d.root_b, "box/a/1."));
+	let_b_go_on();
+	CHECK(duo_settled(&d));
+	CHECK(!duo_exists(d.root_b, "box/a/1."));
+	duo_stop_equal(&d);
+	duo_close(&d);
+}
+
+/* Of a comparison the rows come in any order: what they take away before all is done is kept. */
+TEST(a_comparison_takes_no_message_away_before_it_is_in_the_other_mailbox)
+{
+	char path[100], hex[2 * SHA1_LEN + 1];
+
+	CHECK(duo_two(&d, &A, &B));
+	hash_hex(A.rec[0].guid, SHA1_LEN, hex);
+	snprintf(path, sizeof(path), ".twinspool/kept/%s", hex);
+	duo_stop_b(&d, false);
+	duo_stop_a(&d, true);
+	d.journal_size = 20000;
+	duo_start_a(&d);
+	move_without_repack(1);
+	for (int i = 0; i < 200; i++) {
+		rig_flag(&A, 2, 1u << (i % 4));
+		duo_commit(&d, &A);
+	}
+	CHECK(duo_until(&d, duo_says_behind, NULL));
+	start_b_slow_in("box/b");
+	CHECK(duo_until(&d, is_compared, NULL));
+	usleep(300000);
+	CHECK(duo_exists(d.root_b, "box/a/1.") || duo_exists(d.root_b, path));
+	let_b_go_on();
+	CHECK(duo_settled(&d));
 	duo_stop_equal(&d);
 	duo_close(&d);
 }
@@ -377,15 +461,9 @@ b_has_all(const struct sync_facts *f, void *arg)
 
 TEST(a_slow_mailbox_holds_up_no_other)
 {
-	char go[320];
-
 	CHECK(duo_two(&d, &A, &B));
-	snprintf(go, sizeof(go), "%s.go", d.root_b);
 	duo_stop_b(&d, false);
-	setenv("DUO_GO", go, 1);
-	setenv("DUO_SLOW", "box/a", 1);
-	duo_start_b(&d);
-	unsetenv("DUO_SLOW");
+	start_b_slow_in("box/a");
 	for (int i = 0; i < 20; i++) {
 		rig_append(&A, 300);
 		duo_commit(&d, &A);
@@ -395,7 +473,7 @@ TEST(a_slow_mailbox_holds_up_no_other)
 	CHECK(duo_until(&d, b_has_all, NULL));
 	CHECK(!duo_exists(d.root_b, "box/a/23."));
 	/* and what is behind is in order, once it goes on */
-	duo_sh("touch %s", go);
+	let_b_go_on();
 	CHECK(duo_settled(&d));
 	duo_stop_equal(&d);
 	duo_close(&d);

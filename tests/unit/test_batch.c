@@ -379,6 +379,18 @@ TEST(an_expunge_names_its_guid)
 
 	b = flag_change(7);
 	CHECK(!batch_removes(&b));
+	/* A batch that restates says "append" of each record; a new mailbox has nothing to lose. */
+	r = &b.changes[0].u.record;
+	r->append = true;
+	r->r.flags = INDEX_FLAG_EXPUNGED | INDEX_FLAG_UNLINKED;
+	CHECK(!batch_removes(&b));
+	b.flags = BATCH_DERIVED;
+	CHECK(batch_removes(&b));
+	b.flags = BATCH_DERIVED | BATCH_CREATE;
+	CHECK(!batch_removes(&b));
+	b.flags = 0;
+	r->append = false;
+	r->r.flags = 0;
 	batch_add(&b, CHANGE_PURGE)->u.purge.uid = 3;
 	CHECK_EQ(decoded(&b), ERR_MANGLED);
 	b.flags = BATCH_DERIVED;
