@@ -73,7 +73,7 @@ int apply_results(struct apply *a, apply_result_fn *fn, void *arg);
 /* Does the batch state records whatever is there (derived, whole)? */
 bool apply_overrides(const struct batch *b);
 const struct scan_annots *apply_annots_before(const struct apply *a);
-/* Counters and sums of the new header (apply_total.c). ERR_CHECKSUM. */
+/* Counters and sums of the new header (apply_total.c). ERR_SUM. */
 int apply_totals_in_step(struct apply *a);
 int apply_totals_of_piece(struct apply *a);
 int apply_totals_in_full(struct apply *a);

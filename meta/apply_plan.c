@@ -540,7 +540,8 @@ plan_names(struct apply *a)
 				"a new mailbox without its cyrus.header");
 		return 0;
 	}
-	rc = scan_names_from(a->names_change->p, a->names_change->n, &a->names_new);
+	rc = scan_names_from(
+		a->names_change->p, a->names_change->n, a->b->dir, &a->names_new);
 	if (rc != 0)
 		return scan_fault(a->fault, rc, 0, "header-file",
 			"the batch carries a cyrus.header that does not parse");

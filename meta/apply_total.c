@@ -25,10 +25,11 @@ tally_one(void *arg, const struct index_record *r, struct apply_item *item)
 	return 0;
 }
 
+/* The sum after is right, so it is the sums before that are not what the peer's were. */
 static int
 wrong_total(struct apply *a, const char *check)
 {
-	return scan_fault(a->fault, ERR_CHECKSUM, 0, check,
+	return scan_fault(a->fault, ERR_SUM, 0, check,
 		"what the batch says of it does not follow from its records");
 }
 

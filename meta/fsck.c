@@ -79,55 +79,6 @@ fsck_read(struct fsck *f, const char *name, size_t max, struct buf *out)
 	return rc;
 }
 
-/* Copies one part of a name, up to its end or to sep; the caret stands for a dot. */
-static void
-copy_part(const char *from, char sep, char *out, size_t n)
-{
-	size_t i = 0;
-
-	for (; from[i] != '\0' && from[i] != sep && i + 1 < n; i++)
-		out[i] = from[i] == '^' ? '.' : from[i];
-	out[i] = '\0';
-}
-
-/* Whose mailbox it is, from the path where it tells, else from the name in cyrus.header (which
- * is old after a rename by path). "" when neither says. */
-static void
-find_owner(struct fsck *f)
-{
-	const char *at = strncmp(f->dir, "user/", 5) == 0 ? f->dir : NULL;
-	const char *name = f->have_names ? f->names.name : NULL;
-	char domain[128] = "";
-
-	f->owner[0] = '\0';
-	if (at == NULL && (at = strstr(f->dir, "/user/")) != NULL)
-		at++;
-	if (at != NULL) {
-		copy_part(at + 5, '/', f->owner, sizeof(f->owner));
-		if (strncmp(f->dir, "domain/", 7) == 0) {
-			const char *d = f->dir + 7;
-			if (d[0] != '\0' && d[1] == '/')
-				d += 2;
-			copy_part(d, '/', domain, sizeof(domain));
-		}
-	} else if (name != NULL) {
-		const char *bang = strchr(name, '!');
-		if (bang != NULL) {
-			copy_part(name, '!', domain, sizeof(domain));
-			name = bang + 1;
-		}
-		if (strncmp(name, "user.", 5) != 0 &&
-			(name = strstr(name, ".user.")) != NULL)
-			name++;
-		if (name != NULL)
-			copy_part(name + 5, '.', f->owner, sizeof(f->owner));
-	}
-	if (domain[0] != '\0' && f->owner[0] != '\0') {
-		size_t n = strlen(f->owner);
-		snprintf(f->owner + n, sizeof(f->owner) - n, "@%s", domain);
-	}
-}
-
 /* The unique id that the path says, in the layout by id; else NULL. */
 static const char *
 id_of_path(const char *dir)
@@ -346,7 +297,7 @@ check_mailbox(int fd, const char *dir, const struct fsck_options *options,
 	counts->mailboxes++;
 	if (rc != 0)
 		goto out;
-	find_owner(&f);
+	header_owner(f.have_names ? &f.names : NULL, dir, f.owner, sizeof(f.owner));
 	check_hash(&f);
 	rc = fsck_read(&f, "cyrus.index", MAX_INDEX, &f.index);
 	if (rc == ERR_NOTFOUND)

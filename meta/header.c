@@ -14,6 +14,7 @@
 #include "meta/base/err.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -458,4 +459,55 @@ header_encode(const struct header *h, struct buf *out)
 	else
 		encode_new(h, out);
 	return buf_ok(out);
+}
+
+/* Copies one part of a name, up to its end or to sep; the caret stands for a dot. */
+static void
+copy_part(const char *from, char sep, char *out, size_t n)
+{
+	size_t i = 0;
+
+	for (; from[i] != '\0' && from[i] != sep && i + 1 < n; i++)
+		out[i] = from[i] == '^' ? '.' : from[i];
+	out[i] = '\0';
+}
+
+/* The part behind a first or later part "user", or NULL. */
+static const char *
+behind_user(const char *name, char sep)
+{
+	char part[] = { sep, 'u', 's', 'e', 'r', sep, '\0' };
+
+	if (strncmp(name, part + 1, 5) == 0)
+		return name + 5;
+	name = strstr(name, part);
+	return name != NULL ? name + 6 : NULL;
+}
+
+void
+header_owner(const struct header *h, const char *dir, char *out, size_t n)
+{
+	const char *at = behind_user(dir, '/');
+	const char *name = h != NULL ? h->name : NULL;
+	char domain[256] = "";
+
+	out[0] = '\0';
+	if (at != NULL) {
+		copy_part(at, '/', out, n);
+		if (strncmp(dir, "domain/", 7) == 0) {
+			dir += dir[7] != '\0' && dir[8] == '/' ? 9 : 7;
+			copy_part(dir, '/', domain, sizeof(domain));
+		}
+	} else if (name != NULL) {
+		const char *bang = strchr(name, '!');
+		if (bang != NULL) {
+			copy_part(name, '!', domain, sizeof(domain));
+			name = bang + 1;
+		}
+		if ((at = behind_user(name, '.')) != NULL)
+			copy_part(at, '.', out, n);
+	}
+	size_t len = strlen(out);
+	if (domain[0] != '\0' && len > 0)
+		snprintf(out + len, n - len, "@%s", domain);
 }

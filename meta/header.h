@@ -35,6 +35,11 @@ struct header {
 int header_decode(const void *p, size_t n, struct header *out);
 void header_fini(struct header *h);
 
+/* Whose mailbox the folder dir is: by the path where that tells (folders by name: Cyrus leaves the
+ * old name in cyrus.header when one is renamed), else by the name in h, which may be NULL. ""
+ * when neither says. */
+void header_owner(const struct header *h, const char *dir, char *out, size_t n);
+
 struct buf;
 /* Could s be written without quotes? Names of flags must be such atoms. */
 bool header_is_atom(const char *s);

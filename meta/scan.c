@@ -44,45 +44,15 @@ ns_of(const struct stat *st)
 
 /* ---- names ---- */
 
-/* The user in user.NAME[.box...], domain!user.NAME..., DELETED.user.NAME...; a dot in a name is
- * written ^. */
-static void
-find_owner(const char *name, char *out, size_t size)
-{
-	const char *domain = NULL, *bang = strchr(name, '!');
-	size_t domain_len = 0;
-
-	out[0] = '\0';
-	if (bang != NULL) {
-		domain = name;
-		domain_len = (size_t)(bang - name);
-		name = bang + 1;
-	}
-	if (strncmp(name, "DELETED.", 8) == 0)
-		name += 8;
-	if (strncmp(name, "user.", 5) != 0)
-		return;
-	name += 5;
-	size_t n = strcspn(name, ".");
-	if (n == 0 || n + 1 + domain_len >= size)
-		return;
-	for (size_t i = 0; i < n; i++)
-		out[i] = name[i] == '^' ? '.' : name[i];
-	out[n] = '\0';
-	if (domain != NULL)
-		snprintf(out + n, size - n, "@%.*s", (int)domain_len, domain);
-}
-
 static int
-decode_names(struct scan_names *n)
+decode_names(struct scan_names *n, const char *dir)
 {
 	int rc = header_decode(n->file.data, n->file.len, &n->h);
 
 	if (rc != 0)
 		return rc;
 	n->decoded = true;
-	if (n->h.name != NULL)
-		find_owner(n->h.name, n->owner, sizeof(n->owner));
+	header_owner(&n->h, dir, n->owner, sizeof(n->owner));
 	return 0;
 }
 
@@ -96,7 +66,7 @@ scan_names_load(struct spool *sp, const char *dir, struct scan_names *out)
 	if (rc != 0)
 		return rc;
 	out->mtime = ns_of(&st);
-	return decode_names(out);
+	return decode_names(out, dir);
 }
 
 int
@@ -138,12 +108,12 @@ scan_names_of(struct spool *sp, const char *dir, enum scan_rule rule,
 }
 
 int
-scan_names_from(const void *p, size_t n, struct scan_names *out)
+scan_names_from(const void *p, size_t n, const char *dir, struct scan_names *out)
 {
 	memset(out, 0, sizeof(*out));
 	buf_put(&out->file, p, n);
 	int rc = buf_ok(&out->file);
-	return rc != 0 ? rc : decode_names(out);
+	return rc != 0 ? rc : decode_names(out, dir);
 }
 
 void

@@ -32,8 +32,8 @@ struct scan_names {
 };
 /* ERR_NOTFOUND, ERR_MANGLED. file is filled in when it could be read. */
 int scan_names_load(struct spool *sp, const char *dir, struct scan_names *out);
-/* The same from bytes (copied). */
-int scan_names_from(const void *p, size_t n, struct scan_names *out);
+/* The same from bytes (copied), for the folder dir. */
+int scan_names_from(const void *p, size_t n, const char *dir, struct scan_names *out);
 /* Those of the mailbox whose index this is, loaded and (strict) checked. */
 int scan_names_of(struct spool *sp, const char *dir, enum scan_rule rule,
 	const struct ixfile *ix, const struct mbox_state *known, struct scan_names *out,

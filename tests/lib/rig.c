@@ -167,12 +167,14 @@ count(struct rig *g)
 {
 	const char *flags[INDEX_USER_FLAGS] = { NULL };
 	struct index_header *h = &g->h;
+	char owner[200];
 
 	h->exists = h->deleted = h->answered = h->flagged = h->unseen = 0;
 	h->quota_mailbox_used = h->quota_annot_used = 0;
 	h->quota_deleted_used = h->quota_expunged_used = 0;
 	h->sync_basic = 0;
 	h->sync_annot = INDEX_CRC_ANNOT_START;
+	header_owner(NULL, g->dir, owner, sizeof(owner));
 	for (size_t i = 0; i < g->n_keywords; i++)
 		flags[i] = g->keywords[i];
 	for (uint32_t i = 0; i < h->num_records; i++) {
@@ -199,7 +201,7 @@ count(struct rig *g)
 				continue;
 			h->quota_annot_used += n;
 			h->sync_annot ^= index_crc_annot(r->uid, a->entry,
-				strcmp(a->userid, "[.OwNeR.]") == 0 ? "rig" : a->userid,
+				strcmp(a->userid, "[.OwNeR.]") == 0 ? owner : a->userid,
 				a->value, n);
 		}
 	}

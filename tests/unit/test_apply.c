@@ -75,6 +75,29 @@ TEST(append_flag_expunge_unlink_repack)
 	rig_pair_close(x);
 }
 
+/* A rename of folders by name leaves the old name in cyrus.header; Cyrus counts the owner's
+ * annotations under the new one. */
+TEST(an_owners_annotation_after_a_rename_by_name)
+{
+	struct rig_pair *x = rig_pair_open(17);
+
+	snprintf(x->g.dir, sizeof(x->g.dir), "user/new/box");
+	rig_create(&x->g);
+	rig_append(&x->g, 100);
+	uint32_t two = rig_append(&x->g, 200);
+	rig_commit(&x->g);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	rig_annotate(&x->g, two, "/comment", "mine");
+	rig_commit(&x->g);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	RIG_SAME(x);
+	rig_expunge(&x->g, two);
+	rig_commit(&x->g);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	RIG_SAME(x);
+	rig_pair_close(x);
+}
+
 static void
 random_story(uint32_t minor, int steps)
 {
@@ -399,8 +422,9 @@ TEST(a_batch_that_does_not_fit_changes_nothing)
 	refused(x, ERR_DIVERGED);
 	r->r.uid = 1;
 	x->batch.sync_basic ^= 1;
-	refused(x, ERR_CHECKSUM);
+	refused(x, ERR_SUM);
 	CHECK_STR(x->p.fault.check, "sync-basic");
+	CHECK_EQ(err_consequence(ERR_SUM), ERR_DO_REPAIR);
 	x->batch.sync_basic ^= 1;
 	CHECK_EQ(rig_apply(&x->p, &x->batch, MBOX_CHECK), 0);
 	RIG_SAME(x);

@@ -145,6 +145,33 @@ TEST(too_many_flags)
 	buf_fini(&text);
 }
 
+TEST(owner)
+{
+	static const struct {
+		const char *dir, *name, *owner;
+	} rows[] = {
+		{ "user/new/box", "user.old.box", "new" },
+		{ "o/user/o^k", "user.old", "o.k" },
+		{ "u/DELETED/user/new/6B", "user.old", "new" },
+		{ "domain/e/ex.org/n/user/new", "ex.org!user.old", "new@ex.org" },
+		{ "domain/ex.org/user/new", NULL, "new@ex.org" },
+		{ "uuid/a/b/abc", "user.o^k.box", "o.k" },
+		{ "uuid/a/b/abc", "DELETED.user.old.6B", "old" },
+		{ "uuid/a/b/abc", "ex.org!user.old", "old@ex.org" },
+		{ "uuid/a/b/abc", "shared.box", "" },
+		{ "uuid/a/b/abc", NULL, "" },
+	};
+	char out[40];
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct header h = { .name = (char *)(uintptr_t)rows[i].name };
+		header_owner(&h, rows[i].dir, out, sizeof(out));
+		CHECK_STR(out, rows[i].owner);
+	}
+	header_owner(NULL, "user/averyveryverylongname", out, 8);
+	CHECK_STR(out, "averyve");
+}
+
 TEST(survives_anything)
 {
 	static const char *const seeds[] = {
