@@ -81,7 +81,10 @@ static int
 old_cache_record(
 	struct rewrite *w, const struct index_record *r, uint8_t **p_out, size_t *n_out)
 {
-	if (w->old_cache < 0 || r->cache_crc == 0)
+	/* Version 10 has no CRC of it: its form must do, unless a crash may have torn it. */
+	bool bare = w->a->exists && w->a->ix->h.minor_version < 12 &&
+		    w->a->mode != MBOX_REDO;
+	if (w->old_cache < 0 || (r->cache_crc == 0 && !bare))
 		return ERR_NOTFOUND;
 	int rc = cache_record_read(
 		w->old_cache, r->cache_offset, r->cache_crc, p_out, n_out);
@@ -130,6 +133,8 @@ rewrite_one(void *arg, const struct index_record *r, struct apply_item *item)
 	}
 	if (cache != NULL) {
 		now.cache_offset = w->cache_at + w->pending.len;
+		if (now.cache_crc == 0)
+			now.cache_crc = hash_crc32(0, cache, n);
 		buf_put(&w->pending, cache, n);
 	} else {
 		apply_no_cache(&now);

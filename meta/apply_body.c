@@ -34,20 +34,22 @@ file_is(struct apply *a, const char *dir, const char *name, const uint8_t *guid,
 }
 
 static void
-cache_from(struct apply *a, const char *dir, const struct index_record *r,
+cache_from(struct apply *a, const char *dir, const struct index_record *r, bool bare,
 	struct apply_item *item)
 {
 	int fd;
 
 	if (item->cache != NULL || item->now.cache_offset != 0 ||
-		item->now.cache_crc == 0 || r->cache_crc != item->now.cache_crc ||
-		item->cache_own != NULL)
+		(item->now.cache_crc == 0 && !bare) ||
+		r->cache_crc != item->now.cache_crc || item->cache_own != NULL)
 		return;
 	if (spool_file(a->sp, dir, "cyrus.cache", O_RDONLY, 0, &fd) != 0)
 		return;
 	if (cache_record_read(fd, r->cache_offset, r->cache_crc, &item->cache_own,
 		    &item->cache_len) == 0)
 		item->cache = item->cache_own;
+	if (item->cache != NULL && bare)
+		item->now.cache_version = r->cache_version;
 	close(fd);
 }
 
@@ -59,7 +61,7 @@ link_from(struct apply *a, const char *dir, uint32_t uid, struct apply_item *ite
 	struct index_record r = { .uid = 0 };
 	struct ixfile ix;
 	struct stat st;
-	bool proven = false;
+	bool proven = false, bare = false;
 	uint32_t at;
 
 	scan_body_name(uid, from);
@@ -68,6 +70,9 @@ link_from(struct apply *a, const char *dir, uint32_t uid, struct apply_item *ite
 		proven = ixfile_find(&ix, uid, &at) == 0 &&
 			 ixfile_record(&ix, at, &r) == 0 &&
 			 memcmp(r.guid, item->now.guid, SHA1_LEN) == 0;
+		/* Version 10 has no CRC of the cache on either side. */
+		bare = proven && a->mode == MBOX_CHECK && a->h.minor_version < 12 &&
+		       ix.h.minor_version < 12;
 		ixfile_close(&ix);
 	}
 	/* After a crash the bytes behind a record may not be what they were. */
@@ -79,7 +84,7 @@ link_from(struct apply *a, const char *dir, uint32_t uid, struct apply_item *ite
 	if (!proven && !file_is(a, dir, from, item->now.guid, item->now.size))
 		return ERR_NOTFOUND;
 	if (r.uid != 0)
-		cache_from(a, dir, &r, item);
+		cache_from(a, dir, &r, bare, item);
 	return spool_link(a->sp, dir, from, a->b->dir, name);
 }
 

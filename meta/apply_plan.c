@@ -390,7 +390,7 @@ needs_body(const struct apply *a, const struct apply_item *item)
 	       (item->now.flags & INDEX_FLAG_ARCHIVED) == 0;
 }
 
-/* As the file will have it: what the version lacks is 0, and the sum must say so. */
+/* As for the header. */
 static int
 settle(struct apply *a, struct apply_item *item)
 {
@@ -492,6 +492,23 @@ apply_results(struct apply *a, apply_result_fn *fn, void *arg)
 
 /* ---- header, names, annotations ---- */
 
+/* As the file will have it: what the version lacks is 0, and the sum must say so. */
+static int
+settle_header(struct apply *a)
+{
+	uint8_t p[INDEX_MAX_HEADER];
+	int rc = index_header_encode(&a->h, p);
+
+	if (rc == 0)
+		rc = index_header_decode(p, sizeof(p), &a->h);
+	if (rc != 0)
+		return scan_fault(a->fault, rc, 0, "index-header",
+			"the header does not fit index version %" PRIu32,
+			a->h.minor_version);
+	a->sum.header = sum_of_header(&a->h);
+	return 0;
+}
+
 static int
 plan_header(struct apply *a)
 {
@@ -510,16 +527,12 @@ plan_header(struct apply *a)
 		a->h = a->ix->h;
 	if (stated != NULL)
 		change_header_merge(&a->h, &stated->h, stated->mask);
-	size_t size = index_header_size(a->h.minor_version);
-	if (size == 0)
+	if (index_header_size(a->h.minor_version) == 0)
 		return scan_fault(a->fault, ERR_VERSION, 0, "version",
 			"index version %" PRIu32 " is unknown", a->h.minor_version);
 	if (a->exists && a->h.minor_version != a->ix->h.minor_version)
 		a->rewrite = true;
-	a->h.start_offset = (uint32_t)size;
-	a->h.record_size = (uint32_t)index_record_size(a->h.minor_version);
-	a->sum.header = sum_of_header(&a->h);
-	return 0;
+	return settle_header(a);
 }
 
 static int
@@ -687,9 +700,10 @@ apply_plan(struct apply *a)
 	if (!a->sum_ok && (a->mode != MBOX_REDO || apply_overrides(a->b)))
 		return scan_fault(a->fault, ERR_SUM, 0, "sum",
 			"the batch does not lead to the sum that it states");
-	return in_step    ? apply_totals_in_step(a)
-	       : a->piece ? apply_totals_of_piece(a)
-			  : apply_totals_in_full(a);
+	rc = in_step    ? apply_totals_in_step(a)
+	     : a->piece ? apply_totals_of_piece(a)
+			: apply_totals_in_full(a);
+	return rc != 0 ? rc : settle_header(a);
 }
 
 void

@@ -44,7 +44,7 @@ totals_of_piece(struct apply *a, const struct scan_tally *t)
 	h->deleted = t->deleted;
 	h->answered = t->answered;
 	h->flagged = t->flagged;
-	h->unseen = h->minor_version >= 14 ? t->unseen : h->unseen;
+	h->unseen = t->unseen;
 	h->quota_mailbox_used = t->quota_used;
 	h->sync_basic = t->basic;
 	h->sync_annot = t->annot_unknown ? 0 : t->annot;
@@ -52,7 +52,6 @@ totals_of_piece(struct apply *a, const struct scan_tally *t)
 		h->last_uid = t->last_uid;
 	if (h->highestmodseq < t->highestmodseq)
 		h->highestmodseq = t->highestmodseq;
-	a->sum.header = sum_of_header(h);
 }
 
 static int
@@ -182,7 +181,9 @@ apply_totals_in_step(struct apply *a)
 	const struct scan_annots *annots_after =
 		a->annots_changed ? &a->annots_new : annots;
 	uint32_t basic = was->sync_basic, annot = was->sync_annot, crc;
-	bool basic_known = basic != 0 || was->exists == 0, annot_known = annot != 0;
+	/* Version 10 keeps no sums, and no count that says that there is nothing to sum up. */
+	bool basic_known = basic != 0 || was->num_records == 0;
+	bool annot_known = annot != 0;
 
 	for (size_t i = 0; i < a->n; i++) {
 		const struct apply_item *item = &a->items[i];

@@ -241,9 +241,10 @@ check_header_step(const struct index_header *was, const struct index_header *is,
 			"the index counts %" PRIu32 " records, it was %" PRIu32
 			"; reconstruct the mailbox",
 			is->num_records, was->num_records);
-	if (is->exists > is->num_records || is->deleted > is->exists ||
-		is->answered > is->exists || is->flagged > is->exists ||
-		is->unseen > is->exists)
+	/* Version 10 does not say how many of its records are messages. */
+	uint32_t most = is->minor_version >= 12 ? is->exists : is->num_records;
+	if (most > is->num_records || is->deleted > most || is->answered > most ||
+		is->flagged > most || is->unseen > most)
 		return scan_fault(fault, ERR_MANGLED, 0, "counts",
 			"the header counts more messages than there are records; "
 			"reconstruct the mailbox");
@@ -445,6 +446,7 @@ mbox_delta(struct spool *sp, const struct mbox_delta *d, const void *old_index,
 			err_text(rc));
 	if (rc != 0)
 		goto out;
+	m.no_cache_crc = ix.h.minor_version < 12;
 	if (ix.h.options & INDEX_OPT_DELETED) {
 		rc = removal(&m, d, f.known, &state);
 		goto out;

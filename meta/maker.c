@@ -25,11 +25,13 @@ add_cache(struct maker *m, struct change_record *c, uint64_t offset)
 					 &m->cache_fd) != 0)
 		m->cache_fd = -2;
 	/* A directory that was renamed has it at the peer as well. */
-	if (m->cache_fd >= 0 && m->from_dir == NULL && c->r.cache_crc != 0 &&
+	if (m->cache_fd >= 0 && m->from_dir == NULL &&
+		(c->r.cache_crc != 0 || m->no_cache_crc) &&
 		m->cache_bytes < CACHE_BUDGET &&
 		cache_record_read(m->cache_fd, offset, c->r.cache_crc, &p, &n) == 0) {
 		c->cache = batch_keep(m->out, p, n);
 		c->cache_len = n;
+		c->r.cache_crc = hash_crc32(0, p, n);
 		m->cache_bytes += n;
 		free(p);
 	}

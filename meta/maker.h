@@ -19,6 +19,7 @@ struct maker {
 	struct mbox_fault *fault;
 	int at; /* the folder, -1 until it is needed */
 	int cache_fd; /* -1: not open yet, -2: there is none */
+	bool no_cache_crc; /* index version 10: a cache record proves itself by its form */
 	size_t cache_bytes;
 };
 

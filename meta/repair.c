@@ -251,6 +251,7 @@ middle_piece(struct maker *m, struct repair *rp, struct scan *s,
 		(rc = scan_owner(m->sp, m->dir, &s->ix.st, &s->owner)) != 0)
 		return rc;
 	scan_state(s, state_out);
+	m->no_cache_crc = s->ix.h.minor_version < 12;
 	if ((rc = state_whole(m, state_out, &s->names)) == 0 &&
 		(rc = state_records(m, rp, &s->ix)) == 0 && rp->next != 0) {
 		m->out->flags |= BATCH_PARTIAL;
@@ -269,6 +270,7 @@ outer_piece(struct maker *m, struct repair *rp, struct scan *s,
 	if (rc != 0)
 		return rc;
 	scan_state(s, state_out);
+	m->no_cache_crc = s->ix.h.minor_version < 12;
 	m->out->after = mbox_sum_total(&state_out->sum);
 	if (scan_tally_check(&s->tally, &s->ix.h) == NULL) {
 		m->out->sync_basic = s->ix.h.sync_basic;

@@ -133,10 +133,63 @@ TEST(random_stories_17)
 
 TEST(random_stories_of_all_versions)
 {
-	static const uint32_t minors[] = { 12, 13, 14, 15, 16, 18, 19, 20 };
+	static const uint32_t minors[] = { 10, 12, 13, 14, 15, 16, 18, 19, 20 };
 
 	for (size_t i = 0; i < sizeof(minors) / sizeof(minors[0]); i++)
 		random_story(minors[i], 20);
+}
+
+/* ---- mailboxes of a real server ---- */
+
+/* As a new mailbox, as a repair of one that is not there, and in a rename. */
+TEST(mailboxes_of_a_real_server)
+{
+	static const char *const boxes[] = { "v10", "v12", "v13", "v14", "v15", "v16",
+		"v17", "upgraded" };
+	char cmd[1500];
+
+	for (size_t i = 0; i < sizeof(boxes) / sizeof(boxes[0]); i++) {
+		struct rig_pair *x = rig_pair_open(17);
+		struct mbox_fault fault = { .uid = 0 };
+		struct mbox_state state;
+		uint32_t next;
+
+		snprintf(x->g.dir, sizeof(x->g.dir), "g/user/golden");
+		snprintf(cmd, sizeof(cmd),
+			"cd %s && mkdir -p %s/%s && "
+			"cp -a %s/cyrus.* %s/[1-9]* %s/%s",
+			t_golden(), x->root[0], x->g.dir, boxes[i],
+			i == 0 ? "v10" : "v17", x->root[0], x->g.dir);
+		CHECK_EQ(system(cmd), 0);
+		CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+		CHECK(x->batch.flags == BATCH_CREATE);
+		RIG_SAME(x);
+
+		snprintf(cmd, sizeof(cmd), "rm -rf %s/g", x->root[1]);
+		CHECK_EQ(system(cmd), 0);
+		rig_restart(x);
+		batch_fini(&x->batch);
+		CHECK_EQ(mbox_repair(x->a, x->g.dir, NULL, NULL, 0, 0, 1000, NULL, NULL,
+				 &x->batch, &state, &next, &fault),
+			0);
+		CHECK_EQ(next, 0);
+		CHECK_EQ(rig_apply(&x->p, &x->batch, MBOX_CHECK), 0);
+		RIG_SAME(x);
+
+		struct mbox_delta d = { .dir = "g/user/golden/to",
+			.from_dir = x->g.dir };
+		snprintf(cmd, sizeof(cmd), "cd %s && cp -al %s to && mv to %s",
+			x->root[0], x->g.dir, d.dir);
+		CHECK_EQ(system(cmd), 0);
+		batch_fini(&x->batch);
+		CHECK_EQ(mbox_delta(x->a, &d, NULL, 0, &x->batch, &state, &fault), 0);
+		memset(&x->p.state, 0, sizeof(x->p.state));
+		unsigned fetched = x->p.fetched;
+		CHECK_EQ(rig_apply(&x->p, &x->batch, MBOX_CHECK), 0);
+		CHECK_EQ(x->p.fetched, fetched);
+		CHECK(rig_differ(x->a, d.dir, x->b, d.dir) == NULL);
+		rig_pair_close(x);
+	}
 }
 
 /* ---- crashes ---- */
