@@ -261,8 +261,9 @@ dump_cache_record(struct emit *e, const struct buf *file, uint64_t at,
 	emit_number(e, "length", len);
 	if (rc != 0)
 		emit_damage(e, rc);
-	const uint8_t *p = file->data + at;
-	for (int i = 0; len > 0 && i < CACHE_ITEMS; i++) {
+	/* 0 unless it is framed as it should be. */
+	const uint8_t *p = len > 0 ? file->data + at : NULL;
+	for (int i = 0; p != NULL && i < CACHE_ITEMS; i++) {
 		size_t n = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 |
 			   p[3];
 		emit_bytes(e, cache_items[i], p + 4, n);
@@ -380,19 +381,24 @@ dump_any(struct emit *e, const char *path, const struct buf *file)
 }
 
 int
+dump_bytes(const char *path, const struct buf *file, bool json, struct buf *out)
+{
+	struct emit e;
+
+	emit_begin(&e, out, json);
+	int rc = dump_any(&e, path, file);
+	emit_end(&e);
+	return rc != 0 ? rc : buf_ok(out);
+}
+
+int
 dump_file(const char *path, bool json, struct buf *out)
 {
 	struct buf file = BUF_INIT;
-	struct emit e;
 	int rc = read_file(path, &file);
 
-	if (rc == 0) {
-		emit_begin(&e, out, json);
-		rc = dump_any(&e, path, &file);
-		emit_end(&e);
-	}
 	if (rc == 0)
-		rc = buf_ok(out);
+		rc = dump_bytes(path, &file, json, out);
 	buf_fini(&file);
 	return rc;
 }

@@ -57,10 +57,11 @@ padding_is_zero(const uint8_t *p)
 int
 cache_record_length(const void *p, size_t n, size_t *len_out)
 {
-	if (!measure(p, n, len_out) || *len_out > CACHE_MAX_RECORD ||
-		!padding_is_zero(p))
-		return ERR_MANGLED;
-	return 0;
+	if (measure(p, n, len_out) && *len_out <= CACHE_MAX_RECORD &&
+		padding_is_zero(p))
+		return 0;
+	*len_out = 0;
+	return ERR_MANGLED;
 }
 
 /* Reads until there are want bytes or the file ends. */

@@ -252,4 +252,49 @@ TEST(dump_of_damage)
 	buf_fini(&out);
 }
 
+/* A copy of its own for every try, so that the sanitizer sees a byte too many. */
+static void
+dump_try(const char *path, const uint8_t *p, size_t n, size_t flip)
+{
+	struct buf file = BUF_INIT, out = BUF_INIT;
+
+	file.data = malloc(n + 1);
+	file.len = n;
+	memcpy(file.data, p, n);
+	if (flip < n)
+		file.data[flip] ^= (uint8_t)(1u << t_rand() % 8);
+	dump_bytes(path, &file, t_rand() % 2, &out);
+	free(file.data);
+	buf_fini(&out);
+}
+
+TEST(dump_survives)
+{
+	static const uint8_t long_item[] = { 0, 0, 0, 1, 0x0f, 0xff, 0xff, 0, 'a', 'b',
+		'c', 'd' };
+	static const char *const files[] = { "v10/cyrus.index", "v17/cyrus.index",
+		"v17/cyrus.header", "v10/cyrus.cache", "v17/cyrus.cache",
+		"v17/cyrus.annotations", "old.header", "conf/mailboxes.db",
+		"conf/annotations.db", "conf/golden.sub", "conf/user.golden" };
+	struct buf file = BUF_INIT;
+	char path[600];
+
+	dump_try("/cyrus.cache", long_item, sizeof(long_item), SIZE_MAX);
+	for (size_t f = 0; f < sizeof(files) / sizeof(files[0]); f++) {
+		if (!slurp(".", files[f], &file))
+			return;
+		snprintf(path, sizeof(path), "%s/%s", t_golden(), files[f]);
+		for (size_t i = 0; i < file.len; i++) {
+			dump_try(path, file.data, i, SIZE_MAX);
+			dump_try(path, file.data, file.len, i);
+			/* Where no index is beside it, it is walked by its own lengths. */
+			if (strstr(files[f], "cache") == NULL)
+				continue;
+			dump_try(strrchr(path, '/'), file.data, i, SIZE_MAX);
+			dump_try(strrchr(path, '/'), file.data, file.len, i);
+		}
+	}
+	buf_fini(&file);
+}
+
 T_MAIN
