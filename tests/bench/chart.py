@@ -1,7 +1,8 @@
 """The ratios as a bar chart in SVG, for the documentation."""
 
 COLOURS = ["#9aa5b1", "#d9a441", "#2f6f9f", "#3f9b6d", "#8a5fa8", "#c0504d"]
-BAR, GAP, LEFT, WIDTH, TOP = 12, 14, 190, 420, 58
+BAR, GAP, LEFT, WIDTH, TOP = 12, 14, 190, 420, 74
+NAMES, NAME = 3, 215      # in a line of the legend, and as wide as one
 
 
 def escape(text):
@@ -26,9 +27,9 @@ def draw(facts):
            f'<text x="10" y="18" font-size="13">Speed against Cyrus on bare ext4 '
            f'({facts["machine"]["cores"]} cores, both nodes on one machine)</text>']
     for i, s in enumerate(shown):
-        at = 10 + i * 125
-        out.append(f'<rect x="{at}" y="30" width="10" height="10" fill="{COLOURS[i]}"/>'
-                   f'<text x="{at + 15}" y="39">{escape(s["title"])}</text>')
+        at, down = 10 + i % NAMES * NAME, 30 + i // NAMES * 16
+        out.append(f'<rect x="{at}" y="{down}" width="10" height="10" fill="{COLOURS[i]}"/>'
+                   f'<text x="{at + 15}" y="{down + 9}">{escape(s["title"])}</text>')
     y = TOP
     for title, bars in rows:
         out.append(f'<text x="{LEFT - 8}" y="{y + len(bars) * BAR / 2 + 4:.0f}" '

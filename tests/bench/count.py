@@ -200,7 +200,7 @@ class Instructions:
     EVENT = "instructions"
 
     def __init__(self):
-        self.why, self.proc = "", None
+        self.why, self.procs = "", {}
         try:
             said = subprocess.run(
                 ["perf", "stat", "-x,", "-e", self.EVENT, "true"],
@@ -224,20 +224,21 @@ class Instructions:
     def start(self, system):
         if self.why:
             return
-        pids = {p for roots in system.parts().values() for root in roots
-                for p in [root] + contain.descendants(root)}
-        self.proc = subprocess.Popen(
-            ["perf", "stat", "-x,", "-e", self.EVENT, "-p", ",".join(map(str, pids))],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for part, roots in system.parts().items():
+            pids = [p for root in roots for p in [root] + contain.descendants(root)]
+            self.procs[part] = subprocess.Popen(
+                ["perf", "stat", "-x,", "-e", self.EVENT, "-p", ",".join(map(str, pids))],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         time.sleep(0.2)
 
     def stop(self):
-        """How many since start, or None."""
-        proc, self.proc = self.proc, None
-        if proc is None:
-            return None
-        proc.send_signal(signal.SIGINT)
-        return self._read(proc.communicate(timeout=20)[1].decode(errors="replace"))
+        """How many since start by part of the system, or None."""
+        procs, self.procs = self.procs, {}
+        for proc in procs.values():
+            proc.send_signal(signal.SIGINT)
+        found = {part: self._read(proc.communicate(timeout=20)[1].decode(errors="replace"))
+                 for part, proc in procs.items()}
+        return {part: n for part, n in found.items() if n} or None
 
 
 def traced(events):

@@ -18,8 +18,9 @@ def cell_facts(run, work, system, base):
     if not cell.samples:
         return None
     ratio = run.ratio(work, system, base)
-    parts = {p: per_op(cell, lambda s, p=p: s.delta.cpu[p] * 1000)
-             for p in sorted({p for s in cell.samples for p in s.delta.cpu})}
+    names = sorted({p for s in cell.samples for p in s.delta.cpu})
+    parts = {p: per_op(cell, lambda s, p=p: s.delta.cpu[p] * 1000) for p in names}
+    switches = {p: per_op(cell, lambda s, p=p: s.delta.switches[p]) for p in names}
     return {
         "rounds": len(cell.samples), "operations": cell.samples[0].ops,
         "value": cell.value, "values": [s.value for s in cell.samples],
@@ -28,6 +29,7 @@ def cell_facts(run, work, system, base):
         "cpu_ms": per_op(cell, lambda s: sum(s.delta.cpu.values()) * 1000),
         "cpu_ms_by_part": parts,
         "switches": per_op(cell, lambda s: sum(s.delta.switches.values())),
+        "switches_by_part": switches,
         "wire_bytes": per_op(cell, lambda s: s.delta.wire),
         "journal_commits": per_op(cell, lambda s: s.delta.journal),
         "disk_flushes": per_op(cell, lambda s: s.delta.flushes),
@@ -35,7 +37,9 @@ def cell_facts(run, work, system, base):
         "us_50": cell.median(lambda s: s.us_50), "us_99": cell.median(lambda s: s.us_99),
         "drain_seconds": cell.median(lambda s: s.drained),
         "client_share": cell.median(lambda s: s.client / s.seconds / os.cpu_count()),
-        "instructions": cell.instructions and cell.instructions / cell.counted,
+        "instructions": cell.instructions and sum(cell.instructions.values()) / cell.counted,
+        "instructions_by_part": {p: n / cell.counted
+                                 for p, n in (cell.instructions or {}).items()},
         "counted_operations": cell.counted,
         "fuse": {k: n / cell.counted for k, n in cell.fuse.most_common()},
         "syncs": {k: n / cell.counted for k, n in cell.syncs.most_common()},
@@ -173,24 +177,25 @@ def tables(f):
         if any(good(c) and c[key] for w in f["workloads"] for c in w["cells"].values()):
             out.append(table(title, ["", *names], rows(
                 lambda w, c: number(sum(c[key].values())) if good(c) else "-")))
-    kinds = []
-    for w in f["workloads"]:
-        for n in others:
-            c = w["cells"][n]
-            if good(c) and c["fuse"]:
-                kinds.append([f"{w['title']}: {n}", ", ".join(
-                    f"{v:.2g} {k}" for k, v in c["fuse"].items() if v >= 0.05)])
-    if kinds:
-        out.append("FUSE requests by kind")
-        out += [f"  {a}: {b}" for a, b in kinds] + [""]
-    out.append("Where the processor time goes, milliseconds an operation")
-    for w in f["workloads"]:
-        for n in names:
-            c = w["cells"][n]
-            if good(c):
-                out.append(f"  {w['title']}: {n}: " + ", ".join(
-                    f"{p} {number(v)}" for p, v in c["cpu_ms_by_part"].items()))
-    out.append("")
+
+    def lines(title, text):
+        """A line for each workload and system of which text says something."""
+        found = [(f"  {w['title']}: {n}: ", text(w["cells"][n]))
+                 for w in f["workloads"] for n in names if good(w["cells"][n])]
+        found = [a + b for a, b in found if b]
+        if found:
+            out.extend([title, *found, ""])
+
+    def kinds(key):
+        return lambda c: ", ".join(f"{v:.2g} {k}" for k, v in c[key].items() if v >= 0.05)
+
+    def parts(key):
+        return lambda c: ", ".join(f"{p} {number(v)}" for p, v in c[key].items() if v)
+    lines("FUSE requests by kind", kinds("fuse"))
+    lines("Syncs by kind", kinds("syncs"))
+    lines("Where the processor time goes, milliseconds an operation", parts("cpu_ms_by_part"))
+    lines("Context switches by part", parts("switches_by_part"))
+    lines("Instructions by part", parts("instructions_by_part"))
     out += lag_lines(f) + sync_lines(f)
     for r in f["refused"].values():
         out.append(f"{r['title']}: refused: {r['why']}")
