@@ -210,7 +210,8 @@ CASE(chown_rules)
 CASE(write_drops_setuid)
 {
 	MUST(chmod(".", 0777));
-	for (int how = 0; how < 3; how++) {
+	PUT("from", "01234");
+	for (int how = 0; how < 5; how++) {
 		PUT("f", "0123456789");
 		MUST(chown("f", UID_A, UID_A));
 		MUST(chmod("f", 06777));
@@ -221,6 +222,12 @@ CASE(write_drops_setuid)
 				SAME(write(fd, "x", 1), 1);
 			else if (how == 1)
 				MUST(ftruncate(fd, 3));
+			else if (how == 3)
+				MUST(fallocate(fd, 0, 0, 20));
+			else if (how == 4)
+				SAME(copy_file_range(MUST(open("from", O_RDONLY)), NULL,
+					     fd, NULL, 5, 0),
+					5);
 		}
 		SAME(mode_of("f"), 0777);
 		SAME(STAT("f").st_uid, UID_A);
