@@ -43,6 +43,8 @@
 #define STALE_TRY_MS 5000
 #define CHILD_WAIT_MS 5000
 #define ANSWER_WAIT_MS 2000 /* a lookup that takes longer has other troubles */
+#define SHED_GATHER_MS 300 /* what is told is about to go: by then it has gone */
+#define SHED_PAUSE_MS 8000
 #define FLAGS (MS_REMOUNT | MS_NOSUID | MS_NODEV)
 
 enum state { OPEN, REFUSING, DRAINING, SHUT, STANDBY, STALE };
@@ -223,6 +225,57 @@ await_old_child(void)
 	atomic_store(&gate.sh->child, 0);
 }
 
+/* ---- what the kernel need not remember ---- */
+
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t told;
+	bool wanted, running;
+} shed = { .lock = PTHREAD_MUTEX_INITIALIZER, .told = PTHREAD_COND_INITIALIZER };
+
+/* A read-only superblock that is made read-only once more stays what it is, and the kernel drops
+ * its unused names on the way (decision 0018 says why not one by one). */
+static void *
+shed_main(void *arg)
+{
+	(void)arg;
+	gate_await_session();
+	for (;;) {
+		pthread_mutex_lock(&shed.lock);
+		while (!shed.wanted)
+			pthread_cond_wait(&shed.told, &shed.lock);
+		shed.wanted = false;
+		pthread_mutex_unlock(&shed.lock);
+		nap(SHED_GATHER_MS);
+		pthread_mutex_lock(&gate.change);
+		await_old_child();
+		int err = state_now() == STANDBY ? remount(true) : 0;
+		pthread_mutex_unlock(&gate.change);
+		if (err != 0)
+			log_warn("the kernel keeps files that are gone error=%s",
+				strerror(err));
+		nap(SHED_PAUSE_MS);
+	}
+	return NULL;
+}
+
+void
+gate_shed(void)
+{
+	pthread_t thread;
+
+	if (state_now() != STANDBY)
+		return;
+	pthread_mutex_lock(&shed.lock);
+	if (!shed.running && pthread_create(&thread, NULL, shed_main, NULL) == 0) {
+		pthread_detach(thread);
+		shed.running = true;
+	}
+	shed.wanted = true;
+	pthread_cond_signal(&shed.told);
+	pthread_mutex_unlock(&shed.lock);
+}
+
 /* ---- transitions ---- */
 
 void
@@ -393,6 +446,7 @@ gate_start(
 		atomic_store(&sh->state, read_only ? STANDBY : OPEN);
 		return 0;
 	}
+	gate_shed(); /* the dead one may have been told */
 	if (state_now() == OPEN || state_now() == STANDBY)
 		return 0;
 	/* Not here: the remount asks us, and nobody answers yet. */

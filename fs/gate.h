@@ -71,5 +71,8 @@ void gate_stale(void);
 /* To open from any state but standby, where it does nothing. ERR_IO and the like if the mount
  * cannot be made writable. */
 int gate_open(void);
+/* Files that the kernel knows lose their names behind its back, as happens on a standby: within
+ * seconds it is made to forget what nobody has in use, and so lets go of them. Returns at once. */
+void gate_shed(void);
 
 #endif

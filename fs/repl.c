@@ -58,7 +58,8 @@ static void
 losing(void *arg, int fd)
 {
 	(void)arg;
-	(void)inode_losing(fd);
+	if (inode_losing(fd))
+		gate_shed();
 }
 
 static void

@@ -192,6 +192,54 @@ def test_a_server_killed_in_the_middle_of_a_change():
     two.settle()
 
 
+def held(slot):
+    """Files without a name that server or supervisor have open."""
+    links = []
+    for pid in (slot.proc.pid, slot.server_pid()):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                links.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+            except FileNotFoundError:
+                pass
+    return {link for link in links
+            if link.startswith(slot.spool) and link.endswith("(deleted)")}
+
+
+def test_what_is_gone_is_let_go():
+    """Files that somebody has looked at give their space back once they are gone; not what he
+    has open."""
+    two = pair.Pair().start()
+    server = two.cyrus(expunge_mode="immediate")
+    server.add_user("alice")
+    for killed in (False, True):
+        with server.lmtp() as c:
+            for n in range(100):
+                c.deliver("alice", mail.message(n))
+        two.wait()
+        found = [os.path.join(base, name) for base, _, names in os.walk(two.b.mnt)
+                 for name in names if witness.MESSAGE.fullmatch(name)]
+        for path in found:
+            os.stat(path)
+        with open(found[0], "rb") as f:
+            wanted = f.read(1000)
+            with server.imap("alice") as c:
+                c.select("INBOX")
+                c.store("1:*", "+FLAGS", "\\Deleted")
+                c.expunge()
+            two.wait()
+            case.check(not os.path.exists(found[0]), "the message is still there")
+            if killed:
+                old = two.b.kill_server()
+                case.wait_for(lambda: two.b.server_pid() != old, "a new server")
+            case.wait_for(lambda: len(held(two.b)) == 1, "files that are gone to be let go",
+                          limit=30, step=0.2)
+            f.seek(0)
+            case.equal(f.read(1000), wanted, "what an open file says")
+        case.equal(len(found), 100, "messages found")
+    case.wait_for(lambda: not held(two.b), "the last one to be let go", limit=30, step=0.2)
+    two.umount()
+
+
 def test_it_cannot_be_written():
     two = pair.Pair().start()
     two.cyrus().add_user("alice")
