@@ -7,6 +7,9 @@
  * One syncfs for a body, a cache and whatever others owe took less time under Cyrus than a sync of
  * each of these files, with one connection as with sixteen (decision 0009). Only an index that asks
  * alone, as after a change of flags, is synced by itself.
+ *
+ * The end of a round wakes those who were in it, and one of the next, who leads that; without the lock,
+ * or they would wake only to wait for it.
  */
 #include "fs/round.h"
 
@@ -35,6 +38,7 @@ struct round_shared {
 
 /* One round, from the first who joins it until the last who has read its result. */
 struct round {
+	pthread_cond_t over; /* or nobody leads it */
 	unsigned users;
 	bool done;
 	int err;
@@ -47,14 +51,11 @@ static struct {
 	int root_fd;
 	bool put_off;
 	pthread_mutex_t lock;
-	pthread_cond_t ended; /* a round is over */
 	pthread_cond_t stops;
 	bool running, stop, has_thread;
 	struct round *next; /* that which begins when the present one is over */
 	pthread_t thread;
-} r = { .lock = PTHREAD_MUTEX_INITIALIZER,
-	.ended = PTHREAD_COND_INITIALIZER,
-	.stops = PTHREAD_COND_INITIALIZER };
+} r = { .lock = PTHREAD_MUTEX_INITIALIZER, .stops = PTHREAD_COND_INITIALIZER };
 
 size_t
 round_shared_size(void)
@@ -100,6 +101,49 @@ round_failed(uint64_t ticket, int err)
 	r.sh->bad_to = ticket;
 }
 
+static struct round *
+begin(void)
+{
+	struct round *now = calloc(1, sizeof(*now));
+
+	if (now == NULL)
+		return NULL;
+	pthread_cond_init(&now->over, NULL);
+	now->fd = -1;
+	return now;
+}
+
+/* Lock held. */
+static void
+leave(struct round *now)
+{
+	if (--now->users > 0)
+		return;
+	pthread_cond_destroy(&now->over);
+	free(now);
+}
+
+/* Lock held, given up meanwhile; the caller is in it. */
+static void
+wake(struct round *now)
+{
+	struct round *next = r.next;
+	bool others = now->users > 1;
+
+	if (!others && next == NULL)
+		return;
+	if (next != NULL)
+		next->users++;
+	pthread_mutex_unlock(&r.lock);
+	if (others)
+		pthread_cond_broadcast(&now->over);
+	if (next != NULL)
+		pthread_cond_signal(&next->over);
+	pthread_mutex_lock(&r.lock);
+	if (next != NULL)
+		leave(next);
+}
+
 /* Makes everything durable that was owed or asked for before. Lock held, given up meanwhile. */
 static void
 lead(struct round *now)
@@ -120,7 +164,7 @@ lead(struct round *now)
 		round_failed(ticket, err);
 	else if (r.sh->paid < ticket)
 		r.sh->paid = ticket;
-	pthread_cond_broadcast(&r.ended);
+	wake(now);
 }
 
 /* The next round, with fd in it if that is not -1. Lock held. */
@@ -131,29 +175,27 @@ ride(int fd)
 	int err;
 
 	if (now == NULL) {
-		now = r.next = calloc(1, sizeof(*now));
+		now = r.next = begin();
 		if (now == NULL) {
 			pthread_mutex_unlock(&r.lock);
 			err = sync_whole();
 			pthread_mutex_lock(&r.lock);
 			return err;
 		}
-		now->fd = -1;
 	}
 	now->whole |= fd < 0 || now->fd >= 0;
 	now->fd = fd;
 	now->users++;
 	while (!now->done) {
 		if (r.running) {
-			pthread_cond_wait(&r.ended, &r.lock);
+			pthread_cond_wait(&now->over, &r.lock);
 			continue;
 		}
 		r.next = NULL;
 		lead(now);
 	}
 	err = now->err;
-	if (--now->users == 0)
-		free(now);
+	leave(now);
 	return err;
 }
 

@@ -270,9 +270,10 @@ has_read(void)
 	if (atomic_fetch_sub(&st.reading, 1) != 1)
 		return;
 	pthread_mutex_lock(&st.lock);
-	if (st.idle > 0)
-		pthread_cond_signal(&st.called);
+	bool call = st.idle > 0;
 	pthread_mutex_unlock(&st.lock);
+	if (call)
+		pthread_cond_signal(&st.called);
 }
 
 /* One of the two things has happened; true if it was the last and the slot is free now. */
