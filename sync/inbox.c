@@ -89,6 +89,7 @@ struct inbox {
 	uint64_t next_id;
 	uint64_t mark; /* rows DONE from now on carry it */
 	struct pos received, applied;
+	uint64_t n_quarantined; /* as in the table; every row asks */
 };
 
 /* ---- memory ---- */
@@ -230,6 +231,18 @@ load(struct inbox *in)
 	return rc;
 }
 
+static int
+count_quarantined(struct inbox *in)
+{
+	struct store_q *q = &in->q[Q_QUAR_COUNT];
+	int rc = store_sql_first(q, "");
+
+	if (rc > 0)
+		in->n_quarantined = store_sql_u64(q, 0);
+	store_sql_reset(q);
+	return rc < 0 ? rc : 0;
+}
+
 int
 inbox_open(struct store *s, struct inbox **out)
 {
@@ -243,7 +256,7 @@ inbox_open(struct store *s, struct inbox **out)
 	in->db = store_sql_of(s, STORE_DB_STATE);
 	in->next_id = in->mark = 1;
 	if ((rc = store_sql_prepare(in->db, sql, Q_N, in->q)) == 0 &&
-		(rc = load(in)) == 0) {
+		(rc = load(in)) == 0 && (rc = count_quarantined(in)) == 0) {
 		*out = in;
 		in = NULL;
 	}
@@ -591,8 +604,10 @@ bool
 inbox_quarantined(struct inbox *in, const char *dir)
 {
 	struct store_q *q = &in->q[Q_QUAR_GET];
-	int rc = store_sql_first(q, "t", dir);
 
+	if (in->n_quarantined == 0)
+		return false;
+	int rc = store_sql_first(q, "t", dir);
 	store_sql_reset(q);
 	/* if it cannot be told, holding back is the safe side */
 	return rc != 0;
@@ -643,6 +658,8 @@ inbox_quarantine_put(struct inbox *in, const struct inbox_quarantine *qu)
 		rc = store_sql_commit(in->db);
 	if (rc != 0)
 		goto out;
+	if (count_quarantined(in) != 0)
+		in->n_quarantined++; /* rather too many than none */
 	for (size_t i = 0; i < n; i++)
 		in->rows[list[i]].state = INBOX_HELD;
 	skip_settled(in);
@@ -680,11 +697,7 @@ inbox_quarantine_walk(struct inbox *in, inbox_quarantine_fn *fn, void *arg)
 uint64_t
 inbox_quarantine_count(struct inbox *in)
 {
-	struct store_q *q = &in->q[Q_QUAR_COUNT];
-	uint64_t n = store_sql_first(q, "") > 0 ? store_sql_u64(q, 0) : 0;
-
-	store_sql_reset(q);
-	return n;
+	return in->n_quarantined;
 }
 
 /* Removes the rows with these indexes, which rise. */
@@ -725,6 +738,7 @@ inbox_quarantine_release(struct inbox *in, const char *dir, bool redo)
 		rc = store_sql_commit(in->db);
 	if (rc != 0)
 		goto out;
+	count_quarantined(in);
 	in->applied = applied;
 	for (size_t i = 0; i < n; i++)
 		in->rows[list[i]].state = INBOX_PENDING;

@@ -15,6 +15,7 @@
 #include <string.h>
 
 enum {
+	Q_AGAIN,
 	Q_PUT,
 	Q_UNTOMB,
 	Q_GET,
@@ -39,6 +40,8 @@ enum {
 	"?4 || CAST(substr(CAST(dir AS BLOB), length(CAST(?1 AS BLOB)) + 1) AS TEXT)"
 
 static const char *const sql[Q_N] = {
+	[Q_AGAIN] = "UPDATE mbox SET seq = ?3, state = ?4 WHERE dir = ?1 AND"
+		    " uniqueid = ?2",
 	[Q_PUT] = "INSERT INTO mbox VALUES (?, ?, ?, ?) ON CONFLICT (dir) DO UPDATE SET"
 		  " uniqueid = excluded.uniqueid, seq = excluded.seq, state = "
 		  "excluded.state",
@@ -135,10 +138,17 @@ store_mbox_put(struct store *s, const struct store_mbox *m)
 		return ERR_LIMIT;
 	if ((rc = enter(s, &own)) != 0)
 		return rc;
+	/* Nearly always it is there with that id: then neither the index over ids nor the tombstones
+	 * have to be touched. */
 	rc = store_sql_run(
-		query(s, Q_PUT), "ttib", m->dir, m->uniqueid, m->seq, m->state, m->n);
-	if (rc == 0)
-		rc = store_sql_run(query(s, Q_UNTOMB), "tt", m->dir, m->uniqueid);
+		query(s, Q_AGAIN), "ttib", m->dir, m->uniqueid, m->seq, m->state, m->n);
+	if (rc == 0 && store_sql_changed(query(s, Q_AGAIN)) == 0) {
+		rc = store_sql_run(query(s, Q_PUT), "ttib", m->dir, m->uniqueid, m->seq,
+			m->state, m->n);
+		if (rc == 0)
+			rc = store_sql_run(
+				query(s, Q_UNTOMB), "tt", m->dir, m->uniqueid);
+	}
 	return leave(s, own, rc);
 }
 

@@ -32,12 +32,17 @@ enum {
 	LOG_AGAIN_MS = 10000
 };
 
+/* What every transaction begins and ends with. */
+enum { BEGIN, COMMIT, BOUNDS };
+static const char *const bounds_sql[BOUNDS] = { "BEGIN IMMEDIATE", "COMMIT" };
+
 struct store_sql {
 	const struct store_sql_file *file;
 	struct store_sql_file looked; /* what file points to, for one who only looks */
 	char folder[STORE_MAX_DIR];
 	pthread_t owner;
 	sqlite3 *h;
+	struct store_q bounds[BOUNDS];
 	bool fresh;
 	bool in_tx;
 	int failed; /* first error of the transaction */
@@ -324,7 +329,7 @@ store_sql_begin(struct store_sql *c)
 	check_thread(c);
 	if (c->in_tx)
 		return ERR_USAGE;
-	int rc = exec(c, "BEGIN IMMEDIATE");
+	int rc = step(&c->bounds[BEGIN]);
 	if (rc == 0) {
 		c->in_tx = true;
 		c->failed = 0;
@@ -354,7 +359,7 @@ store_sql_commit(struct store_sql *c)
 	if (!c->in_tx)
 		return ERR_USAGE;
 	if (rc == 0)
-		rc = exec(c, "COMMIT");
+		rc = step(&c->bounds[COMMIT]);
 	if (rc != 0) {
 		store_sql_rollback(c);
 		return rc;
@@ -452,7 +457,7 @@ open_file(struct store_sql *c)
 	if ((rc = check_schema(c, true)) != 0 || (rc = exec(c, c->file->pragmas)) != 0)
 		return rc;
 	sqlite3_wal_hook(c->h, on_wal, NULL);
-	return 0;
+	return store_sql_prepare(c, bounds_sql, BOUNDS, c->bounds);
 }
 
 int
@@ -550,6 +555,7 @@ store_sql_close(struct store_sql *c)
 	if (c == NULL)
 		return;
 	check_thread(c);
+	store_sql_drop(c->bounds, BOUNDS);
 	sqlite3_close(c->h);
 	free(c);
 }
