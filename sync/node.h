@@ -168,6 +168,9 @@ struct node {
 	struct loop_hook hook;
 	struct loop_call wake;
 	struct loop_timer tick;
+	struct loop_timer group; /* the next transaction of the journal */
+	struct loop_timer ack; /* what is told of rows that are not all applied */
+	uint64_t journaled_ms; /* the last one */
 	/* Entries that are; and whether more may be found to differ: at a standby, until the active
 	 * side goes on where it was or has named all. Read by workers. */
 	_Atomic unsigned repairing;
@@ -291,6 +294,8 @@ int send_on_ack(void *node, struct session *s, const void *msg);
 int send_on_need(void *node, struct session *s, const void *msg);
 /* The out queue into the journal; then pumps every peer. */
 void send_journal(struct node *n);
+/* The same, now or in a moment: what comes close behind a transaction waits for what comes with it. */
+void send_soon(struct node *n);
 void send_tick(struct node *n);
 
 /* duty/recv.c */
@@ -303,6 +308,7 @@ bool recv_no_room(void *node, struct session *s);
 void recv_stop(struct peer *p);
 /* End of a turn: what arrived goes to the inbox, then to replay; ACK if anything changed. */
 void recv_flush(struct node *n);
+void recv_ack(void *node); /* ACK whatever it says */
 void recv_need(struct node *n, const struct mbox_need *need, const char *dir);
 
 /* duty/compare.c */

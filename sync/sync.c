@@ -229,6 +229,12 @@ sync_facts(struct sync *s, struct sync_facts *out)
 static void
 on_wake(void *arg)
 {
+	send_soon(arg);
+}
+
+static void
+on_group(void *arg)
+{
 	send_journal(arg);
 }
 
@@ -419,6 +425,8 @@ sync_open(const struct sync_conf *conf, struct spool *spool,
 	n->wake = (struct loop_call){ .fn = on_wake, .arg = n };
 	n->hook = (struct loop_hook){ .fn = on_turn, .arg = n };
 	n->tick = (struct loop_timer){ .fn = on_tick, .arg = n };
+	n->group = (struct loop_timer){ .fn = on_group, .arg = n };
+	n->ack = (struct loop_timer){ .fn = recv_ack, .arg = n };
 	for (unsigned i = 0; i < n->n_peers; i++) {
 		struct peer *p = &n->peers[i];
 		p->node = n;

@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BULK_ROW = 128 << 10, BULK_MAX = 16 << 20, BULK_MS = 100 };
+enum { BULK_ROW = 128 << 10, BULK_MAX = 16 << 20, BULK_MS = 100, ACK_MS = 5 };
 
 /* A standby is on the line of the side that feeds it. */
 static int
@@ -147,8 +147,9 @@ recv_on_batch(void *node, struct session *s, const void *msg)
 	return 0;
 }
 
+/* Unless now, one that does not say that all is applied waits for a moment: it will soon say more. */
 static void
-ack(struct node *n, struct peer *p, const struct inbox_facts *f)
+ack(struct node *n, struct peer *p, const struct inbox_facts *f, bool now)
 {
 	struct wire_ack a;
 
@@ -164,8 +165,25 @@ ack(struct node *n, struct peer *p, const struct inbox_facts *f)
 		a.applied = n->open_from - 1;
 	if (memcmp(&a, &p->acked, sizeof(a)) == 0)
 		return;
+	if (!now && a.applied < p->fed.seq) {
+		if (!n->ack.on)
+			loop_timer_set(n->loop, &n->ack, ACK_MS);
+		return;
+	}
 	if (session_send(p->session, WIRE_ACK, &a) == 0)
 		p->acked = a;
+}
+
+void
+recv_ack(void *node)
+{
+	struct node *n = node;
+	struct inbox_facts f;
+
+	inbox_facts(n->inbox, &f);
+	for (unsigned i = 0; i < n->n_peers; i++)
+		if (n->peers[i].feeding && n->peers[i].session != NULL)
+			ack(n, &n->peers[i], &f, true);
 }
 
 /* Large rows come in rows: a comparison. One sync for some of them costs nobody anything. */
@@ -272,7 +290,7 @@ recv_flush(struct node *n)
 			continue;
 		ask_extras(n, p);
 		inbox_facts(n->inbox, &f);
-		ack(n, p, &f);
+		ack(n, p, &f, false);
 		confirm_late(p, &f);
 		flush_trim(n, &f);
 	}

@@ -25,6 +25,7 @@
 
 enum {
 	SMALL_BODY = 1 << 20,
+	GROUP_MS = 2, /* between two transactions of the journal */
 	LEAVING_MS = 3000,
 	/* A standby asks for one body of each lane at a time, and again in a new session. */
 	WANTED_MAX = 2 * 4096
@@ -120,6 +121,7 @@ send_journal(struct node *n)
 			err_text(rc));
 		return;
 	}
+	n->journaled_ms = clock_ms();
 	FAULT("send.journaled");
 	while (n->stuck != NULL) {
 		struct outq_item *it = n->stuck;
@@ -134,6 +136,19 @@ send_journal(struct node *n)
 		if (n->peers[i].sending)
 			send_pump(&n->peers[i]);
 	node_publish(n);
+}
+
+/* Each transaction costs both sides some work that its rows share, and the standby a sync. A row that
+ * comes alone never waits. */
+void
+send_soon(struct node *n)
+{
+	uint64_t since = clock_ms() - n->journaled_ms;
+
+	if (since < GROUP_MS && level_wanted(n->level) == 0 && !n->stopping)
+		loop_timer_set(n->loop, &n->group, GROUP_MS - since);
+	else
+		send_journal(n);
 }
 
 /* ---- bodies ---- */
