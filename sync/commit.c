@@ -14,6 +14,7 @@
 #include "meta/base/fault.h"
 #include "meta/base/log.h"
 #include "meta/place.h"
+#include "meta/scan.h"
 #include "meta/spool.h"
 #include "sync/node.h"
 
@@ -25,6 +26,17 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
+
+/* The number of an inode that went is the next new one's at once. */
+static bool
+is_inode(struct node *n, const char *dir, uint32_t uid, ino_t ino)
+{
+	char name[SCAN_BODY_NAME];
+	struct stat st;
+
+	return spool_stat(n->spool, dir, scan_body_name(uid, name), &st) == 0 &&
+	       st.st_ino == ino;
+}
 
 bool
 node_ref_in(struct node *n, struct refs *refs, const char *dir, uint32_t uid,
@@ -43,7 +55,8 @@ node_ref_in(struct node *n, struct refs *refs, const char *dir, uint32_t uid,
 		return false;
 	bool known = st.st_nlink > 1 &&
 		     refs_get(refs, st.st_ino, ref_dir, BATCH_MAX_PATH, ref_uid) &&
-		     (strcmp(ref_dir, dir) != 0 || *ref_uid != uid);
+		     (strcmp(ref_dir, dir) != 0 || *ref_uid != uid) &&
+		     is_inode(n, ref_dir, *ref_uid, st.st_ino);
 	/* From now on this one can be named, too; the older name may go first. */
 	if (st.st_nlink > 1)
 		refs_put(refs, st.st_ino, dir, uid);

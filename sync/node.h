@@ -139,6 +139,13 @@ struct peer {
 	struct sync_quarantine_facts *asides;
 };
 
+/* A body that came with a row. */
+struct fresh_body {
+	uint8_t guid[SHA1_LEN];
+	struct pos pos;
+};
+enum { NODE_FRESH = 256 };
+
 struct node {
 	struct sync_conf conf;
 	struct spool *spool;
@@ -204,6 +211,9 @@ struct node {
 	struct arrivals *arrivals; /* NULL on the active side */
 	struct pos unlogged; /* the last row that is in the inbox and not in that log */
 	bool unsafe; /* a body of the next row may not be on disk */
+	struct pos lacking; /* the last row of which a body may not be here until it is replayed */
+	struct fresh_body fresh[NODE_FRESH]; /* the last ones */
+	unsigned fresh_at;
 	/* bodies being received, by peer one at a time */
 	struct spool_stage *stage;
 	uint8_t stage_guid[SHA1_LEN];
@@ -409,6 +419,9 @@ bool flush_is_safe(const struct node *n, const struct inbox_facts *f);
 /* The inbox is about to begin anew, perhaps at a lower position. False: not all is recorded. */
 bool flush_forget(struct node *n, const struct inbox_facts *f);
 void flush_trim(struct node *n, const struct inbox_facts *f);
+
+/* duty/whole.c: a standby. That row has arrived; has every body that it names? */
+void whole_row(struct peer *p, const struct batch *b, struct pos pos);
 
 /* duty/prove.c */
 void prove_tick(struct node *n);

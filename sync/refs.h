@@ -2,7 +2,9 @@
  * refs.h - where a body is already known: inode number -> mailbox and UID of another link.
  *
  * A COPY, or a delivery to many users, is a hard link; it travels as a reference to the message
- * that is known. An entry is only a hint: the peer checks the GUID and asks if it does not fit.
+ * that is known. An entry is only a hint. Nothing takes it away with its message, so
+ * whoever uses it looks whether that link is there and is still this inode; the peer checks the
+ * GUID, and asks if it does not fit.
  *
  * Threads  any. Bounded: the oldest entry of a bucket goes.
  */

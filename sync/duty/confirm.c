@@ -220,14 +220,25 @@ clamp(const struct node *n, uint64_t seq)
 	return n->open_repairs > 0 && seq >= n->open_from ? n->open_from - 1 : seq;
 }
 
+/* What is here with its bodies. */
+static uint64_t
+whole_seq(const struct peer *p, const struct inbox_facts *f)
+{
+	bool all = pos_cmp(p->node->lacking, f->done) <= 0;
+
+	return clamp(p->node, all ? p->fed.seq : seq_of(p, f->done, f));
+}
+
 bool
 confirm_early(struct peer *p)
 {
 	struct wire_confirm m = p->confirmed;
+	struct inbox_facts f;
 
 	if (!wants(p, SYNC_RECEIVED))
 		return false;
-	m.received = clamp(p->node, p->fed.seq);
+	inbox_facts(p->node->inbox, &f);
+	m.received = whole_seq(p, &f);
 	return send_confirm(p, &m);
 }
 
@@ -265,7 +276,7 @@ confirm_late(struct peer *p, const struct inbox_facts *f)
 	safe = safe_seq(p, f);
 	seen = clamp(n, seq_of(p, f->done, f));
 	if (wants(p, SYNC_RECEIVED))
-		m.received = clamp(n, p->fed.seq);
+		m.received = whole_seq(p, f);
 	if (wants(p, SYNC_FLUSHED))
 		m.flushed = safe;
 	if (wants(p, SYNC_APPLIED))

@@ -160,6 +160,7 @@ flush_open(struct node *n)
 	inbox_facts(n->inbox, &f);
 	l.received = f.received;
 	n->unlogged = POS_NONE;
+	n->lacking = f.received; /* what waits for replay may wait for a body */
 	/* What is staged may be torn unless it was synced. First, for bodies of the log may find no
 	 * room in memory and go there as well. */
 	rc = arrivals_load(n->arrivals, f.applied, &staged, &l);
@@ -271,6 +272,7 @@ bool
 flush_is_safe(const struct node *n, const struct inbox_facts *f)
 {
 	return pos_cmp(n->unlogged, f->applied) <= 0 &&
+	       pos_cmp(n->lacking, f->applied) <= 0 &&
 	       (n->n_arrived == 0 || n->arrived_safe);
 }
 
@@ -287,7 +289,7 @@ flush_forget(struct node *n, const struct inbox_facts *f)
 		log_err("the log of arrivals cannot be emptied: %s", err_text(rc));
 		return false;
 	}
-	n->unlogged = POS_NONE;
+	n->unlogged = n->lacking = POS_NONE;
 	/* Bodies of what has arrived since may have been in it. */
 	n->unsafe = true;
 	return true;

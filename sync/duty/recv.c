@@ -132,10 +132,11 @@ recv_on_batch(void *node, struct session *s, const void *msg)
 	buf_put(copy, b.dir, strlen(b.dir) + 1);
 	buf_put(copy, m->bytes.p, m->bytes.n);
 	size_t dir_n = strlen(b.dir) + 1;
+	it->pos = (struct pos){ p->fed.epoch, p->fed.run, m->seq };
+	whole_row(p, &b, it->pos);
 	batch_fini(&b);
 	if (buf_ok(copy) != 0)
 		return ERR_NOMEM;
-	it->pos = (struct pos){ p->fed.epoch, p->fed.run, m->seq };
 	it->n = m->bytes.n;
 	it->dir = (const char *)copy->data;
 	it->bytes = copy->data + dir_n;

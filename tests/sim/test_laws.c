@@ -479,6 +479,109 @@ TEST(a_slow_mailbox_holds_up_no_other)
 	duo_close(&d);
 }
 
+/* ---- what counts as received ---- */
+
+static _Atomic bool confirmed;
+
+static void
+on_confirmed(void *arg, int code)
+{
+	(void)arg;
+	confirmed = code == 0;
+}
+
+static bool
+is_confirmed(const struct sync_facts *f, void *arg)
+{
+	(void)f, (void)arg;
+	return confirmed;
+}
+
+static bool
+b_stored_more(const struct sync_facts *f, void *arg)
+{
+	return f->peers[0].received > *(const uint64_t *)arg;
+}
+
+/* Both with one message; what box/b gets is confirmed at that level, and not replayed until `go`. */
+static void
+level_with_b_held(enum sync_level level, const char *broken, char go[320])
+{
+	CHECK(duo_two(&d, &A, &B));
+	snprintf(go, 320, "%s.go", d.root_b);
+	duo_stop_a(&d, true);
+	duo_stop_b(&d, false);
+	if (broken != NULL)
+		duo_sh("rm %s/%s", d.root_b, broken);
+	setenv("DUO_GO", go, 1);
+	setenv("DUO_SLOW", "box/b", 1);
+	duo_start_b(&d);
+	unsetenv("DUO_SLOW");
+	d.level = level;
+	duo_start_a(&d);
+	CHECK(duo_settled(&d));
+	confirmed = false;
+}
+
+/* Capture saw the link: what is called so in g is message 1 of A, it says. */
+static void
+linked_from_a(struct rig *g, uint32_t uid)
+{
+	char name[SCAN_BODY_NAME];
+	struct stat st;
+
+	if (spool_stat(d.spool, g->dir, scan_body_name(uid, name), &st) != 0)
+		abort();
+	sync_linked(d.sync, st.st_ino, A.dir, 1);
+}
+
+static void
+link_is_whole_with_its_body(enum sync_level level)
+{
+	char go[320];
+
+	level_with_b_held(level, "box/a/1.", go);
+	uint64_t before = last_seq();
+	linked_from_a(&B, rig_copy(&B, &A, 1));
+	duo_commit(&d, &B);
+	CHECK(sync_confirm(d.sync, 1u << SYNC_DELIVERY, on_confirmed, NULL));
+	CHECK(duo_until(&d, b_stored_more, &before));
+	CHECK(!confirmed);
+	duo_sh("touch %s", go);
+	CHECK(duo_until(&d, is_confirmed, NULL));
+	CHECK(duo_exists(d.root_b, "box/b/1."));
+	duo_close(&d);
+}
+
+TEST(a_link_to_what_the_peer_lacks_is_not_received_before_its_body)
+{
+	link_is_whole_with_its_body(SYNC_RECEIVED);
+}
+
+TEST(nor_is_it_flushed)
+{
+	link_is_whole_with_its_body(SYNC_FLUSHED);
+}
+
+/* A file system gives the number of an inode that went to the next one at once. */
+TEST(what_was_known_of_an_inode_is_not_said_of_the_next_with_its_number)
+{
+	char go[320];
+
+	level_with_b_held(SYNC_FLUSHED, NULL, go);
+	linked_from_a(&B, rig_append(&B, 700));
+	duo_sh("ln %s/box/b/1. %s/staged", d.root_a, d.root_a);
+	duo_commit(&d, &B);
+	CHECK(sync_confirm(d.sync, 1u << SYNC_DELIVERY, on_confirmed, NULL));
+	/* before its replay is through: so the body came along */
+	CHECK(duo_until(&d, is_confirmed, NULL));
+	duo_sh("touch %s", go);
+	CHECK(duo_settled(&d));
+	duo_sh("rm %s/staged", d.root_a);
+	duo_stop_equal(&d);
+	duo_close(&d);
+}
+
 int
 main(int argc, char **argv)
 {
