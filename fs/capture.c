@@ -35,6 +35,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { PATH_TRIES = 20 };
+
 static struct sync *to;
 
 int
@@ -97,6 +99,14 @@ join(struct inode *dir, const char *name, char *out, size_t size)
 	return n >= 0 && (size_t)n < size ? 0 : ENAMETOOLONG;
 }
 
+/* Nothing is called so any more, or can be; any other reason is of this moment. */
+static bool
+is_gone(int err)
+{
+	return err == ENOENT || err == ESTALE || err == ENOTDIR || err == ELOOP ||
+	       err == ENAMETOOLONG;
+}
+
 /* A path without a place in a batch: no peer ever hears of it, but somebody should. */
 static void
 is_unnamed(int err, const char *name)
@@ -142,7 +152,17 @@ path_changed(struct inode *dir, const char *name, bool now)
 
 	do {
 		names = sync_names(to);
-		if (join(dir, name, path, sizeof(path)) != 0)
+		int err = join(dir, name, path, sizeof(path));
+		/* It was found to be noted; for want of a descriptor it is looked for again. */
+		for (unsigned i = 0; err != 0 && !is_gone(err) && i < PATH_TRIES; i++) {
+			usleep(5000);
+			err = join(dir, name, path, sizeof(path));
+		}
+		if (err != 0 && !is_gone(err))
+			log_err("a change is sent at the next start only, its path cannot "
+				"be found: name=%s: %s",
+				name != NULL ? name : "", strerror(err));
+		if (err != 0)
 			return;
 		FAULT("capture.path-found");
 	} while (!quiet_changed(path, names, now));
@@ -195,7 +215,7 @@ note(struct inode *dir, const char *name)
 		err = join(dir, name, path, sizeof(path));
 		if (err != 0) {
 			is_unnamed(err, name);
-			return 0;
+			return is_gone(err) ? 0 : err;
 		}
 		rc = sync_note(to, path, names);
 	} while (rc == ERR_NOTFOUND);
@@ -436,7 +456,8 @@ rename_end(struct cap_name *op)
 		op->target != NULL ? inode_type(op->target) : S_IFREG);
 
 	if (goal.kind == PLACE_INDEX && is_ours(op->newparent)) {
-		pending_commit(op->newparent);
+		unsigned kinds;
+		(void)pending_commit(op->newparent, &kinds);
 		return;
 	}
 	if ((op->flags & RENAME_EXCHANGE) != 0) {
@@ -550,14 +571,14 @@ capture_fsync(struct inode *ino, int fd, bool datasync, unsigned *kinds_out)
 		return 0;
 	if (kind_of(ino) == PLACE_INDEX) {
 		if ((dir = inode_parent(ino)) != NULL && is_ours(dir))
-			*kinds_out = pending_commit(dir);
+			err = pending_commit(dir, kinds_out);
 	} else if (kind_of(ino) == PLACE_ANNOT) {
 		if ((dir = inode_parent(ino)) != NULL && is_ours(dir))
 			pending_retry(dir);
 	} else if (kind_of(ino) == PLACE_FILE) {
 		file_changed(ino, fd, true);
 	}
-	return 0;
+	return err;
 }
 
 bool

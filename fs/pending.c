@@ -42,7 +42,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { BUCKETS = 1024, TOUCHED_MAX = 100000, OLD_INDEX_MAX = 1 << 30 };
+enum { BUCKETS = 1024, TOUCHED_MAX = 1 << 16, OLD_INDEX_MAX = 1 << 30 };
 /* How long files that do not add up may be a writer's that is not through; then the mailbox is
  * set aside. The longer one is for a writer that still has the index locked. */
 enum { PATIENCE_MS = 5000, LOCKED_MS = 60000, FLUSH_STEP_MS = 20 };
@@ -56,6 +56,7 @@ struct pending {
 	pthread_mutex_t order; /* held while a commit is handed on, taken first */
 	struct mbox_touched *touched;
 	size_t n, cap;
+	bool sorted; /* they ascend */
 	bool unsure, annots, names;
 	bool dirty; /* touched since the last commit */
 	bool committed; /* a header was written since the last commit */
@@ -144,17 +145,31 @@ touch_locked(struct pending *p)
 	inode_mark(p->dir, PENDING_MARK_TOUCHED);
 }
 
+static int
+by_recno(const void *a, const void *b)
+{
+	const struct mbox_touched *x = a, *y = b;
+
+	return x->recno < y->recno ? -1 : x->recno > y->recno;
+}
+
+/* Cyrus writes in ascending order, so a record is nearly always new, and found quickly if not. */
 static bool
 seen(const struct pending *p, uint32_t recno)
 {
+	struct mbox_touched key = { .recno = recno };
+
+	if (p->n == 0 || (p->sorted && recno > p->touched[p->n - 1].recno))
+		return false;
+	if (p->sorted)
+		return bsearch(&key, p->touched, p->n, sizeof(key), by_recno) != NULL;
 	for (size_t i = p->n; i > 0; i--)
 		if (p->touched[i - 1].recno == recno)
 			return true;
 	return false;
 }
 
-/* Remembers one record as it is before the write. Cyrus writes in ascending order, so what was
- * noted last is nearly always the neighbour. */
+/* Remembers one record as it is before the write. */
 static void
 note_record(struct pending *p, int fd, const struct index_header *h, uint32_t recno)
 {
@@ -186,6 +201,7 @@ note_record(struct pending *p, int fd, const struct index_header *h, uint32_t re
 			return;
 		}
 	}
+	p->sorted = p->n == 0 || (p->sorted && recno > t[-1].recno);
 	p->n++;
 }
 
@@ -219,7 +235,7 @@ pending_index_write(struct inode *dir, int fd, off_t off, size_t len)
 			p->unsure = true;
 	} else if ((size_t)off < h.start_offset ||
 		   ((size_t)off - h.start_offset) % h.record_size != 0 ||
-		   len % h.record_size != 0) {
+		   len % h.record_size != 0 || len / h.record_size > TOUCHED_MAX) {
 		p->unsure = true;
 	} else {
 		uint64_t first = ((uint64_t)off - h.start_offset) / h.record_size;
@@ -319,6 +335,7 @@ take_back(struct pending *p, const struct sync_commit *c, struct mbox_touched **
 		free(p->touched);
 		p->touched = *touched;
 		p->n = p->cap = c->n_touched;
+		p->sorted = false;
 		*touched = NULL;
 	}
 	if (*old_index != NULL) {
@@ -338,6 +355,15 @@ take_back(struct pending *p, const struct sync_commit *c, struct mbox_touched **
 }
 
 static bool index_is_locked(struct pending *p);
+static bool sync_index(struct pending *p);
+
+/* Any other reason is of this moment (no descriptor left, the disk): it is tried again. */
+static bool
+is_gone(int err)
+{
+	return err == ENOENT || err == ESTALE || err == ENOTDIR || err == ELOOP ||
+	       err == ENAMETOOLONG;
+}
 
 /* The same for what was not even tried: it stays what it was, and is derived. */
 static void
@@ -370,45 +396,45 @@ enum why {
 	WHY_FORCE, /* derive it even though nothing was committed */
 };
 
-/* Hands c in under the name that the folder has. False: the folder is gone; its removal was a
- * commit of its own. */
-static bool
+/* Hands c in under the name that the folder has; an errno if that cannot be found. */
+static int
 commit_by_path(struct pending *p, struct sync_commit *c, int *rc_out)
 {
 	char path[BATCH_MAX_PATH];
 
 	for (;;) {
 		c->ticket = sync_names(to);
-		if (inode_path(p->dir, path, sizeof(path)) != 0)
-			return false;
+		int err = inode_path(p->dir, path, sizeof(path));
+		if (err != 0)
+			return err;
 		FAULT("pending.path-found");
 		c->dir = path;
 		*rc_out = sync_commit(to, c);
 		if (*rc_out != ERR_NOTFOUND)
-			return true;
+			return 0;
 		/* The folder, or one above it, was moved meanwhile. */
 		sync_names_wait(to, path);
 	}
 }
 
-/* Gives what is pending to replication. The caller holds a user of p. Returns the kinds of what it
- * was. */
-static unsigned
-hand_on(struct pending *p, enum why why)
+/* Gives what is pending to replication. The caller holds a user of p. kinds_out: what it was. An
+ * errno if the folder cannot be found for the moment; then all stays pending. */
+static int
+hand_on(struct pending *p, enum why why, unsigned *kinds_out)
 {
 	bool force = why == WHY_FORCE;
 	unsigned kinds = SYNC_ALL_KINDS;
-	struct sync_commit c = { .kinds_out = &kinds };
+	struct sync_commit c = { .kinds_out = kinds_out != NULL ? kinds_out : &kinds };
 	struct mbox_touched *touched;
 	void *old_index;
-	int rc;
+	int rc = 0;
 
 	pthread_mutex_lock(&p->order);
 	pthread_mutex_lock(&p->lock);
 	if (!p->committed && !force) {
 		pthread_mutex_unlock(&p->lock);
 		pthread_mutex_unlock(&p->order);
-		return kinds;
+		return 0;
 	}
 	touched = p->touched;
 	old_index = p->old_index;
@@ -432,12 +458,13 @@ hand_on(struct pending *p, enum why why)
 		!nobody_writes &&
 		(waited < PATIENCE_MS || (waited < LOCKED_MS && index_is_locked(p)));
 	c.locked = c.patient && c.derive && index_is_locked(p);
-	if (c.locked && why != WHY_COMMIT) {
+	/* The journal never says what is not on disk. */
+	if ((c.locked && why != WHY_COMMIT) || (force && !sync_index(p))) {
 		leave(p, &c, committed);
 		pthread_mutex_unlock(&p->order);
 		free(touched);
 		free(old_index);
-		return kinds;
+		return 0;
 	}
 
 	pthread_mutex_lock(&table_lock);
@@ -448,34 +475,37 @@ hand_on(struct pending *p, enum why why)
 	c.done = on_done;
 	c.done_arg = p;
 	FAULT("capture.before-journal");
-	if (commit_by_path(p, &c, &rc)) {
-		if (rc == ERR_BUSY) {
-			take_back(p, &c, &touched, &old_index);
-			on_done(p);
-		} else {
-			pthread_mutex_lock(&p->lock);
-			p->busy_ms = 0;
-			pthread_mutex_unlock(&p->lock);
-		}
-	} else {
+	int err = commit_by_path(p, &c, &rc);
+	bool gone = is_gone(err); /* its removal was a commit of its own */
+	if (gone)
+		err = 0;
+	if (err != 0 || rc == ERR_BUSY) {
+		take_back(p, &c, &touched, &old_index);
 		on_done(p);
+	} else {
+		pthread_mutex_lock(&p->lock);
+		p->busy_ms = 0;
+		pthread_mutex_unlock(&p->lock);
+		if (gone)
+			on_done(p);
 	}
 	pthread_mutex_unlock(&p->order);
 	free(touched);
 	free(old_index);
-	return kinds;
+	return err;
 }
 
-unsigned
-pending_commit(struct inode *dir)
+int
+pending_commit(struct inode *dir, unsigned *kinds_out)
 {
 	struct pending *p = get(dir, false);
 
+	*kinds_out = SYNC_ALL_KINDS;
 	if (p == NULL)
-		return SYNC_ALL_KINDS;
-	unsigned kinds = hand_on(p, WHY_COMMIT);
+		return 0;
+	int err = hand_on(p, WHY_COMMIT, kinds_out);
 	put(p);
-	return kinds;
+	return err;
 }
 
 void
@@ -489,7 +519,7 @@ pending_retry(struct inode *dir)
 	bool busy = p->busy_ms != 0;
 	pthread_mutex_unlock(&p->lock);
 	if (busy)
-		hand_on(p, WHY_LATE);
+		(void)hand_on(p, WHY_LATE, NULL);
 	put(p);
 }
 
@@ -532,7 +562,7 @@ pending_derive(struct inode *dir)
 	if (p == NULL)
 		return;
 	inode_mark(dir, PENDING_MARK_TOUCHED);
-	hand_on(p, WHY_FORCE);
+	(void)hand_on(p, WHY_FORCE, NULL);
 	put(p);
 }
 
@@ -553,16 +583,6 @@ any_busy(void)
 	return busy;
 }
 
-/* Any other reason is of this moment (no descriptor left, the disk): it is tried again. */
-static bool
-is_gone(int err)
-{
-	if (err == ENOENT || err == ESTALE || err == ENOTDIR || err == ELOOP)
-		return true;
-	log_err("an index cannot be opened to be synced: %s", strerror(err));
-	return false;
-}
-
 /* Syncs an index that its writer did not; by name, since the kernel may have forgotten it. False:
  * it is there and not on disk, so it must not be journaled. */
 static bool
@@ -571,14 +591,18 @@ sync_index(struct pending *p)
 	int dirfd, fd;
 
 	int err = inode_fd(p->dir, INODE_ANY, &dirfd);
-	if (err != 0)
-		return is_gone(err);
-	fd = openat(
-		dirfd, "cyrus.index", O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
-	err = fd < 0 ? errno : 0;
-	inode_fd_put(p->dir, dirfd);
-	if (fd < 0)
-		return is_gone(err);
+	if (err == 0) {
+		fd = openat(dirfd, "cyrus.index",
+			O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+		err = fd < 0 ? errno : 0;
+		inode_fd_put(p->dir, dirfd);
+	}
+	if (is_gone(err))
+		return true;
+	if (err != 0) {
+		log_err("an index cannot be opened to be synced: %s", strerror(err));
+		return false;
+	}
 	stats_add(STATS_SYNCS, 1);
 	bool done = fsync(fd) == 0;
 	if (!done)
@@ -620,18 +644,16 @@ look_after(struct pending *p, uint64_t now, bool flush)
 	bool committed = p->committed, dirty = p->dirty, busy = p->busy_ms != 0;
 	pthread_mutex_unlock(&p->lock);
 
-	if (committed && busy) {
-		hand_on(p, WHY_LATE);
-	} else if (committed && (flush || age >= PENDING_SYNC_MS)) {
+	if (committed && (flush || busy || age >= PENDING_SYNC_MS)) {
 		if (sync_index(p)) {
-			hand_on(p, WHY_LATE);
+			(void)hand_on(p, WHY_LATE, NULL);
 			return;
 		}
 		pthread_mutex_lock(&p->lock);
 		p->since_ms = clock_ms();
 		pthread_mutex_unlock(&p->lock);
 	} else if (!committed && dirty && (flush || age >= PENDING_ABORT_MS)) {
-		hand_on(p, WHY_FORCE);
+		(void)hand_on(p, WHY_FORCE, NULL);
 	}
 }
 
@@ -709,10 +731,20 @@ static void
 derive_marked(struct inode *ino, uint32_t marks, void *arg)
 {
 	unsigned *n = arg;
+	struct pending *p;
 
 	if ((marks & (PENDING_MARK_TOUCHED | PENDING_MARK_COMMITTED)) == 0)
 		return;
 	(*n)++;
+	/* Its writer may be waiting for us in the sync of a header, with the index locked: then that
+	 * sync, which is done again, hands it on. */
+	if ((marks & PENDING_MARK_COMMITTED) != 0 && (p = get(ino, true)) != NULL) {
+		pthread_mutex_lock(&p->lock);
+		touch_locked(p);
+		p->committed = p->unsure = p->annots = true;
+		pthread_mutex_unlock(&p->lock);
+		put(p);
+	}
 	pending_derive(ino);
 }
 

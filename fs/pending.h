@@ -44,8 +44,9 @@ void pending_replace(struct inode *dir, int fd);
 
 /* The index of dir was synced, or replaced: if its header was written, the commit is handed to
  * replication before this returns. What it was, as sync.h's kinds; all of them if that is not
- * known, because somebody else has handed it on or an earlier server has. */
-unsigned pending_commit(struct inode *dir);
+ * known, because somebody else has handed it on or an earlier server has. An errno if the folder
+ * cannot be found for the moment: it is handed on later. */
+int pending_commit(struct inode *dir, unsigned *kinds_out);
 /* A file of dir was synced: a commit that was too early when it was handed on goes again. */
 void pending_retry(struct inode *dir);
 /* Somebody is at work in dir: files there that do not add up yet get more time. */

@@ -11,11 +11,11 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import case  # noqa: E402
 import shutil  # noqa: E402
 import signal  # noqa: E402
-import subprocess  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
 
 import contain  # noqa: E402
+import faults  # noqa: E402
 import load  # noqa: E402
 import mail  # noqa: E402
 import pair  # noqa: E402
@@ -203,15 +203,6 @@ def test_survivor_has_what_was_applied():
     survivor_has_it("applied")
 
 
-def faulty():
-    """The program with its crash points."""
-    made = os.path.join(case.BUILD, "faults")
-    done = subprocess.run(["make", "-s", "-j2", "O=" + made, "FAULTS=1"], cwd=case.ROOT,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    case.equal(done.returncode, 0, done.stdout)
-    return os.path.join(made, "twinspool")
-
-
 def flushed_and_nothing_more(size):
     """The standby dies right after it has confirmed, with the message in no inbox and no spool,
     and the active is gone: the log alone has it."""
@@ -219,13 +210,8 @@ def flushed_and_nothing_more(size):
     deliver(two, "u0", 1).join()
     two.wait()
     two.b.umount()
-    program, case.PROGRAM = case.PROGRAM, faulty()
-    os.environ["TWINSPOOL_FAULT"] = "recv.confirmed"
-    try:
+    with faults.armed("recv.confirmed"):
         two.b.start()
-    finally:
-        case.PROGRAM = program
-        del os.environ["TWINSPOOL_FAULT"]
     pair.wait_connected(two.a)
     server = two.b.server_pid()
     os.kill(two.b.proc.pid, signal.SIGSTOP)     # no new server
@@ -250,6 +236,30 @@ def test_flushed_and_nothing_more():
 
 def test_flushed_and_nothing_more_of_a_large_one():
     flushed_and_nothing_more(600_000)
+
+
+def test_server_dies_between_header_and_journal():
+    """Cyrus waits in its sync, with the index locked, while there is a new server. That one knows
+    of the commit; at the OK it is on the standby, and no other delivery has brought it."""
+    two = ready("flushed", durability_timeout="60s")
+    two.server.stop()
+    two.a.umount()
+    with faults.armed("capture.before-journal:2"):
+        two.a.start()
+    pair.wait_connected(two.a)
+    two.server.start()
+    deliver(two, "u0", 1).join()
+    two.wait()
+    one = deliver(two, "u0", 2)
+    one.join(30)
+    killed_together(two.a, two.b)
+    case.check(one.answered(), "no OK")
+    case.check("derived after the last server's death" in two.a.log(), "nobody died")
+    two.server.stop(hard=True)
+    destroy(two.a)
+    two.b.start()
+    case.wait_for(lambda: replayed(two.b), "the standby to replay", limit=60)
+    case.equal(numbers(two.b, "u0"), {1, 2}, "on the standby")
 
 
 def test_servers_die_while_answers_wait():
