@@ -159,8 +159,8 @@ path_changed(struct inode *dir, const char *name, bool now)
 			err = join(dir, name, path, sizeof(path));
 		}
 		if (err != 0 && !is_gone(err))
-			log_err("a change is sent at the next start only, its path cannot "
-				"be found: name=%s: %s",
+			log_err("a change waits for the next start, its path is not "
+				"found: name=%s: %s",
 				name != NULL ? name : "", strerror(err));
 		if (err != 0)
 			return;

@@ -211,7 +211,7 @@ struct node {
 	struct arrivals *arrivals; /* NULL on the active side */
 	struct pos unlogged; /* the last row that is in the inbox and not in that log */
 	bool unsafe; /* a body of the next row may not be on disk */
-	struct pos lacking; /* the last row of which a body may not be here until it is replayed */
+	struct pos lacking; /* a body of that row may be missing until it is replayed */
 	struct fresh_body fresh[NODE_FRESH]; /* the last ones */
 	unsigned fresh_at;
 	/* bodies being received, by peer one at a time */
