@@ -404,6 +404,8 @@ void look_tick(struct node *n);
 
 /* duty/flush.c: a standby. What a crash has left in the log of arrivals, before the threads run. */
 int flush_open(struct node *n);
+/* Does somebody wait for this disk? */
+bool flush_is_wanted(const struct node *n);
 /* A small body came; a large one is staged. */
 void
 flush_body(struct node *n, const uint8_t guid[SHA1_LEN], const void *p, size_t size);

@@ -555,6 +555,20 @@ on_ended(void *arg)
 	}
 	go_on(r);
 }
+
+/* A disk that is slow to sync is not kept busy with it. Nor is any while rows are under way, as long as
+ * nobody waits for what is recorded: writing back takes the disk, and a good part of a core, from
+ * what makes the next files. */
+static uint64_t
+record_wait(const struct replay *r)
+{
+	uint64_t wait = REPLAY_RECORD_MS + 3 * r->sync_ms;
+
+	if (r->n_running > 0 && !flush_is_wanted(r->n))
+		return RECORD_MAX_MS;
+	return wait < RECORD_MAX_MS ? wait : RECORD_MAX_MS;
+}
+
 void
 replay_tick(struct replay *r)
 {
@@ -562,10 +576,8 @@ replay_tick(struct replay *r)
 
 	if (r == NULL)
 		return;
-	if (now >= r->next_record_ms) {
-		/* A disk that is slow to sync is not kept busy with it. */
-		uint64_t wait = REPLAY_RECORD_MS + 3 * r->sync_ms;
-		r->next_record_ms = now + (wait < RECORD_MAX_MS ? wait : RECORD_MAX_MS);
+	if (now - r->recorded_ms >= record_wait(r)) {
+		r->recorded_ms = now;
 		replay_record_begin(r);
 	}
 	if (now >= r->next_stall_ms)
@@ -587,6 +599,7 @@ replay_open(struct node *n, unsigned workers, bool redo, struct replay **out)
 		return ERR_NOMEM;
 	r->n = n;
 	r->end = &r->first;
+	r->recorded_ms = clock_ms();
 	r->redo = redo;
 	inbox_facts(n->inbox, &f);
 	r->redo_upto = f.received;

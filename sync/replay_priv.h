@@ -66,7 +66,7 @@ struct replay {
 	pthread_mutex_t ended_lock;
 	struct job *ended;
 	struct loop_call ended_call;
-	uint64_t applied, next_record_ms, next_stall_ms;
+	uint64_t applied, recorded_ms, next_stall_ms;
 	uint64_t hold_ms; /* recording failed: not again before that */
 	bool unrecorded;
 	char stalled[200];

@@ -192,8 +192,8 @@ flush_open(struct node *n)
 
 /* ---- what arrives ---- */
 
-static bool
-is_wanted(const struct node *n)
+bool
+flush_is_wanted(const struct node *n)
 {
 	const unsigned disk = 1u << SYNC_FLUSHED | 1u << SYNC_APPLIED;
 
@@ -206,14 +206,14 @@ is_wanted(const struct node *n)
 void
 flush_body(struct node *n, const uint8_t guid[SHA1_LEN], const void *p, size_t size)
 {
-	if (is_wanted(n))
+	if (flush_is_wanted(n))
 		arrivals_body(n->arrivals, guid, p, size);
 }
 
 void
 flush_staged(struct node *n, const uint8_t guid[SHA1_LEN])
 {
-	int rc = is_wanted(n) ? spool_stage_sync(n->spool, guid) : 0;
+	int rc = flush_is_wanted(n) ? spool_stage_sync(n->spool, guid) : 0;
 
 	/* An older row's replay has taken it: it is somewhere. */
 	if (rc == ERR_NOTFOUND)
@@ -221,7 +221,7 @@ flush_staged(struct node *n, const uint8_t guid[SHA1_LEN])
 	if (rc != 0) {
 		log_err("a body cannot be synced: %s", err_text(rc));
 		n->unsafe = true;
-	} else if (is_wanted(n)) {
+	} else if (flush_is_wanted(n)) {
 		arrivals_staged(n->arrivals, guid);
 	}
 }
@@ -230,7 +230,7 @@ flush_staged(struct node *n, const uint8_t guid[SHA1_LEN])
 void
 flush_row(struct node *n, const struct inbox_item *row)
 {
-	if (!is_wanted(n))
+	if (!flush_is_wanted(n))
 		return;
 	arrivals_row(n->arrivals, row);
 	n->n_logged++;
