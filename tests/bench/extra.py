@@ -1,21 +1,20 @@
 """What does not fit into rounds of operations: the first synchronisation, and the lag."""
 
+import functools
 import os
 import shutil
-import socket
 import statistics
-import subprocess
 import threading
 import time
 
 import case
 import count
-import cyrus
 import disk
 import golden
 import lmtp
 import mail
 import pair
+import rsync
 import systems
 import work
 
@@ -27,7 +26,7 @@ def quantile(values, q):
 # ---- first synchronisation ----
 
 class Source:
-    """A slot with the golden mail, and an rsync daemon over the same tree."""
+    """A slot with the golden mail, and servers for rsync over the same tree."""
 
     def __init__(self, folder, image):
         self.folder = folder
@@ -40,36 +39,20 @@ class Source:
         self.fingerprint = prints["a"]
         self.a.configure(imapd_conf=f"{self.disk.path}/c/imapd.conf")
         case.later(self.a.close)
-        self.port = cyrus.free_port()
-        conf = f"{folder}/rsyncd.conf"
-        with open(conf, "w") as f:
-            f.write("use chroot = no\nuid = 0\ngid = 0\n"
-                    f"[spool]\npath = {self.disk.path}/spool\n")
-        self.daemon = subprocess.Popen(
-            ["rsync", "--daemon", "--no-detach", "--address=127.0.0.1",
-             f"--port={self.port}", f"--config={conf}"], stdin=subprocess.DEVNULL)
-        case.later(lambda: (self.daemon.kill(), self.daemon.wait()))
-        case.wait_for(self._up, "rsyncd")
+        self.servers = rsync.servers(folder, f"{self.disk.path}/spool")
 
-    def _up(self):
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-            return True
-        except OSError:
-            return False
-
-    def by_rsync(self, target):
+    @staticmethod
+    def by_rsync(server, target):
         """(seconds, seconds of processor time)"""
-        before = count.cpu_of(self.daemon.pid)
+        before = count.cpu_of(server.daemon.pid)
         own = os.times()
         start = time.monotonic()
-        disk.run("rsync", "-a", f"rsync://127.0.0.1:{self.port}/spool/",
-                 f"{target.path}/spool/")
+        server.copy(f"{target.path}/spool/")
         spent = time.monotonic() - start
         now = os.times()
         used = now.children_user + now.children_system - (
             own.children_user + own.children_system)
-        return spent, used + count.cpu_of(self.daemon.pid) - before
+        return spent, used + count.cpu_of(server.daemon.pid) - before
 
     def by_us(self, target):
         b = pair.Slot(target.path, "b", "standby")
@@ -104,18 +87,20 @@ def fresh(folder, name):
 
 
 def first_sync(folder, image, rounds, say):
-    """Facts of both ways, alternating; or why not."""
+    """Facts of all ways, taking turns; or why not."""
     try:
         case.need("rsync")
     except case.Skip as why:
         return {"refused": str(why)}
     source = Source(folder, image)
     source.a.start(limit=120)
-    rows = {"rsync": [], "twinspool": []}
+    ways = [(server.name, functools.partial(source.by_rsync, server))
+            for server in source.servers] + [("twinspool", source.by_us)]
+    rows = {way: [] for way, _ in ways}
     for n in range(rounds):
-        ways = [("rsync", source.by_rsync), ("twinspool", source.by_us)]
-        for way, go in ways if n % 2 == 0 else ways[::-1]:
-            target = fresh(folder, f"sync-{way}-{n}")
+        for i in range(len(ways)):
+            way, go = ways[(n + i) % len(ways)]
+            target = fresh(folder, f"sync-{i}-{n}")
             source.disk.sync()
             spent, used = go(target)
             start = time.monotonic()
@@ -123,15 +108,16 @@ def first_sync(folder, image, rounds, say):
             rows[way].append((spent, used, time.monotonic() - start))
             target.umount()
             os.unlink(target.image)
-    out = {way: {"seconds": statistics.median(r[0] for r in got),
-                 "cpu_seconds": statistics.median(r[1] for r in got),
-                 "flush_seconds": statistics.median(r[2] for r in got)}
-           for way, got in rows.items()}
-    out["rounds"] = rounds
-    out["ratio"] = statistics.median(
-        a[0] / b[0] for a, b in zip(rows["rsync"], rows["twinspool"]))
-    out["ratio_flushed"] = statistics.median(
-        (a[0] + a[2]) / (b[0] + b[2]) for a, b in zip(rows["rsync"], rows["twinspool"]))
+    out = {"rounds": rounds, "ways": {}}
+    for way, got in rows.items():
+        ours = rows["twinspool"]
+        out["ways"][way] = {
+            "seconds": statistics.median(r[0] for r in got),
+            "cpu_seconds": statistics.median(r[1] for r in got),
+            "flush_seconds": statistics.median(r[2] for r in got),
+            "ratio": statistics.median(a[0] / b[0] for a, b in zip(got, ours)),
+            "ratio_flushed": statistics.median(
+                (a[0] + a[2]) / (b[0] + b[2]) for a, b in zip(got, ours))}
     return out
 
 

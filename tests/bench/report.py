@@ -118,11 +118,10 @@ def sync_lines(f):
         return []
     if "refused" in s:
         return [f"First synchronisation: {s['refused']}"]
-    rows = [[way, number(s[way]["seconds"]), number(s[way]["cpu_seconds"]),
-             number(s[way]["flush_seconds"])] for way in ("rsync", "twinspool")]
-    return [table("First synchronisation", ["", "seconds", "processor s", "sync after, s"],
-                  rows), f"  twinspool against rsync: {s['ratio']:.2f}, "
-            f"both followed by a sync: {s['ratio_flushed']:.2f}\n"]
+    rows = [[way, number(w["seconds"]), number(w["cpu_seconds"]), number(w["flush_seconds"]),
+             number(w["ratio"]), number(w["ratio_flushed"])] for way, w in s["ways"].items()]
+    return [table("First synchronisation", ["", "seconds", "processor s", "sync after, s",
+                                            "of ours", "with the sync"], rows)]
 
 
 def tables(f):

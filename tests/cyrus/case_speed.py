@@ -15,9 +15,7 @@ import email.utils  # noqa: E402
 import itertools  # noqa: E402
 import random  # noqa: E402
 import re  # noqa: E402
-import socket  # noqa: E402
 import string  # noqa: E402
-import subprocess  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
 import zlib  # noqa: E402
@@ -25,6 +23,7 @@ import zlib  # noqa: E402
 import cyrus  # noqa: E402
 import mail  # noqa: E402
 import pair  # noqa: E402
+import rsync  # noqa: E402
 import spools  # noqa: E402
 
 MESSAGES = int(os.environ.get("TWINSPOOL_MESSAGES", "6000"))
@@ -229,26 +228,6 @@ def test_connections_share_their_syncs():
     two.settle()
 
 
-def rsyncd(base, spool):
-    port = cyrus.free_port()
-    conf = f"{base}/rsyncd.conf"
-    with open(conf, "w") as f:
-        f.write(f"use chroot = no\nuid = 0\ngid = 0\n[spool]\npath = {spool}\n")
-    proc = subprocess.Popen(["rsync", "--daemon", "--no-detach", "--address=127.0.0.1",
-                             f"--port={port}", f"--config={conf}"],
-                            stdin=subprocess.DEVNULL)
-    case.later(lambda: (proc.kill(), proc.wait()))
-
-    def up():
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return True
-        except OSError:
-            return False
-    case.wait_for(up, "rsyncd")
-    return port
-
-
 def test_first_synchronisation_against_rsync():
     case.need("rsync")
     two = pair.Pair(base=fresh_disk())
@@ -269,24 +248,25 @@ def test_first_synchronisation_against_rsync():
         plain.run("reconstruct", f"user/{user}", limit=300)
     count = spools.count(two.a.spool)[1]
     case.equal(count, MESSAGES // boxes * boxes, "messages made")
-    port = rsyncd(two.base, two.a.spool)
-    copy = f"{two.base}/copy"
-    os.sync()
-    start = time.monotonic()
-    subprocess.run(["rsync", "-a", f"rsync://127.0.0.1:{port}/spool/", copy], check=True)
-    by_rsync = time.monotonic() - start
+    by_rsync = {}
+    for server in rsync.servers(two.base, two.a.spool):
+        os.sync()
+        start = time.monotonic()
+        server.copy(f"{two.base}/copy {server.name}")
+        by_rsync[server.name] = time.monotonic() - start
     two.a.start(limit=120)
     os.sync()
     start = time.monotonic()
     two.b.start()
     two.a.wait(limit=600)
     ours = time.monotonic() - start
-    case.note(f"{count} messages: rsync {by_rsync:.2f} s, twinspool {ours:.2f} s")
+    theirs = ", ".join(f"{name} {spent:.2f} s" for name, spent in by_rsync.items())
+    case.note(f"{count} messages: {theirs}, twinspool {ours:.2f} s")
     two.settle()
     # Half a second of rsync is too short to hold anybody to on a busy machine: the short run
-    # only guards against a blunder, the long one against the promise.
+    # only guards against a blunder, the long one against the promise, which is of either way.
     factor = 1 if MESSAGES >= 40_000 else 4
-    case.check(ours <= by_rsync * factor, f"{ours:.2f} s, rsync needs {by_rsync:.2f} s")
+    case.check(ours <= max(by_rsync.values()) * factor, f"{ours:.2f} s; {theirs}")
 
 
 def test_ten_thousand_deliveries():
