@@ -10,10 +10,14 @@
  *
  * A dead mount (the supervisor died as well) still covers the folder and answers ENOTCONN. The
  * new mount goes beneath it and then the dead one is taken off, so the bare folder never shows.
- * Kernels before 6.5 cannot mount beneath: there the new one goes on top.
+ * Kernels before 6.5 cannot mount beneath: there the new one goes on top, and the dead one below is
+ * taken off after a clean stop.
  */
 #include "fs/super.h"
 
+#include "fs/bare.h"
+#include "fs/refuse.h"
+#include "fs/unmount.h"
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
@@ -42,6 +46,7 @@
 #define FAST_DEATH_MS 2000
 #define ASKED_MAX_MS 90000
 #define FREE_DEATHS 3
+#define COVERED_MAX 64
 #define PAUSE_MAX_MS 5000
 #define PAUSE_KILLED_MAX_MS 20
 
@@ -277,6 +282,37 @@ open_device(void)
 	return fd;
 }
 
+/* Before Linux 6.5 a new mount can only cover a dead one. When ours is gone that one shows, and those
+ * that it had covered itself: they go as well. */
+static void
+take_off_covered(const struct super_opts *o, uint64_t ours)
+{
+	struct mount_place *at = malloc(sizeof(*at));
+
+	for (int i = 0; at != NULL && i < COVERED_MAX; i++) {
+		if (unmount_find(o->mountpoint, at) != 0 || at->id == ours ||
+			strcmp(at->source, o->source) != 0 ||
+			!refuse_is_dead(o->mountpoint))
+			break;
+		if (umount2(o->mountpoint, UMOUNT_NOFOLLOW | MNT_DETACH) != 0) {
+			log_warn("a dead mount could not be taken off path=%s error=%s",
+				o->mountpoint, strerror(errno));
+			break;
+		}
+	}
+	free(at);
+}
+
+static uint64_t
+mount_id(const char *path)
+{
+	struct mount_place *at = malloc(sizeof(*at));
+	uint64_t id = at != NULL && unmount_find(path, at) == 0 ? at->id : 0;
+
+	free(at);
+	return id;
+}
+
 static int
 mount_it(const struct super_opts *o, int *dev_out)
 {
@@ -284,14 +320,15 @@ mount_it(const struct super_opts *o, int *dev_out)
 
 	if (fd < 0)
 		return ERR_IO;
-	if (o->over_dead) {
+	if (!o->over_dead)
+		bare_guard(o->mountpoint);
+	else {
 		if (mount_beneath(o, fd) == 0) {
 			*dev_out = fd;
 			return 0;
 		}
 		log_warn("the kernel cannot mount beneath the dead mount, it stays "
-			 "below "
-			 "the new one path=%s error=%s",
+			 "below the new one until a clean stop path=%s error=%s",
 			o->mountpoint, strerror(errno));
 		close(fd); /* a device serves one attempt */
 		fd = open_device();
@@ -463,6 +500,7 @@ super_run(const struct super_opts *o)
 		.signal_fd = -1,
 		.shared = MAP_FAILED };
 	int rc = prepare(&su, o);
+	uint64_t ours;
 
 	if (rc != 0) {
 		log_err("cannot start error=%s", strerror(errno));
@@ -471,7 +509,10 @@ super_run(const struct super_opts *o)
 	rc = mount_it(o, &su.dev_fd);
 	if (rc != 0)
 		goto out;
+	ours = mount_id(o->mountpoint);
 	rc = keep_serving(&su, o);
+	if (rc == 0)
+		take_off_covered(o, ours);
 	/* The bare folder must not show where a mount has died. */
 	if (rc != 0 && rc != ERR_CLOSED)
 		(void)umount2(o->mountpoint, MNT_DETACH);

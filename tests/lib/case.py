@@ -20,6 +20,8 @@ import tempfile
 import time
 import traceback
 
+import contain
+
 faulthandler.register(signal.SIGUSR1, file=sys.stdout, all_threads=True)
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -74,7 +76,7 @@ def folder(name=None):
     base = os.path.realpath(os.environ.get("TMPDIR", tempfile.gettempdir()))
     if name is None:
         path = tempfile.mkdtemp(prefix="t", dir=base)
-        later(lambda: shutil.rmtree(path, ignore_errors=True))
+        later(contain.remove, path)
     else:
         path = os.path.join(base, name)
         os.mkdir(path)

@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 MNT_FORCE, MNT_DETACH = 1, 2
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT = 1, 2, 4, 32
+FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IMMUTABLE_FL = 0x80086601, 0x40086602, 0x10
 ABORT = "/sys/fs/fuse/connections/{}/abort"
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -65,6 +67,20 @@ def unmount_below(folder):
             subprocess.run(["umount", "-i", "--fake", path], stdin=subprocess.DEVNULL,
                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return [path for path, _, _ in left]
+
+
+def remove(folder):
+    """rm -rf, of mount points too: the program makes them immutable."""
+    def once_more(function, path, _):
+        try:
+            at = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            flags, = struct.unpack("i", fcntl.ioctl(at, FS_IOC_GETFLAGS, bytes(4)))
+            fcntl.ioctl(at, FS_IOC_SETFLAGS, struct.pack("i", flags & ~FS_IMMUTABLE_FL))
+            os.close(at)
+            function(path)
+        except OSError:
+            pass
+    shutil.rmtree(folder, onerror=once_more)
 
 
 def parents():
@@ -240,7 +256,7 @@ def sweep(tmp):
         kill_all(lambda: [p for p in parents()
                           if p != os.getpid() and belongs(p, run_id, folder)])
         unmount_below(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         os.close(lock)
 
 

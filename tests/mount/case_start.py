@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import case  # noqa: E402
@@ -63,6 +65,59 @@ def test_a_dead_mount_under_any_path():
     done = subprocess.run([case.PROGRAM, "umount", s.conf], stderr=subprocess.PIPE)
     case.equal((done.returncode, done.stderr), (0, b""), "umount by the configuration")
     case.equal(s.process.wait(30), 0, "exit status")
+
+
+def before_65(folder):
+    """The program under a kernel that cannot mount beneath another mount."""
+    case.need("strace")
+    path = os.path.join(folder, "twinspool")
+    with open(path, "w") as f:
+        f.write("#!/bin/sh\nexec strace -D -f -qqq -o /dev/null -e trace=move_mount "
+                f"-e inject=move_mount:error=EINVAL {case.PROGRAM} \"$@\"\n")
+    os.chmod(path, 0o755)
+    return path
+
+
+def test_dead_mounts_below_go_with_the_last():
+    s = made().start()
+    case.PROGRAM, ours = before_65(case.folder()), case.PROGRAM
+    case.later(setattr, case, "PROGRAM", ours)
+    bare, watched = [], threading.Event()
+
+    def watch():
+        while not watched.wait(0.0005):
+            if not slot.mounts(s.mnt):
+                bare.append(time.monotonic())
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        for n in range(2, 4):
+            kill_both(s)
+            s.start()
+            case.equal(slot.mounts(s.mnt), ["fuse.twinspool"] * n, "mounts")
+            with open(f"{s.mnt}/{n}", "w") as f:
+                f.write("kept")
+    finally:
+        watched.set()
+        watcher.join()
+    case.equal(bare, [], "moments at which the bare folder showed")
+    case.equal(s.stop(), 0, "exit status")  # and nothing is mounted then
+    case.equal(os.listdir(s.mnt), [], "the bare folder")
+
+
+def test_the_bare_folder_takes_nothing():
+    """A Cyrus that is started before the mount must not deliver into it."""
+    s = made()
+    if subprocess.run(["chattr", "+i", s.mnt], stderr=subprocess.DEVNULL).returncode != 0:
+        raise case.Skip("no immutable folders here")
+    subprocess.run(["chattr", "-i", s.mnt], check=True)
+    s.start()
+    with open(f"{s.mnt}/kept", "w") as f:
+        f.write("kept")
+    case.equal(s.stop(), 0, "exit status")
+    case.check(fails_with(errno.EPERM, os.mkdir, f"{s.mnt}/user"), "it took a folder")
+    s.start()
+    case.equal(os.listdir(s.mnt), ["kept"], "names of the next mount")
 
 
 def test_a_filesystem_without_handles_is_named():
