@@ -18,6 +18,7 @@
 #include <string.h>
 
 enum { CAUGHT_UP_MS = 1000, CAUGHT_UP_PART = 4 };
+#define NOT_YET UINT64_MAX /* as a seq: not in the journal */
 
 const uint64_t sync_wait_bucket_ms[SYNC_WAIT_BUCKETS - 1] = { 1, 2, 5, 10, 20, 50, 100,
 	200, 500, 1000, 2000, 5000, 10000 };
@@ -26,7 +27,7 @@ struct waiter {
 	struct waiter *next;
 	enum sync_level level;
 	uint64_t ticket;
-	uint64_t seq; /* 0: not in the journal yet */
+	uint64_t seq; /* or NOT_YET */
 	uint64_t since_ms;
 	sync_confirmed_fn *fn;
 	void *arg;
@@ -113,7 +114,7 @@ answer(struct answered *a, int code)
 static bool
 is_confirmed(const struct level *l, const struct waiter *w)
 {
-	if (w->seq == 0)
+	if (w->seq == NOT_YET)
 		return false;
 	for (unsigned i = 0; i < l->c.n_peers; i++)
 		if (!l->peers[i].here || l->peers[i].upto[w->level] < w->seq)
@@ -209,8 +210,7 @@ level_wait(struct level *l, enum sync_level level, uint64_t ticket,
 	w->fn = fn;
 	w->arg = arg;
 	pthread_mutex_lock(&l->lock);
-	if (ticket <= l->ticket)
-		w->seq = l->seq;
+	w->seq = ticket <= l->ticket ? l->seq : NOT_YET;
 	*l->end = w;
 	l->end = &w->next;
 	l->n++;
@@ -229,7 +229,7 @@ level_journaled(struct level *l, uint64_t ticket, uint64_t seq)
 	l->ticket = ticket;
 	l->seq = seq;
 	for (struct waiter *w = l->first; w != NULL; w = w->next)
-		if (w->seq == 0 && w->ticket <= ticket)
+		if (w->seq == NOT_YET && w->ticket <= ticket)
 			w->seq = seq;
 	finish(l);
 }
@@ -345,11 +345,9 @@ level_force(struct level *l)
 {
 	uint64_t now = clock_ms();
 
-	if (l->most == SYNC_LOCAL)
-		return 0;
 	pthread_mutex_lock(&l->lock);
 	unsigned n = l->n;
-	if (!l->alone)
+	if (!l->alone && l->most != SYNC_LOCAL)
 		be_alone(l, now);
 	l->forced = true;
 	log_warn("durability: forced, changes are answered without a peer until all "
@@ -366,6 +364,15 @@ level_fail(struct level *l, int code)
 
 	l->failed = code;
 	finish(l);
+}
+
+bool
+level_forced(struct level *l)
+{
+	pthread_mutex_lock(&l->lock);
+	bool forced = l->forced;
+	pthread_mutex_unlock(&l->lock);
+	return forced;
 }
 
 bool

@@ -13,9 +13,8 @@
  * It ends when every peer is here again and no further behind than a part of the limit.
  *
  * Owns     copies of what waits; the function and its argument are the caller's.
- * Threads  level_wait, level_strongest, level_refusing, level_facts, level_force, level_fail:
- *          any. The rest: the
- *          peer thread. A waiter's function is called from the thread that brought the news,
+ * Threads  level_wait, level_strongest, level_refusing, level_facts, level_force, level_forced,
+ *          level_fail: any. The rest: the peer thread. A waiter's function is called from the thread that brought the news,
  *          without a lock.
  * Errors   level_open ERR_NOMEM.
  */
@@ -47,7 +46,8 @@ unsigned level_wanted(const struct level *l);
 bool level_wait(struct level *l, enum sync_level level, uint64_t ticket,
 	sync_confirmed_fn *fn, void *arg);
 
-/* All tickets up to this one are in the journal, whose last row is seq. */
+/* All tickets up to this one are in the journal, whose last row is seq. Before anybody waits: ticket 0,
+ * what an earlier life has journaled. */
 void level_journaled(struct level *l, uint64_t ticket, uint64_t seq);
 /* How far a peer has confirmed, by enum sync_level. It is here by that. */
 void level_confirmed(struct level *l, unsigned peer, const uint64_t upto[SYNC_LEVELS]);
@@ -57,8 +57,9 @@ void level_away(struct level *l, unsigned peer);
 void level_tick(struct level *l);
 
 /* An administrator's word: who waits is answered, and nobody waits until the peers have caught
- * up. Tells how many waited. */
+ * up; at `local`, where nobody does, as long as this lives. Tells how many waited. */
 unsigned level_force(struct level *l);
+bool level_forced(struct level *l);
 /* Who waits is told this code, and everybody who comes later. */
 void level_fail(struct level *l, int code);
 /* Alone, and nothing new may be let in. */

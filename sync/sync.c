@@ -445,6 +445,7 @@ sync_open(const struct sync_conf *conf, struct spool *spool,
 		(rc = held_open(spool, &n->held)) != 0 || (rc = open_store(n)) != 0 ||
 		(rc = open_hub(n)) != 0)
 		goto out;
+	level_journaled(n->level, 0, n->journal_last);
 	*out = s;
 	return 0;
 out:

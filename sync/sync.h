@@ -7,7 +7,7 @@
  *
  * Owns     the state folder, the mailboxes' states, the peer thread and the replay workers.
  * Threads  sync_commit, sync_path, sync_names*, sync_move_*, sync_note, sync_keep_body,
- *          sync_confirm, sync_refusing, sync_force, sync_wait*, sync_prove, sync_facts,
+ *          sync_confirm, sync_refusing, sync_force*, sync_wait*, sync_prove, sync_facts,
  *          sync_linked, sync_is_stale, sync_mailbox_*, sync_each_mailbox: any. The rest: the
  *          thread that wires the program together.
  * Locks    a mailbox's lock is taken inside; callers hold none of their own that a hook takes.
@@ -186,6 +186,7 @@ bool sync_refusing(struct sync *s);
 /* An administrator's word: who waits is answered, and nobody waits until the peers have caught
  * up. How many it were. */
 unsigned sync_force(struct sync *s);
+bool sync_forced(struct sync *s); /* that is so */
 
 /* Waits until every peer has applied everything handed in up to now. on (may be NULL) is asked a
  * few times a second whether to go on. 0, ERR_TIMEOUT, or ERR_CLOSED when stopping or told to;

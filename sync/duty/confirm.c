@@ -91,6 +91,12 @@ sync_force(struct sync *s)
 	return level_force(s->node.level);
 }
 
+bool
+sync_forced(struct sync *s)
+{
+	return level_forced(s->node.level);
+}
+
 /* ---- the active side ---- */
 
 static bool

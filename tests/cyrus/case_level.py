@@ -290,6 +290,26 @@ def test_servers_die_while_answers_wait():
     two.umount()
 
 
+def test_a_server_dies_while_one_answer_waits():
+    """And nothing else happens: what waited is answered though no row comes behind it."""
+    two = ready("flushed", durability_timeout="60s")
+    deliver(two, "u0", 1).join()
+    two.settle()
+    each_stopped(two.b, signal.SIGSTOP)
+    case.later(lambda: two.b.proc and each_stopped(two.b, signal.SIGCONT))
+    one = deliver(two, "u0", 2)
+    case.wait_for(lambda: durability(two.a)["waiting"] == 1, "the answer to wait")
+    old = two.a.kill_server()
+    case.wait_for(lambda: two.a.server_pid() != old, "a new server")
+    case.wait_for(lambda: durability(two.a)["waiting"] == 1, "what waited to wait again")
+    case.check(not one.answered(), "an OK without the peer")
+    each_stopped(two.b, signal.SIGCONT)
+    one.join(20)
+    case.check(one.answered(), "no OK with the peer")
+    two.settle()
+    two.umount()
+
+
 def test_standby_dies_and_comes_back():
     two = ready("applied", folders=["Old"], durability_timeout="60s")
     work = load.Load(two.server, USERS, lmtp_connections=4, imap_connections=2).start()

@@ -113,6 +113,31 @@ TEST(an_answer_comes_with_its_own_seq_and_level)
 	CHECK_EQ(a.times + b.times + c.times, 4);
 }
 
+/* An fsync that is done again after a start, on a quiet server: nothing was handed in in this life. */
+TEST(what_an_earlier_life_journaled_is_confirmed_too)
+{
+	struct level *l = table(true, 1);
+	struct answer a = { 0, 0 };
+
+	level_journaled(l, 0, 10);
+	CHECK(level_wait(l, SYNC_FLUSHED, 0, answered, &a));
+	confirm(l, 0, 10, 9, 9);
+	CHECK_EQ(a.times, 0);
+	confirm(l, 0, 10, 10, 10);
+	CHECK_EQ(a.times, 1);
+	CHECK(level_wait(l, SYNC_FLUSHED, 0, answered, &a));
+	CHECK_EQ(a.times, 2);
+	level_close(l);
+	/* The journal is empty: there is nothing that a peer lacks, once it is here. */
+	l = table(true, 1);
+	level_journaled(l, 0, 0);
+	CHECK(level_wait(l, SYNC_FLUSHED, 0, answered, &a));
+	CHECK_EQ(a.times, 2);
+	confirm(l, 0, 0, 0, 0);
+	CHECK_EQ(a.times, 3);
+	level_close(l);
+}
+
 TEST(every_peer_must_confirm)
 {
 	struct level *l = table(false, 2);
@@ -252,6 +277,20 @@ TEST(force_answers_and_ends_by_itself)
 	CHECK_EQ(b.times, 1);
 	level_close(l);
 	CHECK_EQ(b.times, 2);
+}
+
+TEST(local_can_be_forced_too)
+{
+	const struct level_conf c = { .refuse = true, .limit_ms = 1000, .n_peers = 1 };
+	struct level *l = NULL;
+
+	CHECK_EQ(level_open(&c, &l), 0);
+	CHECK(!level_forced(l));
+	t_expect_log("durability: forced");
+	CHECK_EQ(level_force(l), 0);
+	CHECK(level_forced(l));
+	CHECK_EQ(state(l), SYNC_LEVEL_LOCAL);
+	level_close(l);
 }
 
 TEST(a_stale_side_fails_everybody)
