@@ -186,12 +186,13 @@ static struct service_ops service_ops = { .gate = gate_now,
 	.open = open_gate,
 	.metrics = add_metrics };
 
-/* Until each peer has said hello, or start_wait is over: else changes could be let in beside an
- * active side that has gone on without us. False: the mount ended meanwhile. */
+/* Until each peer has said hello, or an administrator's word, or start_wait is over: else changes
+ * could be let in beside an active side that has gone on without us. False: the mount ended
+ * meanwhile. */
 static bool
 await_peers(void)
 {
-	while (!stopping && !repl_greeted()) {
+	while (!stopping && !repl_greeted() && !repl_forced()) {
 		if (conf.when_alone != CONF_REFUSE &&
 			clock_ms() >= begun_ms + conf.start_wait) {
 			log_warn("serving before every peer has said hello "
@@ -204,33 +205,45 @@ await_peers(void)
 	return !stopping;
 }
 
-/* In a thread of its own: mount(8) looks at the mount point, which is served only later. */
-static void *
-settle_main(void *arg)
+static void
+say_ready(void)
 {
 	char text[128];
 
-	(void)arg;
-	if (first_server)
-		unmount_register(conf.path, conf.mountpoint);
-	gate_await_session();
-	if (strcmp(gate_word(), "refusing") == 0) {
-		if (!await_peers())
-			return NULL;
-		gate_admit();
-	}
 	if (!first_server)
-		return NULL;
+		return;
 	snprintf(text, sizeof(text), "READY=1\nMAINPID=%d\nSTATUS=Serving.\n",
 		(int)mount_supervisor_pid());
 	notify(text);
 	if (launcher >= 0)
 		(void)!send(launcher, "y", 1, MSG_NOSIGNAL);
+}
+
+/* In a thread of its own: mount(8) looks at the mount point, which is served only later. Whoever waits
+ * for us to be ready waits for the peers too, but not where that may have no end. */
+static void *
+settle_main(void *arg)
+{
+	bool endless = conf.when_alone == CONF_REFUSE;
+
+	(void)arg;
+	if (first_server)
+		unmount_register(conf.path, conf.mountpoint);
+	gate_await_session();
+	if (endless)
+		say_ready();
+	if (gate_refuses()) {
+		if (!await_peers())
+			return NULL;
+		gate_admit();
+	}
+	if (!endless)
+		say_ready();
 	return NULL;
 }
 
 /* While no peer confirms and that is not to be ignored, no transaction begins. Asked for rather
- * than told, since the gate may be moved by others meanwhile (a drain that failed opens it). */
+ * than told, since this may be another server than the one that shut it. */
 static void *
 guard_main(void *arg)
 {

@@ -54,6 +54,8 @@ static const char *const words[] = { "open", "refusing", "draining", "shut", "st
 
 struct gate_shared {
 	_Atomic uint32_t state;
+	_Atomic bool
+		refuse; /* REFUSING rather than OPEN: where a drain that failed goes back to */
 	_Atomic bool stale; /* OPEN and REFUSING are STALE from now on */
 	_Atomic int32_t child; /* pid of a remount under way, or 0 */
 };
@@ -91,6 +93,12 @@ gate_shape(const struct inode *ino, struct stat *st)
 {
 	if (gate_shows(ino))
 		st->st_mode &= ~(mode_t)(S_IWUSR | S_IWGRP | S_IWOTH);
+}
+
+bool
+gate_refuses(void)
+{
+	return gate.sh != NULL && gate.sh->refuse;
 }
 
 bool
@@ -282,6 +290,7 @@ void
 gate_refuse(void)
 {
 	pthread_mutex_lock(&gate.change);
+	gate.sh->refuse = true;
 	if (state_now() == OPEN)
 		enter(REFUSING);
 	pthread_mutex_unlock(&gate.change);
@@ -337,7 +346,7 @@ make_open(void)
 			gate.mountpoint, strerror(err));
 		return err_from_errno(err);
 	}
-	enter(OPEN);
+	enter(gate.sh->refuse ? REFUSING : OPEN);
 	return 0;
 }
 
@@ -379,6 +388,7 @@ void
 gate_admit(void)
 {
 	pthread_mutex_lock(&gate.change);
+	gate.sh->refuse = false;
 	if (state_now() == REFUSING)
 		(void)make_open();
 	pthread_mutex_unlock(&gate.change);
@@ -444,6 +454,7 @@ gate_start(
 	gate.mountpoint = mountpoint;
 	if (!takeover) {
 		atomic_store(&sh->state, read_only ? STANDBY : OPEN);
+		sh->refuse = false;
 		return 0;
 	}
 	gate_shed(); /* the dead one may have been told */

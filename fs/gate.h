@@ -58,18 +58,19 @@ int gate_create(const struct inode *parent, const char *name);
 /* "open", "refusing", "draining", "shut", "standby", "stale". */
 const char *gate_word(void);
 
-/* From open: no transaction begins. */
+/* No transaction begins: from open at once, else when whoever drains is through. */
 void gate_refuse(void);
+bool gate_refuses(void);
 /* Drains until the mount is read-only. ERR_BUSY when the time is over or on() says false, with
  * the reason in why (may be NULL); the gate is draining then, and the caller opens it again. */
 int gate_shut(uint64_t ms, bool (*on)(void *arg), void *arg, struct buf *why);
-/* From refusing to open and from no other state, so that whoever drains is not disturbed. */
+/* They may begin again. Whoever drains is not disturbed by that either. */
 void gate_admit(void);
 /* From open, at once, and for good: what would open the gate after this leaves it stale. Goes on
  * trying to make the mount read-only. Not for a thread that a request may wait for. */
 void gate_stale(void);
-/* To open from any state but standby, where it does nothing. ERR_IO and the like if the mount
- * cannot be made writable. */
+/* Ends a drain: to open, or to refusing if that was asked for; a standby stays one. ERR_IO and the
+ * like if the mount cannot be made writable. */
 int gate_open(void);
 /* Files that the kernel knows lose their names behind its back, as happens on a standby: within
  * seconds it is made to forget what nobody has in use, and so lets go of them. Returns at once. */

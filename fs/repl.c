@@ -191,6 +191,12 @@ repl_refusing(void)
 	return sync_of != NULL && sync_refusing(sync_of);
 }
 
+bool
+repl_forced(void)
+{
+	return sync_of != NULL && sync_forced(sync_of);
+}
+
 void
 repl_stop(bool clean)
 {

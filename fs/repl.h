@@ -23,6 +23,8 @@ bool repl_is_standby(void);
 bool repl_greeted(void);
 /* No peer confirms, and nothing may be let in. */
 bool repl_refusing(void);
+/* An administrator said that no peer is to be waited for. */
+bool repl_forced(void);
 /* After the last request. clean: it was drained. */
 void repl_stop(bool clean);
 

@@ -5,6 +5,7 @@ ordinary users by the attributes of cyrus.index, for root by the read-only super
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -225,6 +226,114 @@ def test_a_stop_that_cannot_end_leaves_it_open():
     with open(f"{s.box}/new", "w") as f:
         f.write("x")
     os.close(fd)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def starting(when_alone, **keys):
+    """An active side with a mailbox that has not met its peer, and that peer, not started."""
+    base = case.folder()
+    a = slot.Slot(f"{base}/a", when_alone=when_alone, listen=f"127.0.0.1:{free_port()}", **keys)
+    b = slot.Slot(f"{base}/b", name="b", role="standby", listen=f"127.0.0.1:{free_port()}")
+    for s, other in ((a, b), (b, a)):
+        case.later(lambda s=s: end(s))
+        prints = subprocess.run([case.PROGRAM, "keygen", other.state], check=True, text=True,
+                                capture_output=True).stdout.split()
+        s.keys["peer"] = f"{other.keys['name']} {other.keys['listen']} {prints[-1]}"
+    for path in ("user", "stage."):
+        os.mkdir(f"{a.spool}/{path}")
+        os.chown(f"{a.spool}/{path}", USER, USER)
+    a.index = f"{a.mnt}/user/cyrus.index"
+    with open(f"{a.spool}/user/cyrus.index", "w") as f:
+        f.write("no index at all")
+    os.chown(f"{a.spool}/user/cyrus.index", USER, USER)
+    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    told.bind(f"{base}/notify")
+    told.setblocking(False)
+    a.told, os.environ["NOTIFY_SOCKET"] = told, f"{base}/notify"
+    try:
+        a.start()
+    finally:
+        del os.environ["NOTIFY_SOCKET"]
+    os.chmod(a.mnt, 0o755)
+    return a, b
+
+
+def end(s):
+    if s.process is not None and s.process.poll() is None:
+        subprocess.run([case.PROGRAM, "umount", "--force", "--timeout", "100ms", s.mnt],
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    s.stop()
+
+
+def is_ready(s):
+    try:
+        return b"READY=1" in s.told.recv(4096)
+    except BlockingIOError:
+        return False
+
+
+def word(s):
+    return next(line.split()[1] for line in open(f"{s.mnt}/.twinspool/status")
+                if line.strip().startswith("gate "))
+
+
+def check_refusing(s):
+    case.equal(write_bits(s), 0, "write bits")
+    case.equal(as_user(os.open, s.index, os.O_RDWR), errno.EACCES, "open for writing")
+    case.equal(as_user(os.open, s.index, os.O_RDONLY), 0, "open for reading")
+    case.equal(as_user(os.open, f"{s.mnt}/stage./m", os.O_CREAT | os.O_WRONLY),
+               errno.EACCES, "a stage file")
+
+
+def check_open(s):
+    case.wait_for(lambda: write_bits(s) == 0o200, "the gate to open")
+    case.equal(as_user(os.open, s.index, os.O_RDWR), 0, "open for writing")
+    case.equal(as_user(os.open, f"{s.mnt}/stage./m", os.O_CREAT | os.O_WRONLY), 0,
+               "a stage file")
+
+
+def test_without_a_hello_nothing_begins():
+    """A peer that never comes. Reading is served, a drain that fails changes nothing, and the word
+    of an administrator opens it, at every level."""
+    for durability in "local", "flushed":
+        s, _ = starting("refuse", durability=durability, durability_timeout="1h",
+                        start_wait="100ms")
+        case.wait_for(lambda: is_ready(s), "the service manager to be told")
+        check_refusing(s)
+        ok, text = control.ask(s, "drain timeout=300")
+        case.check(not ok, text)
+        check_refusing(s)
+        s.kill_server()
+        case.wait_for(lambda: write_bits(s) == 0, "the next server to refuse")
+        ok, text = control.ask(s, "drain timeout=300")
+        check_refusing(s)
+        done = subprocess.run([case.PROGRAM, "continue", s.conf], text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        case.equal(done.returncode, 0, done.stdout)
+        check_open(s)
+        ok, text = control.ask(s, "drain timeout=300")
+        case.check(not ok, text)
+        check_open(s)
+
+
+def test_a_hello_lets_it_begin():
+    s, peer = starting("refuse")
+    check_refusing(s)
+    peer.start()
+    check_open(s)
+
+
+def test_or_the_end_of_start_wait():
+    s, _ = starting("continue", start_wait="2s")
+    check_refusing(s)
+    case.check(not is_ready(s), "ready before it takes mail")
+    check_open(s)
+    case.wait_for(lambda: is_ready(s), "the service manager to be told")
 
 
 def test_a_standby_is_read_only_and_stays_so():
