@@ -2,7 +2,7 @@
  * ops_vdir.c - the hidden folder's requests over vdir.c.
  *
  * Names of files are asked for again at each use (entry timeout 0), which is what makes each
- * lookup a new node with new bytes; a node's attributes never change, so they may be kept.
+ * lookup a new node with new bytes; a file's attributes never change, so they may be kept.
  */
 #include "fs/ops_vdir.h"
 
@@ -16,6 +16,12 @@
 
 #define KEEP 86400.0
 
+static double
+attr_timeout(const struct stat *st)
+{
+	return S_ISDIR(st->st_mode) ? 0 : KEEP;
+}
+
 int
 ops_vdir_errno(fuse_ino_t nodeid)
 {
@@ -25,7 +31,7 @@ ops_vdir_errno(fuse_ino_t nodeid)
 bool
 ops_vdir_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	struct fuse_entry_param e = { .attr_timeout = KEEP };
+	struct fuse_entry_param e = { 0 };
 	bool keep = true;
 	int err;
 
@@ -41,6 +47,7 @@ ops_vdir_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		return true;
 	}
 	e.entry_timeout = keep ? KEEP : 0;
+	e.attr_timeout = attr_timeout(&e.attr);
 	if (fuse_reply_entry(req, &e) != 0) /* the kernel did not get it */
 		vdir_forget(e.ino, 1);
 	return true;
@@ -66,7 +73,7 @@ ops_vdir_getattr(fuse_req_t req, fuse_ino_t nodeid)
 	if (err != 0)
 		fuse_reply_err(req, err);
 	else
-		fuse_reply_attr(req, &st, KEEP);
+		fuse_reply_attr(req, &st, attr_timeout(&st));
 	return true;
 }
 

@@ -22,7 +22,7 @@
 #define FIRST 16 /* number of a server's first node of its own */
 #define BIRTH_SHIFT 40
 #define BIRTH_MASK 0x7fffff
-#define BUCKETS 256
+#define BUCKETS 4096
 #define ID_MAX 255
 
 struct file {
@@ -33,13 +33,14 @@ struct file {
 
 struct node {
 	struct node *next;
+	struct node *next_id; /* a folder: in the hash by id */
 	uint64_t nodeid;
 	uint64_t ino; /* st_ino: of the path, the same for all nodes of a file */
 	uint64_t nlookup;
 	unsigned holds;
 	struct timespec made;
 	struct buf data; /* of a file */
-	char id[ID_MAX + 1]; /* of a mailbox's folder, else "" */
+	char id[]; /* of a mailbox's folder, else "" */
 };
 
 static struct {
@@ -50,7 +51,7 @@ static struct {
 	uid_t uid;
 	gid_t gid;
 	uint64_t next; /* number of the next node */
-	struct node *hash[BUCKETS];
+	struct node *hash[BUCKETS], *by_id[BUCKETS];
 	unsigned nodes;
 	size_t bytes;
 	struct timespec started;
@@ -82,6 +83,7 @@ vdir_stop(void)
 			vd.hash[i] = n->next;
 			node_free(n);
 		}
+	memset(vd.by_id, 0, sizeof(vd.by_id));
 	vd.nodes = 0;
 	vd.bytes = 0;
 	vd.ntop = vd.nbox = 0;
@@ -137,28 +139,40 @@ node_slot(uint64_t nodeid)
 	return at;
 }
 
-static struct node *
-node_by_id(const char *id)
+/* Where the folder of that id is linked in, or would be. */
+static struct node **
+id_slot(const char *id)
 {
-	for (unsigned i = 0; i < BUCKETS; i++)
-		for (struct node *n = vd.hash[i]; n != NULL; n = n->next)
-			if (n->id[0] != '\0' && strcmp(n->id, id) == 0)
-				return n;
-	return NULL;
+	uint32_t h = 2166136261u;
+
+	for (const char *p = id; *p != '\0'; p++)
+		h = (h ^ (uint8_t)*p) * 16777619u;
+	struct node **at = &vd.by_id[h % BUCKETS];
+	while (*at != NULL && strcmp((*at)->id, id) != 0)
+		at = &(*at)->next_id;
+	return at;
+}
+
+static size_t
+node_size(const struct node *n)
+{
+	return sizeof(*n) + strlen(n->id) + 1 + n->data.len;
 }
 
 /* Takes a new node in, with one lookup counted; its number. 0 when there is no room. */
 static uint64_t
 node_enter(struct node *n)
 {
-	if (vd.nodes >= VDIR_NODES_MAX || n->data.len > VDIR_BYTES_MAX - vd.bytes)
+	if (node_size(n) > VDIR_BYTES_MAX - vd.bytes)
 		return 0;
 	n->nodeid = vd.next++;
 	n->nlookup = 1;
 	n->next = vd.hash[n->nodeid % BUCKETS];
 	vd.hash[n->nodeid % BUCKETS] = n;
+	if (n->id[0] != '\0')
+		*id_slot(n->id) = n;
 	vd.nodes++;
-	vd.bytes += n->data.len;
+	vd.bytes += node_size(n);
 	return n->nodeid;
 }
 
@@ -170,8 +184,10 @@ node_leave_if_unused(struct node **at)
 	if (n->nlookup != 0 || n->holds != 0)
 		return;
 	*at = n->next;
+	if (n->id[0] != '\0')
+		*id_slot(n->id) = n->next_id;
 	vd.nodes--;
-	vd.bytes -= n->data.len;
+	vd.bytes -= node_size(n);
 	node_free(n);
 }
 
@@ -220,10 +236,14 @@ shape_node(struct stat *st, const struct node *n)
 int
 vdir_stat(uint64_t nodeid, struct stat *st_out)
 {
+	struct timespec when = vd.started;
 	int rc = 0;
 
+	/* Mailboxes come and go: the kernel takes a listing for old when this time has moved. */
+	if (nodeid == MAILBOXES)
+		clock_gettime(CLOCK_REALTIME, &when);
 	if (nodeid == VDIR_ROOT || nodeid == MAILBOXES) {
-		shape(st_out, nodeid, S_IFDIR | 0700, vd.started);
+		shape(st_out, nodeid, S_IFDIR | 0700, when);
 		return 0;
 	}
 	pthread_mutex_lock(&vd.lock);
@@ -243,11 +263,13 @@ static int
 enter_new(const struct file *file, const char *id, uint64_t *nodeid_out,
 	struct stat *st_out)
 {
-	struct node *n = calloc(1, sizeof(*n));
+	const char *own_id = file == NULL && id != NULL ? id : "";
+	struct node *n = calloc(1, sizeof(*n) + strlen(own_id) + 1);
 	int rc = 0;
 
 	if (n == NULL)
 		return ENOMEM;
+	memcpy(n->id, own_id, strlen(own_id) + 1);
 	buf_init(&n->data, VDIR_BYTES_MAX);
 	clock_gettime(CLOCK_REALTIME, &n->made);
 	n->ino = file == NULL ? ino_of(id, "")
@@ -260,21 +282,17 @@ enter_new(const struct file *file, const char *id, uint64_t *nodeid_out,
 			goto out;
 	}
 	pthread_mutex_lock(&vd.lock);
-	struct node *other = file == NULL ? node_by_id(id) : NULL;
+	struct node *other = file == NULL ? *id_slot(id) : NULL;
 	if (other != NULL) {
 		other->nlookup++; /* somebody was faster */
 		shape_node(st_out, other);
 		*nodeid_out = other->nodeid;
+	} else if (node_enter(n) == 0) {
+		rc = ENFILE;
 	} else {
-		if (file == NULL)
-			memcpy(n->id, id, strlen(id) + 1);
-		if (node_enter(n) == 0) {
-			rc = ENFILE;
-		} else {
-			shape_node(st_out, n);
-			*nodeid_out = n->nodeid;
-			n = NULL; /* the table's from here */
-		}
+		shape_node(st_out, n);
+		*nodeid_out = n->nodeid;
+		n = NULL; /* the table's from here */
 	}
 	pthread_mutex_unlock(&vd.lock);
 out:
@@ -299,7 +317,7 @@ lookup_mailbox(const char *id, uint64_t *nodeid_out, struct stat *st_out)
 		!vd.mailboxes.has(vd.mailboxes.arg, id))
 		return ENOENT;
 	pthread_mutex_lock(&vd.lock);
-	struct node *n = node_by_id(id);
+	struct node *n = *id_slot(id);
 	if (n != NULL) {
 		n->nlookup++;
 		shape_node(st_out, n);
@@ -322,7 +340,7 @@ id_of(uint64_t nodeid, char id[ID_MAX + 1])
 	else if (n->id[0] == '\0')
 		rc = ENOTDIR;
 	else
-		memcpy(id, n->id, sizeof(n->id));
+		memcpy(id, n->id, strlen(n->id) + 1);
 	pthread_mutex_unlock(&vd.lock);
 	return rc;
 }

@@ -8,7 +8,7 @@
  * its content is made at that moment and never changes, so size and page cache always agree;
  * whoever has it open reads on in what it was.
  *
- * Owns     the nodes and their contents, bounded in number and bytes. Private memory: after the
+ * Owns     the nodes and their contents, bounded in bytes. Private memory: after the
  *          death of a server an old node is unknown (ESTALE), and the kernel looks the path up again.
  *          Numbers never come back, since each server counts in a range of its own.
  * Threads  any; a fill function may be called by several at once and without a lock held.
@@ -28,8 +28,7 @@
 #define VDIR_BIT ((uint64_t)1 << 63) /* in every nodeid here, in none of inode.h */
 #define VDIR_ROOT (VDIR_BIT | 1) /* .twinspool itself */
 #define VDIR_FILES_MAX 32
-#define VDIR_NODES_MAX 4096
-#define VDIR_BYTES_MAX ((size_t)64 << 20)
+#define VDIR_BYTES_MAX ((size_t)64 << 20) /* of all nodes, their own size included */
 
 /* Makes a file's content: appends to out. mailbox is the id for a file of a mailbox, else NULL.
  * A positive errno is what the lookup answers. */
@@ -60,7 +59,7 @@ vdir_owns(uint64_t nodeid)
 
 /* The node of name in the folder dir, with its attributes and one lookup counted. st_ino belongs
  * to the path, not to the node: cp and tar take a file whose number changes between two looks for
- * one that was replaced. keep_out: whether the kernel may keep this answer or must ask each time. */
+ * one that was replaced. keep_out: whether the kernel may keep this name or must ask each time. */
 int vdir_lookup(uint64_t dir, const char *name, uint64_t *nodeid_out,
 	struct stat *st_out, bool *keep_out);
 void vdir_forget(uint64_t nodeid, uint64_t count);

@@ -130,6 +130,14 @@ def test_mailboxes():
         names = set(os.listdir(f"{root}/{uniqueid}"))
         case.check({"state", "name", "index"} <= names, names)
         case.check("alice" in witness.read(f"{root}/{uniqueid}/name").decode(), "name")
+    # One that comes later is in the next listing.
+    two().server.add_user("later")
+    two().wait()
+    path = two().server.mailbox_dir("user.later", two().a.spool)
+    uniqueid = witness.Mailbox(path).header["I"].decode()
+    for slot in two().slots:
+        root = f"{slot.mnt}/.twinspool/mailboxes"
+        case.check(uniqueid in os.listdir(root), f"not listed on {slot.name}")
 
 
 def test_dump():

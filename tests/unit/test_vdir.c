@@ -215,7 +215,7 @@ TEST(mailboxes)
 	vdir_stop();
 }
 
-TEST(bounded_in_number_and_bytes)
+TEST(bounded_in_bytes)
 {
 	static size_t size = (size_t)20 << 20;
 	struct stat a;
@@ -230,13 +230,34 @@ TEST(bounded_in_number_and_bytes)
 	CHECK_EQ(n, 3);
 	size = VDIR_BYTES_MAX + 1;
 	CHECK_EQ(look(VDIR_ROOT, "big", &a, &keep), ENOMEM);
-	for (n = 3; (rc = look(VDIR_ROOT, "status", &a, &keep)) == 0;)
-		n++;
-	CHECK_EQ(rc, ENFILE);
-	CHECK_EQ(n, VDIR_NODES_MAX);
-	vdir_forget(a.st_ino, 1);
+	for (n = 0; n < 100 * 1000 && look(VDIR_ROOT, "status", &a, &keep) == 0; n++)
+		continue;
+	CHECK(n < 100 * 1000); /* a small one takes room, too */
 	vdir_stop();
 	CHECK_EQ(vdir_nodes(), 0);
+}
+
+/* A shell that asks for a file of every mailbox: the kernel forgets none of them soon. */
+TEST(many_mailboxes)
+{
+	struct stat boxes, dir, again, f;
+	char id[64];
+	bool keep;
+
+	setup();
+	CHECK_EQ(look(VDIR_ROOT, "mailboxes", &boxes, &keep), 0);
+	for (int i = 0; i < 20000; i++) {
+		snprintf(id, sizeof(id), "m%d-0123456789-0123456789", i);
+		CHECK_EQ(look(boxes.st_ino, id, &dir, &keep), 0);
+		CHECK_EQ(look(dir.st_ino, "name", &f, &keep), 0);
+	}
+	CHECK_EQ(vdir_nodes(), 40000);
+	CHECK_EQ(look(boxes.st_ino, id, &again, &keep), 0);
+	CHECK_EQ(dir.st_ino, again.st_ino);
+	vdir_forget(dir.st_ino, 2);
+	CHECK_EQ(look(boxes.st_ino, id, &again, &keep), 0);
+	CHECK(dir.st_ino != again.st_ino);
+	vdir_stop();
 }
 
 struct seen {
