@@ -3,8 +3,8 @@
  *
  * The shared memory, in this order: counters, the gate, debts of syncs, slots, inodes.
  *
- * Capabilities. The kernel keeps its caches (no OPEN, no OPENDIR, no FLUSH, explicit invalidation)
- * because this mount is the only writer, or replay says what it changed. Not wanted: atomic
+ * Capabilities. The kernel keeps its caches (no OPEN, no FLUSH, explicit invalidation, on the active
+ * side no OPENDIR) because this mount is the only writer, or replay says what it changed. Not wanted: atomic
  * O_TRUNC, which would be lost with the OPEN that is never sent; automatic invalidation, which
  * would read a whole index again after each of our own writes; writeback cache, which would hide
  * the order of writes; splice, which would read past the slots.
@@ -175,7 +175,7 @@ const struct fuse_lowlevel_ops ops_table = {
 	.link = ops_name_link,
 	.create = ops_name_create,
 	.open = no_open,
-	.opendir = no_open,
+	.opendir = ops_dir_open,
 	.flush = no_open,
 	.read = ops_data_read,
 	.write = ops_data_write,

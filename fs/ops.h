@@ -7,8 +7,8 @@
  *   ops_attr.c   attributes: getattr, setattr, readlink, statfs, extended attributes
  *   ops_dir.c    folders: readdir, readdirplus, fsyncdir
  *
- * Threads  any thread of slot_run. No per-open state: OPEN and OPENDIR are answered ENOSYS, so the
- *          kernel keeps its caches and stops asking.
+ * Threads  any thread of slot_run. No per-open state: OPEN and, on the active side, OPENDIR are
+ *          answered ENOSYS, so the kernel keeps its caches and stops asking.
  * Caller   default_permissions is on: the kernel has checked. Handlers act as root, and creations
  *          under the caller's fsuid and fsgid, so that owners and setgid folders come out right.
  */
@@ -89,6 +89,7 @@ ops_attr_getxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name, size_t si
 void ops_attr_listxattr(fuse_req_t req, fuse_ino_t nodeid, size_t size);
 void ops_attr_removexattr(fuse_req_t req, fuse_ino_t nodeid, const char *name);
 
+void ops_dir_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi);
 void ops_dir_readdir(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t off,
 	struct fuse_file_info *fi);
 void ops_dir_readdirplus(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t off,

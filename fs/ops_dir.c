@@ -145,6 +145,18 @@ list_and_answer(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t off, bool 
 		fuse_reply_buf(req, l.out, l.used);
 }
 
+/* Whom nobody answers keeps listings, and shows a rewound folder as it was; replay changes folders
+ * that are open. */
+void
+ops_dir_open(fuse_req_t req, fuse_ino_t nodeid, struct fuse_file_info *fi)
+{
+	(void)nodeid;
+	if (ops_env.standby)
+		fuse_reply_open(req, fi);
+	else
+		fuse_reply_err(req, ENOSYS);
+}
+
 void
 ops_dir_readdir(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t off,
 	struct fuse_file_info *fi)

@@ -8,6 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import case  # noqa: E402
+import ctypes  # noqa: E402
 import errno  # noqa: E402
 import subprocess  # noqa: E402
 import threading  # noqa: E402
@@ -238,6 +239,36 @@ def test_what_is_gone_is_let_go():
         case.equal(len(found), 100, "messages found")
     case.wait_for(lambda: not held(two.b), "the last one to be let go", limit=30, step=0.2)
     two.umount()
+
+
+def test_an_open_folder_is_fresh():
+    """A program that goes back to the beginning of a folder sees what has come since. Without
+    fstat on the way, which Python's own functions make."""
+    two = pair.Pair().start()
+    server = two.cyrus()
+    server.add_user("alice")
+    two.wait()
+    folder = os.path.join(two.b.mnt, os.path.relpath(
+        server.mailbox_dir("user.alice", two.a.spool), two.a.spool))
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.opendir.restype = libc.readdir.restype = ctypes.c_void_p
+    libc.opendir.argtypes = (ctypes.c_char_p,)
+    for function in (libc.readdir, libc.rewinddir, libc.closedir):
+        function.argtypes = (ctypes.c_void_p,)
+    stream = libc.opendir(os.fsencode(folder))
+    case.check(stream, "opendir")
+
+    def names():
+        entries = iter(lambda: libc.readdir(stream), None)
+        return {os.fsdecode(ctypes.string_at(e + 19)) for e in entries}     # d_name
+    case.check("cyrus.index" in names(), "no index in the folder")
+    for n in range(1, 4):
+        with server.lmtp() as c:
+            c.deliver("alice", mail.message(n))
+        two.wait()
+        libc.rewinddir(stream)
+        case.check(f"{n}." in names(), f"message {n} is not in the folder")
+    libc.closedir(stream)
 
 
 def test_it_cannot_be_written():
