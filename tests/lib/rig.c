@@ -167,6 +167,8 @@ count(struct rig *g)
 {
 	const char *flags[INDEX_USER_FLAGS] = { NULL };
 	struct index_header *h = &g->h;
+	static char name[] = "user.rig.box";
+	struct header named = { .name = name };
 	char owner[200];
 
 	h->exists = h->deleted = h->answered = h->flagged = h->unseen = 0;
@@ -174,7 +176,7 @@ count(struct rig *g)
 	h->quota_deleted_used = h->quota_expunged_used = 0;
 	h->sync_basic = 0;
 	h->sync_annot = INDEX_CRC_ANNOT_START;
-	header_owner(NULL, g->dir, owner, sizeof(owner));
+	header_owner(&named, g->dir, owner, sizeof(owner));
 	for (size_t i = 0; i < g->n_keywords; i++)
 		flags[i] = g->keywords[i];
 	for (uint32_t i = 0; i < h->num_records; i++) {
