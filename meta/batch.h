@@ -26,7 +26,7 @@
 #include <stdint.h>
 
 #define BATCH_MAX \
-	(64u << 20) /* bytes of one batch; larger ones are cut by their maker */
+	(64u << 20) /* bytes of one batch; one of too many records is cut, see mbox.h */
 #define BATCH_MAX_PATH 4096
 #define BATCH_MAX_CHANGES (1u << 20)
 

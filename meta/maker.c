@@ -39,6 +39,16 @@ add_cache(struct maker *m, struct change_record *c, uint64_t offset)
 		c->r.cache_crc = c->r.cache_version = 0;
 }
 
+static int
+name_record(struct maker *m, enum change_kind kind, struct change **out)
+{
+	if (m->limit > 0 && m->records == m->limit)
+		return ERR_LIMIT;
+	m->records++;
+	*out = batch_add(m->out, kind);
+	return *out != NULL ? 0 : ERR_NOMEM;
+}
+
 int
 maker_append(struct maker *m, const struct index_record *r)
 {
@@ -61,9 +71,9 @@ maker_append(struct maker *m, const struct index_record *r)
 		if (rc != 0)
 			return rc;
 	}
-	struct change *c = batch_add(m->out, CHANGE_RECORD);
-	if (c == NULL)
-		return ERR_NOMEM;
+	struct change *c;
+	if ((rc = name_record(m, CHANGE_RECORD, &c)) != 0)
+		return rc;
 	struct change_record *cr = &c->u.record;
 	cr->append = true;
 	cr->elsewhere = elsewhere;
@@ -89,9 +99,10 @@ maker_update(struct maker *m, const struct index_record *r, uint64_t mask)
 	if ((mask & CHANGE_RECORD_FLAGS) != 0 &&
 		(r->flags & (INDEX_FLAG_EXPUNGED | INDEX_FLAG_UNLINKED)) != 0)
 		mask |= CHANGE_RECORD_GUID;
-	struct change *c = batch_add(m->out, CHANGE_RECORD);
-	if (c == NULL)
-		return ERR_NOMEM;
+	struct change *c;
+	int rc = name_record(m, CHANGE_RECORD, &c);
+	if (rc != 0)
+		return rc;
 	c->u.record.r = *r;
 	c->u.record.r.cache_offset = 0;
 	c->u.record.mask = mask & ~(uint64_t)CHANGE_RECORD_CACHE;
@@ -101,10 +112,11 @@ maker_update(struct maker *m, const struct index_record *r, uint64_t mask)
 int
 maker_purge(struct maker *m, uint32_t uid, const uint8_t *guid)
 {
-	struct change *c = batch_add(m->out, CHANGE_PURGE);
+	struct change *c;
+	int rc = name_record(m, CHANGE_PURGE, &c);
 
-	if (c == NULL)
-		return ERR_NOMEM;
+	if (rc != 0)
+		return rc;
 	c->u.purge.uid = uid;
 	if (guid != NULL)
 		memcpy(c->u.purge.guid, guid, SHA1_LEN);
@@ -196,6 +208,7 @@ maker_begin(struct maker *m, const struct mbox_delta *d, struct spool *sp,
 	*m = (struct maker){ .sp = sp,
 		.dir = d->dir,
 		.from_dir = d->from_dir,
+		.limit = d->limit,
 		.ref = d->ref,
 		.ref_arg = d->ref_arg,
 		.out = out,

@@ -16,6 +16,7 @@ struct maker {
 	mbox_ref_fn *ref;
 	void *ref_arg;
 	struct batch *out;
+	size_t limit, records; /* that may be named, 0: any number; that are */
 	struct mbox_fault *fault;
 	int at; /* the folder, -1 until it is needed */
 	int cache_fd; /* -1: not open yet, -2: there is none */

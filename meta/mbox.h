@@ -76,7 +76,9 @@ struct mbox_delta {
 	bool annots; /* cyrus.annotations may have changed */
 	bool names; /* cyrus.header was replaced, whatever the index says */
 	bool locked; /* a writer is at work: names that the index does not confirm yet wait */
-	const char *from_dir; /* see batch.h */
+	const char
+		*from_dir; /* see batch.h; caches stay behind, they are there as well */
+	size_t limit; /* more records than this are ERR_LIMIT: mbox_piece. 0: any number */
 	mbox_ref_fn *ref;
 	void *ref_arg;
 };
@@ -92,7 +94,7 @@ struct mbox_delta {
  *
  * 0 with a fault named: the header does not add up, which the batch allows for.
  * ERR_NOTFOUND nothing changed (state_out is filled in: the stamp may be newer), or no state
- * before and no cyrus.index (state_out untouched). ERR_BUSY as for mbox_load. ERR_USAGE: a
+ * before and no cyrus.index (state_out untouched). ERR_LIMIT. ERR_BUSY as for mbox_load. ERR_USAGE: a
  * record that the state counted was touched, and what it was before is not said: derive. */
 int mbox_delta(struct spool *sp, const struct mbox_delta *d, const void *old_index,
 	size_t old_size, struct batch *out, struct mbox_state *state_out,
@@ -196,5 +198,11 @@ int mbox_repair(struct spool *sp, const char *dir, const struct mbox_state *know
 	const struct mbox_digest *theirs, size_t n, uint32_t from_uid, size_t limit,
 	mbox_ref_fn *ref, void *ref_arg, struct batch *out,
 	struct mbox_state *state_out, uint32_t *next_out, struct mbox_fault *fault);
+
+/* The mailbox stated in full by such pieces of d->limit records each, for whoever has nothing of
+ * it. Of d count dir, before, from_dir, ref. */
+int mbox_piece(struct spool *sp, const struct mbox_delta *d, uint32_t from_uid,
+	struct batch *out, struct mbox_state *state_out, uint32_t *next_out,
+	struct mbox_fault *fault);
 
 #endif

@@ -289,41 +289,62 @@ outer_piece(struct maker *m, struct repair *rp, struct scan *s,
 	return rc;
 }
 
+static int
+piece(struct spool *sp, const struct mbox_delta *d, struct repair *rp,
+	struct batch *out, struct mbox_state *state_out, uint32_t *next_out,
+	struct mbox_fault *fault)
+{
+	struct scan s = { .holes = 0 };
+	struct maker m;
+
+	*next_out = 0;
+	int rc = maker_begin(&m, d, sp, out, fault);
+	if (rc == 0 && rp->from_uid > 0) {
+		rc = middle_piece(&m, rp, &s, d->before, state_out);
+		scan_close(&s);
+		if (rc != 0 || rp->next != 0)
+			goto out;
+		/* There is no piece behind it: begun again, as the last one. */
+		(void)maker_finish(&m, state_out, ERR_BUSY);
+		rp->named = 0;
+		rc = maker_begin(&m, d, sp, out, fault);
+	}
+	if (rc != 0)
+		return rc;
+	rc = outer_piece(&m, rp, &s, d->before, state_out);
+	scan_close(&s);
+out:
+	*next_out = rp->next;
+	return maker_finish(&m, state_out, rc);
+}
+
 int
 mbox_repair(struct spool *sp, const char *dir, const struct mbox_state *known,
 	const struct mbox_digest *theirs, size_t n, uint32_t from_uid, size_t limit,
 	mbox_ref_fn *ref, void *ref_arg, struct batch *out,
 	struct mbox_state *state_out, uint32_t *next_out, struct mbox_fault *fault)
 {
-	struct mbox_delta d = { .dir = dir, .ref = ref, .ref_arg = ref_arg };
+	struct mbox_delta d = {
+		.dir = dir, .before = known, .ref = ref, .ref_arg = ref_arg
+	};
 	struct repair rp = { .theirs = theirs,
 		.n = n,
 		.from_uid = from_uid,
 		.limit = limit > 0 ? limit : 1 };
-	struct scan s = { .holes = 0 };
-	struct maker m;
-	int rc;
 
 	*next_out = 0;
 	for (size_t i = 0; from_uid == 0 && i < n; i++)
 		if (theirs[i].uid == 0 || (i > 0 && theirs[i].uid <= theirs[i - 1].uid))
 			return ERR_PROTO;
-	rc = maker_begin(&m, &d, sp, out, fault);
-	if (rc == 0 && from_uid > 0) {
-		rc = middle_piece(&m, &rp, &s, known, state_out);
-		scan_close(&s);
-		if (rc != 0 || rp.next != 0)
-			goto out;
-		/* There is no piece behind it: begun again, as the last one. */
-		(void)maker_finish(&m, state_out, ERR_BUSY);
-		rp.named = 0;
-		rc = maker_begin(&m, &d, sp, out, fault);
-	}
-	if (rc != 0)
-		return rc;
-	rc = outer_piece(&m, &rp, &s, known, state_out);
-	scan_close(&s);
-out:
-	*next_out = rp.next;
-	return maker_finish(&m, state_out, rc);
+	return piece(sp, &d, &rp, out, state_out, next_out, fault);
+}
+
+int
+mbox_piece(struct spool *sp, const struct mbox_delta *d, uint32_t from_uid,
+	struct batch *out, struct mbox_state *state_out, uint32_t *next_out,
+	struct mbox_fault *fault)
+{
+	struct repair rp = { .from_uid = from_uid, .limit = d->limit };
+
+	return piece(sp, d, &rp, out, state_out, next_out, fault);
 }

@@ -13,6 +13,7 @@
 #include "meta/base/err.h"
 #include "meta/base/fault.h"
 #include "meta/base/log.h"
+#include "meta/header.h"
 #include "meta/place.h"
 #include "meta/scan.h"
 #include "meta/spool.h"
@@ -26,6 +27,9 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
+
+/* With its cache records such a batch stays below BATCH_MAX. */
+#define PIECE_RECORDS 100000
 
 /* The number of an inode that went is the next new one's at once. */
 static bool
@@ -189,9 +193,100 @@ index_is_new(struct node *n, const struct mboxent *e)
 	       (index_stat(n, e->dir, &st) && st.st_ino != e->state->index_ino);
 }
 
+/* A directory that is new but whose id is known is a rename (F7.3): bodies and cache records are
+ * taken from the other one at the peer. NULL: there is none. */
+static const char *
+twin_of(struct node *n, const struct mboxent *e)
+{
+	struct buf file = BUF_INIT;
+	struct mboxent *twin = NULL;
+	struct header h;
+
+	if (!e->known &&
+		spool_read(n->spool, e->dir, "cyrus.header", HEADER_MAX_FILE, &file,
+			NULL) == 0 &&
+		header_decode(file.data, file.len, &h) == 0) {
+		if (h.uniqueid[0] != '\0')
+			twin = mboxes_twin(n->mboxes, h.uniqueid, e->dir);
+		header_fini(&h);
+	}
+	buf_fini(&file);
+	return twin != NULL ? twin->dir : NULL;
+}
+
+/* The batches that go before the last one of a commit that is too large for one. */
+struct pieces {
+	struct outq_item *first, **end;
+};
+
+static void
+pieces_drop(struct pieces *p)
+{
+	for (struct outq_item *it = p->first, *next; it != NULL; it = next) {
+		next = it->next;
+		outq_item_free(it);
+	}
+	*p = (struct pieces){ NULL, &p->first };
+}
+
+static void
+pieces_push(struct node *n, struct pieces *p)
+{
+	for (struct outq_item *it = p->first, *next; it != NULL; it = next) {
+		next = it->next;
+		it->next = NULL;
+		outq_push(n->outq, it);
+	}
+	*p = (struct pieces){ NULL, &p->first };
+}
+
+static int
+pieces_add(struct pieces *p, const char *dir, const struct batch *b)
+{
+	struct outq_item *it = outq_item(dir);
+	int rc = ERR_NOMEM;
+
+	if (it != NULL) {
+		/* What is stored of the mailbox changes with the last one: a crash in
+		 * between, and it is derived again. */
+		it->what = OUTQ_STATE_NONE;
+		snprintf(it->uniqueid, sizeof(it->uniqueid), "%s", b->uniqueid);
+		it->bytes.max = BATCH_MAX;
+		rc = batch_encode(b, &it->bytes);
+	}
+	if (rc != 0) {
+		outq_item_free(it);
+		return rc;
+	}
+	*p->end = it;
+	p->end = &it->next;
+	return 0;
+}
+
+/* All of the mailbox, cut. What the peer has of it beyond that does not fit the sum behind the
+ * last piece, and is compared. */
+static int
+in_pieces(struct node *n, const struct mbox_delta *d, struct pieces *p, struct batch *b,
+	struct mbox_state *after, struct mbox_fault *fault)
+{
+	uint32_t next = 0;
+	int rc;
+
+	for (;;) {
+		rc = mbox_piece(n->spool, d, next, b, after, &next, fault);
+		if (rc != 0 || next == 0)
+			return rc;
+		rc = pieces_add(p, d->dir, b);
+		batch_fini(b);
+		if (rc != 0)
+			return rc;
+	}
+}
+
 static int
 delta_of(struct node *n, struct mboxent *e, const struct sync_commit *c,
-	struct batch *b, struct mbox_state *after, struct mbox_fault *fault)
+	struct pieces *p, struct batch *b, struct mbox_state *after,
+	struct mbox_fault *fault)
 {
 	struct mbox_delta d = {
 		.dir = e->dir,
@@ -202,6 +297,8 @@ delta_of(struct node *n, struct mboxent *e, const struct sync_commit *c,
 		.annots = c->annots,
 		.names = c->names,
 		.locked = c->locked && c->patient,
+		.from_dir = twin_of(n, e),
+		.limit = n->conf.piece != 0 ? n->conf.piece : PIECE_RECORDS,
 		.ref = body_ref,
 		.ref_arg = n,
 	};
@@ -209,7 +306,10 @@ delta_of(struct node *n, struct mboxent *e, const struct sync_commit *c,
 	if (!e->known)
 		d.whole = true;
 	memset(fault, 0, sizeof(*fault));
+	pieces_drop(p);
 	int rc = mbox_delta(n->spool, &d, c->old_index, c->old_size, b, after, fault);
+	if (rc == ERR_LIMIT)
+		rc = in_pieces(n, &d, p, b, after, fault);
 	if (!c->patient)
 		return rc;
 	bool odd = rc != 0 ? rc != ERR_NOTFOUND : fault->check[0] != '\0';
@@ -218,21 +318,6 @@ delta_of(struct node *n, struct mboxent *e, const struct sync_commit *c,
 	if (c->disturbed != NULL && c->disturbed(c->done_arg, odd && d.derive))
 		return ERR_BUSY;
 	return rc;
-}
-
-/* A directory that is new but whose id is known is a rename (F7.3): bodies are linked from the
- * other one at the peer. The id is known only after the files were read. */
-static void
-name_twin(struct node *n, struct mboxent *e, const struct mbox_state *after,
-	struct batch *b)
-{
-	struct mboxent *twin;
-
-	if (e->known || after->uniqueid[0] == '\0')
-		return;
-	twin = mboxes_twin(n->mboxes, after->uniqueid, e->dir);
-	if (twin != NULL)
-		b->from_dir = twin->dir;
 }
 
 /* Moved or removed while it was read: what was found there says nothing. */
@@ -252,6 +337,7 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 	struct mbox_fault fault = { 0 };
 	struct mbox_state after;
 	struct sync_commit again = *c;
+	struct pieces pieces = { NULL, &pieces.first };
 	unsigned kinds = SYNC_ALL_KINDS;
 	struct batch b;
 	int rc = ERR_NOMEM;
@@ -271,7 +357,7 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 	for (unsigned tries = 0; tries < 20; tries++) {
 		rc = !e->known && node_index_is_empty(n, e->dir)
 			     ? ERR_NOTFOUND
-			     : delta_of(n, e, &again, &b, &after, &fault);
+			     : delta_of(n, e, &again, &pieces, &b, &after, &fault);
 		if (!is_passing(rc) || (c->patient && rc == ERR_BUSY))
 			break;
 		if (c->ticket != 0 && moving_ticket(n->moving) != c->ticket)
@@ -287,10 +373,11 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 		batch_init(&b);
 		again.derive = true;
 		again.annots = true;
-		rc = delta_of(n, e, &again, &b, &after, &fault);
+		rc = delta_of(n, e, &again, &pieces, &b, &after, &fault);
 	}
 	if (rc == ERR_BUSY && c->patient) {
 		pthread_mutex_unlock(&e->lock);
+		pieces_drop(&pieces);
 		batch_fini(&b);
 		return ERR_BUSY;
 	}
@@ -299,6 +386,7 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 	FAULT("commit.made");
 	if (c->ticket != 0 && !moving_enter(n->moving, c->ticket, c->dir)) {
 		pthread_mutex_unlock(&e->lock);
+		pieces_drop(&pieces);
 		batch_fini(&b);
 		return ERR_NOTFOUND;
 	}
@@ -310,8 +398,8 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 		node_set_aside(n, e, &fault, rc);
 		node_enqueue_nothing(n, e->dir, NULL, 0, c->done, c->done_arg);
 	} else {
-		name_twin(n, e, &after, &b);
-		kinds = confirm_kinds(&b);
+		if (pieces.first == NULL)
+			kinds = confirm_kinds(&b);
 		bool gone = (b.flags & BATCH_REMOVE) != 0;
 		bool was_aside = e->aside;
 		struct mbox_state old = *e->state;
@@ -319,6 +407,7 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 		*e->state = after;
 		e->known = !gone;
 		e->aside = false;
+		pieces_push(n, &pieces);
 		if ((rc = node_enqueue(n, e, &b, noted, c->done, c->done_arg)) != 0) {
 			*e->state = old;
 			e->known = old_known;
@@ -334,6 +423,7 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 	if (c->ticket != 0)
 		moving_leave(n->moving);
 	pthread_mutex_unlock(&e->lock);
+	pieces_drop(&pieces);
 	batch_fini(&b);
 	if (c->kinds_out != NULL)
 		*c->kinds_out = kinds;

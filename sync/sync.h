@@ -54,6 +54,8 @@ struct sync_conf {
 	uint64_t journal_age; /* ms the same are kept */
 	uint64_t rate; /* bytes a second sent to each peer at most; 0: no limit */
 	unsigned workers; /* replay threads; 0: two */
+	unsigned
+		piece; /* records that one batch of a commit names at most; 0: 100,000 */
 	bool takeover; /* an earlier server of this mount died; what it left is marked */
 	enum sync_level level[SYNC_KINDS];
 	bool refuse; /* when no peer confirms: rather answer nothing than without them */

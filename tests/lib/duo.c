@@ -171,6 +171,7 @@ duo_start_a(struct duo *d)
 		.n_peers = 1,
 		.journal_size = d->journal_size,
 		.journal_age = d->journal_age,
+		.piece = d->piece,
 		.rate = d->rate,
 		.level = { d->level, d->level, d->level },
 		.level_limit = 3600000 };

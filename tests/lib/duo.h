@@ -29,6 +29,7 @@ struct duo {
 	enum sync_level level; /* of all kinds, from the active's next start on */
 	uint64_t journal_size, journal_age; /* of both, from their next start on */
 	uint64_t rate; /* of the active */
+	unsigned piece; /* the same */
 	struct sync_peer_conf peer;
 	const char *peer_name; /* the standby's, in the active's configuration */
 	struct spool *spool; /* the active's, while it runs */

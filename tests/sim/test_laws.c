@@ -384,6 +384,41 @@ none_kept(const struct sync_facts *f, void *arg)
 	return duo_kept(d.root_a) == 0;
 }
 
+/* Appended to, and renamed by name: the messages are linked from the old folder. */
+TEST(a_mailbox_too_large_for_one_batch_travels_in_pieces)
+{
+	static struct sync_facts f;
+	static struct rig c;
+
+	CHECK(duo_two(&d, &A, &B));
+	duo_stop_a(&d, true);
+	d.piece = 4;
+	duo_start_a(&d);
+	for (int i = 0; i < 9; i++)
+		rig_append(&A, 500);
+	duo_commit(&d, &A);
+	CHECK(duo_settled(&d));
+	sync_facts(d.sync, &f);
+	uint64_t rows = f.position.seq;
+	duo_sh("cd %s/box && cp -al a c && cd c && for f in cyrus.*; do "
+	       "cp -a $f x && mv x $f; done",
+		d.root_a);
+	c = A;
+	snprintf(c.dir, sizeof(c.dir), "box/c");
+	d.rigs[d.n_rigs++] = &c;
+	duo_tell(d.sync, &c);
+	CHECK(duo_settled(&d));
+	sync_facts(d.sync, &f);
+	CHECK_EQ(f.position.seq, rows + 3);
+	rig_flag(&c, 1, INDEX_FLAG_SEEN);
+	duo_commit(&d, &c);
+	CHECK(duo_settled(&d));
+	duo_stop_equal(&d);
+	CHECK_EQ(duo_standby(&d).asides, 0);
+	duo_sh("cd %s/box && test a/7. -ef c/7.", d.root_b);
+	duo_close(&d);
+}
+
 TEST(kept_bodies_go_when_the_peer_has_confirmed)
 {
 	CHECK(duo_two(&d, &A, &B));
