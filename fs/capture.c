@@ -203,9 +203,11 @@ note_change(struct inode *ino, int fd)
 	return rc == 0 ? 0 : err_errno(rc);
 }
 
-/* name in dir, or dir itself, which is the note for an index that comes into being in it. */
+/* name in dir, or dir itself, which is the note for an index that comes into being in it; fn says
+ * whether the name may go. */
 static int
-note(struct inode *dir, const char *name)
+note_by(int (*fn)(struct sync *, const char *, uint64_t), struct inode *dir,
+	const char *name)
 {
 	char path[BATCH_MAX_PATH];
 	int rc, err;
@@ -217,9 +219,21 @@ note(struct inode *dir, const char *name)
 			is_unnamed(err, name);
 			return is_gone(err) ? 0 : err;
 		}
-		rc = sync_note(to, path, names);
+		rc = fn(to, path, names);
 	} while (rc == ERR_NOTFOUND);
 	return rc == 0 ? 0 : err_errno(rc);
+}
+
+static int
+note(struct inode *dir, const char *name)
+{
+	return note_by(sync_note, dir, name);
+}
+
+static int
+note_leaving(struct inode *dir, const char *name)
+{
+	return note_by(sync_note_leaving, dir, name);
 }
 
 static struct place
@@ -285,7 +299,7 @@ move_begin(struct cap_name *op)
 			return out == in && out == ENAMETOOLONG ? 0 : EXDEV;
 		rc = sync_move_begin(to, names, from, dest, &op->moving);
 	} while (rc == ERR_NOTFOUND);
-	if (rc == 0 && ((rc = sync_note(to, from, 0)) != 0 ||
+	if (rc == 0 && ((rc = sync_note_leaving(to, from, 0)) != 0 ||
 			       (rc = sync_note(to, dest, 0)) != 0)) {
 		sync_move_end(to, op->moving, SYNC_NOT_MOVED);
 		op->moving = NULL;
@@ -344,7 +358,7 @@ rename_begin(struct cap_name *op)
 			err = note(op->newparent, op->newname);
 		if (err == 0 && is_ours(op->parent) &&
 			place_under(op->parent, op->name, S_IFREG).kind == PLACE_FILE)
-			err = note(op->parent, op->name);
+			err = note_leaving(op->parent, op->name);
 	}
 	/* A mailbox file that loses its name to something else is looked at as a whole. */
 	if ((from == PLACE_INDEX || from == PLACE_HEADER || from == PLACE_ANNOT) &&
@@ -440,9 +454,9 @@ capture_name_begin(struct cap_name *op)
 		at = place_under(op->parent, op->name, S_IFREG);
 		if (at.kind == PLACE_MESSAGE)
 			keep_body(op->parent, at.uid);
-		return at.kind == PLACE_FILE ? note(op->parent, op->name) : 0;
+		return at.kind == PLACE_FILE ? note_leaving(op->parent, op->name) : 0;
 	case CAP_RMDIR:
-		return note(op->parent, op->name);
+		return note_leaving(op->parent, op->name);
 	case CAP_RENAME:
 		break;
 	}

@@ -321,6 +321,7 @@ static int
 look_at_note(struct node *n, const char *path)
 {
 	struct mboxent *e = mboxes_find(n->mboxes, path);
+	char key[BATCH_MAX_PATH + 2];
 	int fd;
 
 	if (spool_file(n->spool, path, "cyrus.index", O_PATH, 0, &fd) == 0) {
@@ -329,9 +330,20 @@ look_at_note(struct node *n, const char *path)
 			derive(n, path);
 		return 0;
 	}
-	/* Gone, and noted by the rmdir: removed. There without its index: missing. */
-	if (e != NULL && e->known && !node_is_gone(n, path))
+	bool known = e != NULL && e->known, gone = node_is_gone(n, path);
+	/* Gone, and noted before its removal: removed. Noted for another reason, or there without its
+	 * index: missing. */
+	if (known && (!gone || !notes_is_leaving(n->notes, path)))
 		return 0;
+	snprintf(key, sizeof(key), "/%s", path);
+	e = mboxes_find(n->mboxes, key);
+	if (e != NULL && e->known && gone && !notes_is_leaving(n->notes, path)) {
+		log_warn("a path was there before the crash and is not now; nothing is "
+			 "deleted on the peer: restore it, or make it and remove it "
+			 "path=%s",
+			path);
+		return 0;
+	}
 	node_path_now(n, path, 0, NULL, NULL);
 	return 0;
 }

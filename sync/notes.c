@@ -1,11 +1,12 @@
 /*
  * How it works. One line a fact, written at the end of the file:
  *
- *   SIGN CRC PATH\n     SIGN + or -, CRC eight hex digits over "SIGN PATH", PATH with bytes up
+ *   SIGN CRC PATH\n     SIGN +, ! or -, CRC eight hex digits over "SIGN PATH", PATH with bytes up
  *                       to ' ', '%' and DEL as %XX
  *
- * A path is noted while its lines say + more often than -. In memory each path has a count; only
- * the step from 0 to 1 writes a +, and from 1 to 0 a -, which waits for the next write.
+ * A path is noted from a + or ! until a -; ! if it may be gone by then. In memory each path has a
+ * count; only the step from 0 to 1 writes a + or !, the first leaving one a !, and the step from 1
+ * to 0 a -, which waits for the next write or notes_flush.
  *
  * Group commit: who finds nobody writing becomes the writer, takes all lines that are waiting,
  * writes and syncs them without the lock, and wakes the others, whose lines may be among them.
@@ -43,6 +44,7 @@ struct note {
 	uint32_t hash;
 	unsigned count; /* 0: gone, but its + may be among the lines being written */
 	uint64_t round; /* of its + line */
+	bool leaving;
 	uint64_t last; /* which of all notes ever made was the last of this path */
 	char path[];
 };
@@ -103,7 +105,8 @@ take_line(const char *p, size_t n, char *sign_out, char *path_out)
 	uint8_t crc_bytes[4];
 	char hex[9];
 
-	if (n < 11 || (p[0] != '+' && p[0] != '-') || p[1] != ' ' || p[10] != ' ')
+	if (n < 11 || (p[0] != '+' && p[0] != '!' && p[0] != '-') || p[1] != ' ' ||
+		p[10] != ' ')
 		return false;
 	memcpy(hex, p + 2, 8);
 	hex[8] = '\0';
@@ -285,7 +288,7 @@ live_lines(struct notes *n, struct buf *out)
 	for (size_t i = 0; i < n->n_buckets; i++)
 		for (struct note *x = n->buckets[i]; x != NULL; x = x->next)
 			if (x->count > 0)
-				put_line(out, '+', x->path);
+				put_line(out, x->leaving ? '!' : '+', x->path);
 	return buf_ok(out);
 }
 
@@ -340,15 +343,18 @@ write_round(struct notes *n)
 
 /* The line of one more note of the path; round is raised to its round. Lock held. */
 static int
-put_note(struct notes *n, const char *path, uint64_t *round)
+put_note(struct notes *n, const char *path, bool leaving, uint64_t *round)
 {
 	struct note *x = find_or_make(n, path);
 
 	if (x == NULL)
 		return ERR_NOMEM;
 	/* not in the file yet, or the round that was to put it there has failed */
-	if (x->count == 0 || (x->round <= n->over && x->round > n->good)) {
-		put_line(&n->waiting, '+', path);
+	leaving |= x->leaving;
+	if (x->count == 0 || leaving != x->leaving ||
+		(x->round <= n->over && x->round > n->good)) {
+		x->leaving = leaving;
+		put_line(&n->waiting, leaving ? '!' : '+', path);
 		n->live_bytes += x->count == 0 ? line_len(path) : 0;
 		x->round = n->round;
 	}
@@ -373,8 +379,8 @@ written(struct notes *n, uint64_t round)
 	return n->good < round ? n->failed_rc : 0;
 }
 
-int
-notes_add(struct notes *n, const char *path)
+static int
+add(struct notes *n, const char *path, bool leaving)
 {
 	uint64_t round = 0;
 	bool put;
@@ -383,7 +389,7 @@ notes_add(struct notes *n, const char *path)
 	if (strlen(path) >= NOTES_MAX_PATH)
 		return ERR_LIMIT;
 	pthread_mutex_lock(&n->lock);
-	rc = put_note(n, path, &round);
+	rc = put_note(n, path, leaving, &round);
 	put = rc == 0;
 	if (put)
 		rc = written(n, round);
@@ -391,6 +397,27 @@ notes_add(struct notes *n, const char *path)
 	if (rc != 0 && put)
 		notes_clear(n, path);
 	return rc;
+}
+
+int
+notes_add(struct notes *n, const char *path)
+{
+	return add(n, path, false);
+}
+
+int
+notes_add_leaving(struct notes *n, const char *path)
+{
+	return add(n, path, true);
+}
+
+void
+notes_flush(struct notes *n)
+{
+	pthread_mutex_lock(&n->lock);
+	if (n->waiting.len > 0 && !n->writing)
+		write_round(n);
+	pthread_mutex_unlock(&n->lock);
 }
 
 int
@@ -406,18 +433,21 @@ notes_copy(struct notes *n, const char *from, const char *to)
 	for (size_t i = 0; i < n->n_buckets; i++)
 		for (struct note *x = n->buckets[i]; x != NULL; x = x->next)
 			if (x->count > 0 && strncmp(x->path, from, len) == 0 &&
-				x->path[len] == '/')
+				x->path[len] == '/') {
+				buf_put(&found, x->leaving ? "!" : "+", 1);
 				buf_put(&found, x->path + len,
 					strlen(x->path + len) + 1);
+			}
 	rc = buf_ok(&found);
 	for (size_t at = 0; rc == 0 && at < found.len;) {
-		const char *rest = (const char *)found.data + at;
-		at += strlen(rest) + 1;
+		const char *rest = (const char *)found.data + at + 1;
+		bool leaving = found.data[at] == '!';
+		at += strlen(rest) + 2;
 		if ((size_t)snprintf(path, sizeof(path), "%s%s", to, rest) >=
 			sizeof(path))
 			rc = ERR_LIMIT;
 		else
-			rc = put_note(n, path, &round);
+			rc = put_note(n, path, leaving, &round);
 	}
 	if (rc == 0)
 		rc = written(n, round);
@@ -468,6 +498,7 @@ load_line(struct notes *n, char sign, const char *path)
 	if (x == NULL)
 		return ERR_NOMEM;
 	x->count = 1;
+	x->leaving = sign == '!';
 	x->last = ++n->made;
 	return 0;
 }
@@ -625,6 +656,16 @@ notes_count(struct notes *n)
 	size_t count = n->n_notes;
 	pthread_mutex_unlock(&n->lock);
 	return count;
+}
+
+bool
+notes_is_leaving(struct notes *n, const char *path)
+{
+	pthread_mutex_lock(&n->lock);
+	struct note *x = *slot_of(n, path, hash_of(path));
+	bool leaving = x != NULL && x->leaving;
+	pthread_mutex_unlock(&n->lock);
+	return leaving;
 }
 
 uint64_t

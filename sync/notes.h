@@ -9,6 +9,7 @@
 #ifndef SYNC_NOTES_H
 #define SYNC_NOTES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,11 +24,18 @@ void notes_close(struct notes *n);
 
 /* Returns when the note is on disk. A path may be noted several times; each counts. */
 int notes_add(struct notes *n, const char *path);
+/* The same for a path whose name may be gone afterwards. Only of such a path does it mean something
+ * that it is not there; any other may have been lost in the crash. */
+int notes_add_leaving(struct notes *n, const char *path);
+bool notes_is_leaving(struct notes *n, const char *path);
 /* Each path noted strictly below from is noted below to as well: a folder is about to get another
  * name, and what is noted in it will be found there. On disk when this returns. */
 int notes_copy(struct notes *n, const char *from, const char *to);
-/* Takes one back; not synced, for a note too many costs one look. Unknown paths are ignored. */
+/* Takes one back; not written before the next one, or notes_flush, for a note too many costs one
+ * look. Unknown paths are ignored. */
 void notes_clear(struct notes *n, const char *path);
+/* Writes what was taken back; a failure is logged, and costs that look. */
+void notes_flush(struct notes *n);
 
 /* Each path noted now, once, in no order. The callback works without a lock and may add and
  * clear. Its result other than 0 ends the walk and is passed on. */

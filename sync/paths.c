@@ -577,15 +577,15 @@ sync_move_end(struct sync *s, struct sync_moving *m, enum sync_moved done)
 	moving_end(n->moving, one);
 }
 
-int
-sync_note(struct sync *s, const char *path, uint64_t names)
+static int
+note(struct node *n, const char *path, uint64_t names, bool leaving)
 {
-	struct node *n = &s->node;
 	int rc;
 
 	if (is_hidden(path))
 		return 0;
-	if ((rc = notes_add(n->notes, path)) != 0 || names == 0)
+	rc = leaving ? notes_add_leaving(n->notes, path) : notes_add(n->notes, path);
+	if (rc != 0 || names == 0)
 		return rc;
 	if (moving_enter(n->moving, names, path)) {
 		moving_leave(n->moving);
@@ -594,4 +594,16 @@ sync_note(struct sync *s, const char *path, uint64_t names)
 	notes_clear(n->notes, path);
 	moving_wait(n->moving, path);
 	return ERR_NOTFOUND;
+}
+
+int
+sync_note(struct sync *s, const char *path, uint64_t names)
+{
+	return note(&s->node, path, names, false);
+}
+
+int
+sync_note_leaving(struct sync *s, const char *path, uint64_t names)
+{
+	return note(&s->node, path, names, true);
 }

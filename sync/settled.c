@@ -1,6 +1,6 @@
 /*
  * How it works. A list of paths that wait. About once a second, if there are any, they become the
- * batch that a thread syncs the journal for; when it has ended well their notes are settled. So making a hundred folders costs one sync, and a delivery, which
+ * batch that a thread syncs the journal for; when that went well it settles their notes. So making a hundred folders costs one sync, and a delivery, which
  * notes nothing, none.
  */
 #include "sync/settled.h"
@@ -24,7 +24,8 @@ struct settled {
 	struct notes *notes;
 	struct store *store;
 	struct one *waiting;
-	struct one *under_way; /* journaled before the sync began */
+	struct one *
+		under_way; /* journaled before the sync began; the thread's, while it runs */
 	uint64_t next_ms;
 	pthread_t thread;
 	bool running, broken;
@@ -78,6 +79,10 @@ sync_main(void *arg)
 	struct settled *s = arg;
 
 	s->rc = store_sync(s->store);
+	if (s->rc == 0) {
+		take_back(s, &s->under_way);
+		notes_flush(s->notes);
+	}
 	s->ended = true;
 	return NULL;
 }
@@ -87,10 +92,8 @@ finish(struct settled *s)
 {
 	pthread_join(s->thread, NULL);
 	s->running = false;
-	if (s->rc == 0) {
-		take_back(s, &s->under_way);
+	if (s->rc == 0)
 		return;
-	}
 	/* What a failed sync has dropped no later one writes, and all behind it hangs on that. */
 	s->broken = true;
 	log_err("the journal cannot be synced: look at the state folder's disk; until "

@@ -161,6 +161,8 @@ int sync_move_noted(struct sync *s, struct sync_moving *m,
  * when the path's next batch is in the journal. names: the ticket with which the path was found,
  * or 0; ERR_NOTFOUND, after a wait: a move came in between, find it again. */
 int sync_note(struct sync *s, const char *path, uint64_t names);
+/* The same before what is called so is removed or gets another name. */
+int sync_note_leaving(struct sync *s, const char *path, uint64_t names);
 
 /* True if the index of dir with these attributes is not the one that the last batch was made
  * from: the lazy check after a clean stop. */

@@ -267,7 +267,7 @@ TEST(a_mailbox_in_the_middle_of_its_removal_is_waited_for)
 	log_set_hook(on_log_aside);
 	set_aside = 0;
 	duo_sh("rm %s/journal.db* %s/box/a/cyrus.index", d.state_b, d.root_b);
-	CHECK_EQ(sync_note(d.sync, "box/a", 0), 0);
+	CHECK_EQ(sync_note_leaving(d.sync, "box/a", 0), 0);
 	duo_sh("rm %s/box/a/cyrus.header %s/box/a/2.", d.root_a, d.root_a);
 	duo_start_b(&d);
 	CHECK(duo_until(&d, is_asked_for, NULL));

@@ -212,6 +212,92 @@ TEST(a_delivery_syncs_nothing_of_the_journal)
 	duo_close(&d);
 }
 
+/* ---- absence is never read as deletion ---- */
+
+static bool
+says_missing(const struct sync_facts *f, void *arg)
+{
+	return f->n_quarantined == 1 && strcmp(f->quarantined[0].dir, arg) == 0 &&
+	       strcmp(f->quarantined[0].check, "missing") == 0;
+}
+
+static bool
+says_sound(const struct sync_facts *f, void *arg)
+{
+	(void)arg;
+	return f->n_quarantined == 0;
+}
+
+/* The crash takes box/a, of which that was noted: its messages stay on the peer. It is put back,
+ * and flows again. */
+static void
+lost_in_a_crash(int (*note)(struct sync *s, const char *path, uint64_t names))
+{
+	CHECK(begin());
+	for (int i = 0; i < 3; i++)
+		rig_append(&A, 300);
+	duo_commit(&d, &A);
+	CHECK(duo_settled(&d));
+	if (note != NULL)
+		CHECK_EQ(note(d.sync, "box/a", 0), 0);
+	duo_stop_a(&d, false);
+	duo_sh("mv %s/box/a %s.lost", d.root_a, d.state_a);
+	duo_start_a(&d);
+	CHECK(duo_until(&d, says_missing, (void *)"box/a"));
+	CHECK(duo_settled(&d));
+	CHECK(duo_exists(d.root_b, "box/a/1.") && duo_exists(d.root_b, "box/a/3."));
+	duo_sh("mv %s.lost %s/box/a", d.state_a, d.root_a);
+	rig_append(&A, 300);
+	duo_commit(&d, &A);
+	CHECK(duo_until(&d, says_sound, NULL));
+	CHECK(duo_settled(&d));
+	CHECK(duo_exists(d.root_b, "box/a/4."));
+	duo_stop_equal(&d);
+	duo_close(&d);
+}
+
+TEST(a_mailbox_lost_in_a_crash_keeps_its_mail_on_the_peer)
+{
+	lost_in_a_crash(NULL);
+}
+
+TEST(also_if_something_else_was_noted_of_it)
+{
+	lost_in_a_crash(sync_note);
+}
+
+TEST(one_that_was_being_removed_is_removed)
+{
+	CHECK(begin());
+	CHECK_EQ(sync_note_leaving(d.sync, "box/a", 0), 0);
+	duo_sh("rm -r %s/box/a", d.root_a);
+	duo_stop_a(&d, false);
+	duo_start_a(&d);
+	CHECK(duo_settled(&d));
+	CHECK(!duo_exists(d.root_b, "box/a/cyrus.index"));
+	duo_close(&d);
+}
+
+/* What was taken back is so on disk soon, with no other note to carry it. */
+TEST(a_quiet_mount_leaves_no_notes)
+{
+	unsigned left = 1;
+
+	CHECK(begin());
+	for (uint64_t end = clock_ms() + DUO_WAIT_MS; left > 0 && clock_ms() < end;) {
+		usleep(100000);
+		duo_sh("mkdir -p %s.look && cp %s/notes %s.look", d.state_a, d.state_a,
+			d.state_a);
+		char state[sizeof(d.state_a)];
+		memcpy(state, d.state_a, sizeof(state));
+		snprintf(d.state_a, sizeof(d.state_a), "%.280s.look", state);
+		left = notes_left();
+		memcpy(d.state_a, state, sizeof(state));
+	}
+	CHECK_EQ(left, 0);
+	duo_close(&d);
+}
+
 int
 main(int argc, char **argv)
 {

@@ -336,6 +336,13 @@ note(const char *path)
 }
 
 static void
+note_leaving(const char *path)
+{
+	if (sync_note_leaving(st.sync, path, 0) != 0)
+		abort();
+}
+
+static void
 create(struct rig *g, bool told)
 {
 	note("box");
@@ -364,7 +371,7 @@ move(struct rig *g, bool told)
 	struct sync_moving *m = NULL;
 
 	snprintf(to, sizeof(to), "box/r%llu", (unsigned long long)(t_rand() % 1000000));
-	note(g->dir);
+	note_leaving(g->dir);
 	note(to);
 	if (told && sync_move_begin(st.sync, sync_names(st.sync), g->dir, to, &m) != 0)
 		abort();
@@ -394,7 +401,7 @@ removal(struct rig *g, bool told)
 		(void)spool_unlink(g->sp, g->dir, "cyrus.index");
 	for (uint32_t r = 0; r < g->h.num_records; r++)
 		sync_keep_body(st.sync, g->dir, g->rec[r].uid);
-	note(g->dir);
+	note_leaving(g->dir);
 	snprintf(cmd, sizeof(cmd), "rm -rf %s/%s", st.root_a, g->dir);
 	if (system(cmd) != 0)
 		abort();
@@ -432,7 +439,7 @@ plain_file(bool told)
 	snprintf(name, sizeof(name), "f%llu", (unsigned long long)(t_rand() % 6));
 	snprintf(path, sizeof(path), "files/%s", name);
 	note("files");
-	note(path);
+	note_leaving(path);
 	spool_mkdirs(st.spool, "files", 0700, 8, 8);
 	if (told)
 		sync_path(st.sync, "files", 0, NULL, NULL);

@@ -80,6 +80,37 @@ noted(struct notes *n, const char *path)
 	return notes_walk(n, look, &f) == 0 && f.n == 1;
 }
 
+TEST(a_note_says_whether_its_path_may_go)
+{
+	struct notes *n = open_notes();
+
+	CHECK(n != NULL);
+	CHECK_EQ(notes_add(n, "box/made"), 0);
+	CHECK_EQ(notes_add(n, "box/made/then removed"), 0);
+	CHECK_EQ(notes_add_leaving(n, "box/made/then removed"), 0);
+	CHECK_EQ(notes_copy(n, "box/made", "moved"), 0);
+	for (int i = 0; i < 2; i++) {
+		CHECK(!notes_is_leaving(n, "box/made"));
+		CHECK(notes_is_leaving(n, "box/made/then removed"));
+		CHECK(notes_is_leaving(n, "moved/then removed"));
+		CHECK(!notes_is_leaving(n, "never noted"));
+		notes_close(n);
+		n = open_notes();
+		CHECK(n != NULL);
+	}
+	/* made anew after that was journaled, it is there again */
+	notes_settle(n, "box/made/then removed", UINT64_MAX);
+	CHECK_EQ(notes_add(n, "box/made/then removed"), 0);
+	CHECK(!notes_is_leaving(n, "box/made/then removed"));
+	notes_close(n);
+	n = open_notes();
+	CHECK(n != NULL && !notes_is_leaving(n, "box/made/then removed"));
+	notes_clear(n, "box/made");
+	notes_clear(n, "box/made/then removed");
+	notes_clear(n, "moved/then removed");
+	notes_close(n);
+}
+
 TEST(each_note_counts)
 {
 	struct notes *n = open_notes();
