@@ -4,7 +4,8 @@
  *   the very first start     no state is known: see adopt.c
  *   after a clean stop       states are read from the store, no file is looked at
  *   after an unclean one     each mailbox's index is compared with its state by inode, size and
- *                            mtime, and read where these differ or are too young to tell; what
+ *                            mtime, and read where these differ or are too young to tell, or where
+ *                            cyrus.header or cyrus.annotations is younger (decision 0020); what
  *                            moved gets a derived batch. Before that the noted paths, which are
  *                            all that can be new or gone, or have another name. Absence is never read as deletion: a known
  *                            mailbox that is not there and was not noted is set aside.
@@ -67,12 +68,30 @@ gap_load(struct node *n)
 	return rc != 0 ? rc : inbox_quarantine_walk(n->inbox, load_aside, n);
 }
 
-static void
-derive(struct node *n, const char *dir)
-{
-	struct sync *s = (struct sync *)n; /* node is its first member */
-	struct sync_commit c = { .dir = dir, .derive = true, .annots = true };
+struct gap {
+	struct node *n;
+	bool on_disk; /* whatever is found */
+	uint64_t moved; /* mailboxes */
+};
 
+/* The writer may have died with us before its sync: the journal never says what a power cut can
+ * take back. */
+static void
+derive(struct gap *g, const char *dir)
+{
+	struct sync *s = (struct sync *)g->n; /* node is its first member */
+	struct sync_commit c = { .dir = dir, .derive = true, .annots = true };
+	int rc = g->on_disk ? 0 : spool_sync(g->n->spool);
+
+	if (rc != 0) {
+		log_err("the spool cannot be synced; what a crash has left is looked "
+			"at "
+			"later: dir=%s: %s",
+			dir, err_text(rc));
+		return;
+	}
+	g->on_disk = true;
+	g->moved++;
 	sync_commit(s, &c);
 }
 
@@ -83,11 +102,22 @@ ns_of(const struct stat *st)
 	       (uint64_t)st->st_mtim.tv_nsec;
 }
 
+/* Written behind the index that confirms it: Cyrus may have died with us between the two. */
+static bool
+is_behind(struct node *n, const char *dir, const char *name, uint64_t index_ns)
+{
+	struct stat st;
+	int rc = spool_stat(n->spool, dir, name, &st);
+
+	return rc == 0 ? ns_of(&st) > index_ns : rc != ERR_NOTFOUND;
+}
+
 /* An index as young as the last entry that the journal kept may have been written again within
  * the same tick of the file system's clock, however long ago that is now. */
 static void
-look_at(struct node *n, struct mboxent *e, uint64_t entry_ns, uint64_t *moved)
+look_at(struct gap *g, struct mboxent *e, uint64_t entry_ns)
 {
+	struct node *n = g->n;
 	struct mbox_fault fault = { 0 };
 	struct stat st;
 	int fd, rc;
@@ -108,15 +138,13 @@ look_at(struct node *n, struct mboxent *e, uint64_t entry_ns, uint64_t *moved)
 	rc = fstat(fd, &st);
 	close(fd);
 	uint64_t mtime = ns_of(&st);
-	/* Cyrus may have died with us between cyrus.header and the index that confirms it. */
 	if (rc == 0 && !e->redo && st.st_ino == e->state->index_ino &&
 		(uint64_t)st.st_size == e->state->index_size &&
 		mtime == e->state->index_mtime && mtime + YOUNG_NS < entry_ns &&
-		spool_stat(n->spool, e->dir, "cyrus.header", &st) == 0 &&
-		ns_of(&st) <= mtime)
+		!is_behind(n, e->dir, "cyrus.header", mtime) &&
+		!is_behind(n, e->dir, "cyrus.annotations", mtime))
 		return;
-	(*moved)++;
-	derive(n, e->dir);
+	derive(g, e->dir);
 }
 
 /* ---- noted paths ---- */
@@ -318,8 +346,9 @@ gap_moves(struct node *n)
 }
 
 static int
-look_at_note(struct node *n, const char *path)
+look_at_note(struct gap *g, const char *path)
 {
+	struct node *n = g->n;
 	struct mboxent *e = mboxes_find(n->mboxes, path);
 	char key[BATCH_MAX_PATH + 2];
 	int fd;
@@ -327,7 +356,7 @@ look_at_note(struct node *n, const char *path)
 	if (spool_file(n->spool, path, "cyrus.index", O_PATH, 0, &fd) == 0) {
 		close(fd);
 		if (e == NULL || !e->known)
-			derive(n, path);
+			derive(g, path);
 		return 0;
 	}
 	bool known = e != NULL && e->known, gone = node_is_gone(n, path);
@@ -353,7 +382,8 @@ gap_close(struct node *n, bool takeover)
 {
 	struct journal_facts jf;
 	size_t count;
-	uint64_t moved = 0, began = clock_ms();
+	uint64_t began = clock_ms();
+	struct gap g = { .n = n };
 
 	journal_facts(n->journal, &jf);
 	/* Noted paths first: a mailbox that was being removed is not missing. */
@@ -365,7 +395,7 @@ gap_close(struct node *n, bool takeover)
 	for (int there = 1; there >= 0; there--)
 		for (size_t i = 0; rc == 0 && i < l.count; i++)
 			if (l.there[i] == there)
-				rc = look_at_note(n, l.paths[i]);
+				rc = look_at_note(&g, l.paths[i]);
 	noted_free(&l);
 	if (rc != 0)
 		return rc;
@@ -381,11 +411,11 @@ gap_close(struct node *n, bool takeover)
 			continue;
 		if (mboxes_is_path(e->dir))
 			continue;
-		look_at(n, e, jf.newest, &moved);
+		look_at(&g, e, jf.newest);
 	}
 	free(list);
 	log_info("own gap closed after an unclean stop: mailboxes=%zu moved=%" PRIu64
 		 " ms=%" PRIu64,
-		count, moved, clock_ms() - began);
+		count, g.moved, clock_ms() - began);
 	return 0;
 }

@@ -278,6 +278,37 @@ TEST(one_that_was_being_removed_is_removed)
 	duo_close(&d);
 }
 
+/* Cyrus died with us behind an annotation and before the index header. The index is old, and as
+ * it was journaled. */
+TEST(an_annotation_that_no_index_confirms_travels_after_a_crash)
+{
+	CHECK(begin());
+	uint32_t uid = rig_append(&A, 300);
+	rig_annotate(&A, uid, "/comment", "first");
+	rig_commit(&A);
+	duo_sh("touch -d '1 hour ago' %s/box/a/cyrus.*", d.root_a);
+	duo_tell(d.sync, &A);
+	CHECK(duo_settled(&d));
+	duo_sh("cp -p %s/box/a/cyrus.index %s.index", d.root_a, d.state_a);
+	rig_annotate(&A, uid, "/comment", "second");
+	duo_stop_a(&d, false);
+	duo_sh("cat %s.index > %s/box/a/cyrus.index", d.state_a, d.root_a);
+	duo_sh("touch -r %s.index %s/box/a/cyrus.index", d.state_a, d.root_a);
+	duo_start_a(&d);
+	CHECK(duo_settled(&d));
+	duo_sh("grep -q second %s/box/a/cyrus.annotations", d.root_b);
+	/* and nothing is set aside when the message goes */
+	rig_expunge(&A, uid);
+	duo_commit(&d, &A);
+	rig_unlink(&A, uid);
+	duo_commit(&d, &A);
+	CHECK(duo_settled(&d));
+	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, NULL), 0);
+	duo_stop_equal(&d);
+	CHECK_EQ(duo_standby(&d).asides, 0);
+	duo_close(&d);
+}
+
 /* What was taken back is so on disk soon, with no other note to carry it. */
 TEST(a_quiet_mount_leaves_no_notes)
 {
