@@ -398,7 +398,7 @@ ask_repair(struct replay *r, struct job *j)
 		/* An answer that does not fit either is asked for anew, a few times. */
 		first = !e->repairing || is_answer(j);
 		ask_mark(n, e, true);
-		e->redo |= j->rc != ERR_DIVERGED;
+		e->redo |= j->rc != ERR_DIVERGED || j->half;
 		e->prove |= j->redo;
 		if (j->path != NULL)
 			replay_job_find_path(n, e);
@@ -423,6 +423,7 @@ ask_repair(struct replay *r, struct job *j)
 static void
 need(struct replay *r, struct job *j)
 {
+	j->half = true;
 	if (!inbox_settled_before(r->n->inbox, j->pos)) {
 		/* The body may come with a row before this one. */
 		j->state = JOB_BARRED;
@@ -440,7 +441,6 @@ need(struct replay *r, struct job *j)
 		return;
 	}
 	j->state = JOB_NEEDS;
-	j->asked = true;
 	recv_need(r->n, &j->need, j->dir);
 }
 

@@ -30,7 +30,8 @@ struct job {
 	bool deletes; /* the path */
 	struct buf bytes;
 	enum job_state state;
-	bool barrier, fence, redo, asked;
+	bool barrier, fence, redo;
+	bool half; /* bodies of it may be in place that no record names */
 	/* outcome */
 	int rc;
 	struct mbox_need need;
