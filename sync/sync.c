@@ -699,10 +699,8 @@ unproved(struct node *n, uint64_t id, struct buf *text, bool *wrong)
 		} else if (!p->proved_ok) {
 			*wrong = true;
 			if (text != NULL)
-				buf_printf(text, "peer %s: %s%s\n", p->conf->name,
-					p->proved_text,
-					p->proved_final ? ", and all were compared"
-							: "");
+				buf_printf(text, "peer %s: %s\n", p->conf->name,
+					p->proved_text);
 		} else if (p->proved_mended > 0 && text != NULL) {
 			buf_printf(text,
 				"peer %s differed, and was compared: mailboxes=%" PRIu64

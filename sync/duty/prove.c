@@ -12,6 +12,54 @@
 #include <stdio.h>
 #include <string.h>
 
+/* What is set aside here, "2 set aside here: box/a, box/b"; as many names as there is room for. */
+struct list {
+	char *text;
+	size_t size, len;
+};
+
+static int
+name_one(void *arg, const struct inbox_quarantine *q)
+{
+	struct list *l = arg;
+	int n = snprintf(l->text + l->len, l->size - l->len, "%s%s",
+		l->text[l->len - 1] == ':' ? " " : ", ", q->dir);
+
+	if (n < 0 || (size_t)n >= l->size - l->len) {
+		l->text[l->len] = '\0';
+		return 1;
+	}
+	l->len += (size_t)n;
+	return 0;
+}
+
+static void
+name_asides(struct node *n, char *text, size_t size)
+{
+	struct list l = { text, size, 0 };
+	int len = snprintf(text, size,
+		"%" PRIu64 " set aside here:", inbox_quarantine_count(n->inbox));
+
+	l.len = (size_t)len;
+	(void)inbox_quarantine_walk(n->inbox, name_one, &l);
+}
+
+static void
+answer(struct peer *p, bool ok, bool final, const char *text)
+{
+	struct node *n = p->node;
+
+	pthread_mutex_lock(&n->lock);
+	p->proved_mended = p->mending && !p->comparing ? p->repaired : 0;
+	p->proved_final = final;
+	p->proved_ok = ok;
+	snprintf(p->proved_text, sizeof(p->proved_text), "%s", text);
+	p->proved_id = p->prove_id;
+	p->mending &= p->comparing;
+	pthread_mutex_unlock(&n->lock);
+	node_publish(n);
+}
+
 /* Asks each peer that has everything and was not asked since the last request. */
 void
 prove_tick(struct node *n)
@@ -28,6 +76,14 @@ prove_tick(struct node *n)
 		if (p->prove_id >= want || !p->sending || p->session == NULL ||
 			p->comparing || p->visible < last)
 			continue;
+		if (n->asides > 0) {
+			/* What nobody may send is not equal, and no comparison makes it so. */
+			char text[sizeof(p->proved_text)];
+			name_asides(n, text, sizeof(text));
+			p->prove_id = want;
+			answer(p, false, true, text);
+			continue;
+		}
 		if (!summed)
 			sum_put(mboxes_total(n->mboxes), m.sum);
 		summed = true;
@@ -44,28 +100,28 @@ prove_on_verify(void *node, struct session *s, const void *msg)
 	struct node *n = node;
 	const struct wire_verify *m = msg;
 	struct inbox_facts f;
-	char text[200] = "";
+	char text[250] = "", asides[200] = "";
 	uint8_t ours[SUM_LEN];
-	struct wire_verified answer = { .seq = m->seq, .text = text };
+	struct wire_verified says = { .seq = m->seq, .text = text };
 
 	if (n->role == SYNC_ACTIVE)
 		return session_reject(
 			s, ERR_PROTO, WIRE_BYE_ROLE, "VERIFY at the active side");
 	inbox_facts(n->inbox, &f);
+	if (inbox_quarantine_count(n->inbox) > 0)
+		name_asides(n, asides, sizeof(asides));
 	sum_put(mboxes_total(n->mboxes), ours);
 	if (!replay_idle(n->replay) || f.pending > 0)
 		snprintf(text, sizeof(text), "%" PRIu64 " batches are not applied yet",
 			f.pending);
 	else if (memcmp(ours, m->sum, SUM_LEN) != 0)
-		snprintf(text, sizeof(text),
-			"the sum of all mailboxes differs (%" PRIu64 " set aside here)",
-			inbox_quarantine_count(n->inbox));
+		snprintf(text, sizeof(text), "the sum of all mailboxes differs%s%s",
+			asides[0] ? "; " : "", asides);
 	else
-		answer.ok = true;
-	if (answer.ok && inbox_quarantine_count(n->inbox) > 0)
-		snprintf(text, sizeof(text), "%" PRIu64 " set aside here",
-			inbox_quarantine_count(n->inbox));
-	return session_send(s, WIRE_VERIFIED, &answer);
+		says.ok = true;
+	if (says.ok)
+		memcpy(text, asides, sizeof(asides));
+	return session_send(s, WIRE_VERIFIED, &says);
 }
 
 int
@@ -88,14 +144,9 @@ prove_on_verified(void *node, struct session *s, const void *msg)
 		p->mending = true;
 		compare_again(p); /* the waiter must see that before the answer */
 	}
-	pthread_mutex_lock(&n->lock);
-	p->proved_mended = p->mending && !p->comparing ? p->repaired : 0;
-	p->proved_final = !p->comparing;
-	p->proved_ok = m->ok;
-	snprintf(p->proved_text, sizeof(p->proved_text), "%s", m->text);
-	p->proved_id = p->prove_id;
-	p->mending &= p->comparing;
-	pthread_mutex_unlock(&n->lock);
-	node_publish(n);
+	char text[sizeof(p->proved_text)];
+	snprintf(text, sizeof(text), "%.260s%s", m->text,
+		!m->ok && !p->comparing ? ", and all were compared" : "");
+	answer(p, m->ok, !p->comparing, text);
 	return 0;
 }

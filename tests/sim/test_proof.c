@@ -158,13 +158,32 @@ TEST(what_cannot_be_made_equal_is_set_aside_and_the_proof_fails)
 	CHECK(duo_settled(&d));
 	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, &says), ERR_SUM);
 	CHECK_EQ(comparisons, 1);
-	CHECK(strstr(buf_str(&says), "1 set aside") != NULL);
+	CHECK(strstr(buf_str(&says), "1 set aside here: box/a") != NULL);
 	CHECK(strstr(buf_str(&says), "compared") != NULL);
 	/* Comparing once more would find the same. */
 	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, &says), ERR_SUM);
 	CHECK_EQ(comparisons, 1);
 	CHECK(strstr(buf_str(&says), "1 set aside") != NULL);
 	duo_sh("test -e %s/box/a/4.", d.root_b);
+	buf_fini(&says);
+	duo_close(&d);
+}
+
+/* Set aside on the active side: no comparison can make it equal. */
+TEST(the_proof_names_what_is_set_aside_here)
+{
+	struct buf says = BUF_INIT;
+
+	CHECK(two_mailboxes());
+	rig_append(&A, 400);
+	duo_commit(&d, &A);
+	duo_sh("rm %s/box/a/4.", d.root_a);
+	comparisons = 0;
+	duo_start_b(&d);
+	CHECK(duo_settled(&d));
+	CHECK_EQ(sync_prove(d.sync, DUO_WAIT_MS, NULL, NULL, &says), ERR_SUM);
+	CHECK(strstr(buf_str(&says), "1 set aside here: box/a\n") != NULL);
+	CHECK_EQ(comparisons, 0);
 	buf_fini(&says);
 	duo_close(&d);
 }
