@@ -204,7 +204,7 @@ struct node {
 	/* what arrived in this turn and goes to the inbox at its end */
 	struct inbox_item *arrived;
 	struct buf *arrived_bytes;
-	size_t n_arrived, cap_arrived;
+	size_t n_arrived, cap_arrived, arrived_size;
 	uint64_t arrived_ms; /* the first of them */
 	size_t n_logged; /* so many of them are in the log of arrivals */
 	bool arrived_safe; /* all of them, and synced */

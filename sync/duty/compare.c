@@ -277,10 +277,10 @@ static void
 repair_extra(struct peer *p, const struct repair *r)
 {
 	struct node *n = p->node;
-	struct mboxent *e = mboxes_get(n->mboxes, r->dir);
+	struct mboxent *e;
 	struct batch b;
 
-	if (!r->present || e == NULL) {
+	if (!r->present) {
 		nothing(p, r->dir);
 		return;
 	}
@@ -289,6 +289,11 @@ repair_extra(struct peer *p, const struct repair *r)
 			"the active side has no such mailbox and never removed one; "
 			"compare the "
 			"two by hand, then remove it here or copy it there");
+		return;
+	}
+	/* Not before: a peer may name what it likes, and an entry stays. */
+	if ((e = mboxes_get(n->mboxes, r->dir)) == NULL) {
+		nothing(p, r->dir);
 		return;
 	}
 	batch_init(&b);

@@ -290,7 +290,9 @@ flush_forget(struct node *n, const struct inbox_facts *f)
 		return false;
 	}
 	n->unlogged = n->lacking = POS_NONE;
-	/* Bodies of what has arrived since may have been in it. */
+	/* What has arrived since may have been in it, or bodies of that. */
+	n->n_logged = 0;
+	n->arrived_safe = false;
 	n->unsafe = true;
 	return true;
 }

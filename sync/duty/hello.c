@@ -45,7 +45,10 @@ hello(void *arg, struct session *s, struct wire_hello *h)
 	h->held_run = inf.received.run;
 	h->held_received = inf.received.seq;
 	h->held_flushed = inf.received.seq;
-	h->held_applied = inf.applied.seq;
+	/* Told without its run: of another one it would say too much. */
+	if (inf.applied.epoch == inf.received.epoch &&
+		inf.applied.run == inf.received.run)
+		h->held_applied = inf.applied.seq;
 	buf_clear(&n->line);
 	if (epoch_encode(&n->epoch.line, &n->line) == 0)
 		h->line = (struct rec_blob){ n->line.data, n->line.len };

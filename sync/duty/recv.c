@@ -142,6 +142,7 @@ recv_on_batch(void *node, struct session *s, const void *msg)
 	it->bytes = copy->data + dir_n;
 	if (n->n_arrived++ == 0)
 		n->arrived_ms = clock_ms();
+	n->arrived_size += it->n;
 	n->arrived_safe = false;
 	flush_row(n, it);
 	p->fed.seq = m->seq;
@@ -191,12 +192,9 @@ recv_ack(void *node)
 static bool
 may_wait(struct node *n)
 {
-	size_t bytes = 0;
-
-	for (size_t i = 0; i < n->n_arrived; i++)
-		bytes += n->arrived[i].n;
-	return n->n_arrived < 64 && bytes < BULK_MAX &&
-	       bytes / n->n_arrived >= BULK_ROW && clock_ms() - n->arrived_ms < BULK_MS;
+	return n->n_arrived < 64 && n->arrived_size < BULK_MAX &&
+	       n->arrived_size / n->n_arrived >= BULK_ROW &&
+	       clock_ms() - n->arrived_ms < BULK_MS;
 }
 
 static void
@@ -209,7 +207,7 @@ store_arrived(struct node *n)
 		      : inbox_put(n->inbox, n->arrived, n->n_arrived, NULL);
 	/* What was confirmed is kept, and tried again. */
 	if (rc == 0 || !safe) {
-		n->n_arrived = n->n_logged = 0;
+		n->n_arrived = n->n_logged = n->arrived_size = 0;
 		n->arrived_safe = false;
 	}
 	if (rc == 0) {
@@ -406,8 +404,9 @@ recv_on_body(void *node, struct session *s, const void *msg)
 	return n->stage_at == n->stage_total ? stage_end(n, s) : 0;
 }
 
-/* A standby: only while a worker is busy: it waits for nothing that would have to be read, and when it is
- * done the loop turns. When none is, what replay waits for may be on the line, so reading goes on
+/* A standby: rows are stored at the end of the turn, so that many are enough for one. Of bodies only
+ * while a worker is busy: it waits for nothing that would have to be read, and when it is done the
+ * loop turns. When none is, what replay waits for may be on the line, so reading goes on
  * and the oldest bodies go to staging. */
 bool
 recv_no_room(void *node, struct session *s)
@@ -417,6 +416,8 @@ recv_no_room(void *node, struct session *s)
 
 	if (n->role == SYNC_ACTIVE)
 		return compare_no_room(p);
+	if (n->n_arrived > 0 && n->arrived_size >= BULK_MAX && !is_below(n))
+		return true;
 	return p->feeding && held_full(n->held) && replay_busy(n->replay);
 }
 

@@ -244,6 +244,15 @@ body_of_row(
 	return body_find(n, p->row_pos.seq, p->batch.dir, name, guid, size, &p->body);
 }
 
+static bool
+send_gone(struct peer *p, const uint8_t guid[SHA1_LEN])
+{
+	struct wire_gone gone;
+
+	memcpy(gone.guid, guid, SHA1_LEN);
+	return session_send(p->session, WIRE_GONE, &gone) == 0;
+}
+
 /* Sends what is left of the open body. True when it is through. */
 static bool
 body_send(struct peer *p)
@@ -257,7 +266,9 @@ body_send(struct peer *p)
 		const uint8_t *data = b->bytes != NULL ? b->bytes + b->at : chunk;
 		if (b->bytes == NULL &&
 			pread(b->fd, chunk, n, (off_t)b->at) != (ssize_t)n) {
-			/* Cut short behind our back: the peer drops what it has of it, and asks. */
+			/* Cut short behind our back: the peer drops what it has of it. */
+			if (!send_gone(p, b->guid))
+				return false;
 			body_close(b);
 			return true;
 		}
@@ -514,9 +525,7 @@ next_wanted(struct peer *p)
 	int rc = body_find(p->node, 0, w->dir, w->uid != 0 ? name : NULL, w->guid,
 		w->size, &p->body);
 	if (rc != 0) {
-		struct wire_gone gone;
-		memcpy(gone.guid, w->guid, SHA1_LEN);
-		session_send(p->session, WIRE_GONE, &gone);
+		(void)send_gone(p, w->guid);
 		log_warn("a body that a peer asked for is not there: dir=%s "
 			 "uid=%" PRIu32,
 			w->dir, w->uid);

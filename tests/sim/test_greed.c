@@ -27,6 +27,7 @@ static unsigned ups;
 static bool reads;
 static char ended[SESSION_SAID];
 static uint64_t body_bytes, last_batch;
+static unsigned nothings, gones;
 
 static void
 on_hello(void *node, struct session *s, struct wire_hello *h)
@@ -87,14 +88,30 @@ on_body(void *node, struct session *s, const void *msg)
 	return 0;
 }
 
+static int
+on_diff(void *node, struct session *s, const void *msg)
+{
+	(void)node, (void)s;
+	nothings += (unsigned)((const struct wire_diff *)msg)->list.n;
+	return 0;
+}
+
+static int
+on_gone(void *node, struct session *s, const void *msg)
+{
+	(void)node, (void)s, (void)msg;
+	gones++;
+	return 0;
+}
+
 static const struct session_ops ops = { on_hello, NULL, on_up, on_down, on_drained,
 	no_room, NULL,
 	{ [WIRE_START] = take,
 		[WIRE_BATCH] = on_batch,
 		[WIRE_BODY] = on_body,
-		[WIRE_GONE] = take,
+		[WIRE_GONE] = on_gone,
 		[WIRE_SUMS] = take,
-		[WIRE_DIFF] = take,
+		[WIRE_DIFF] = on_diff,
 		[WIRE_LIST] = take,
 		[WIRE_QUARANTINE] = take,
 		[WIRE_VERIFY] = take,
@@ -273,6 +290,53 @@ TEST(a_peer_that_lacks_without_end_is_not_read_until_it_takes)
 	reads = true;
 	uint64_t bodies = body_bytes;
 	UNTIL(up != NULL && body_bytes > bodies + 30 * 500 * 20000ULL);
+	end();
+}
+
+/* Each name that it makes up would be an entry for ever. */
+TEST(names_that_a_peer_makes_up_are_not_kept)
+{
+	enum { NAMES = 40000 };
+	char dir[64];
+	struct wire_records m = { .dir = dir, .uniqueid = "", .last = true };
+
+	begin(0);
+	nothings = 0;
+	size_t before = held();
+	for (unsigned i = 0; up != NULL && i < NAMES; i++) {
+		snprintf(dir, sizeof(dir), "made/up/%u", i);
+		CHECK_EQ(session_send(up, WIRE_RECORDS, &m), 0);
+		if (i % 100 == 0)
+			UNTIL(nothings + 200 > i);
+	}
+	UNTIL(nothings == NAMES);
+	size_t grown = held() - before;
+	printf("# %d names cost %.1f MB\n", NAMES, (double)grown / 1e6);
+	CHECK(grown < 2 << 20);
+	end();
+}
+
+/* One that waits for it would wait for the next session. */
+TEST(a_body_that_ends_while_it_is_sent_is_told_to_be_gone)
+{
+	enum { SIZE = 30 << 20 };
+	struct wire_need need = { .dir = "box/a", .uid = 1 };
+
+	begin(0);
+	rig_append(&A, SIZE);
+	duo_commit(&d, &A);
+	UNTIL(body_bytes >= SIZE);
+	gones = 0;
+	reads = false;
+	need.size = A.rec[0].size;
+	memcpy(need.guid, A.rec[0].guid, SHA1_LEN);
+	CHECK_EQ(session_send(up, WIRE_NEED, &need), 0);
+	turn_for(1000);
+	duo_sh("truncate -s 1000 %s/box/a/1.", d.root_a);
+	reads = true;
+	UNTIL(gones == 1);
+	CHECK(up != NULL);
+	CHECK(body_bytes < 2 * (uint64_t)SIZE);
 	end();
 }
 
