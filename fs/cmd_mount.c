@@ -9,6 +9,7 @@
 #include "fs/cmd.h"
 #include "fs/conf.h"
 #include "fs/gate.h"
+#include "fs/inode.h"
 #include "fs/mount.h"
 #include "fs/repl.h"
 #include "fs/service.h"
@@ -150,6 +151,12 @@ add_metrics(void *arg, struct buf *out)
 {
 	(void)arg;
 	stats_render(conf.name, out);
+	buf_printf(out,
+		"# HELP twinspool_known_files files that the kernel may ask for by "
+		"number\n"
+		"# TYPE twinspool_known_files gauge\n"
+		"twinspool_known_files{slot=\"%s\"} %u\n",
+		conf.name, inode_count());
 }
 
 static const char *

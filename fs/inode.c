@@ -101,7 +101,10 @@ pack(struct place p)
 uint32_t
 inode_count(void)
 {
-	return tab.count;
+	pthread_mutex_lock(&inode_tab.lock);
+	uint32_t n = tab.count;
+	pthread_mutex_unlock(&inode_tab.lock);
+	return n;
 }
 
 int

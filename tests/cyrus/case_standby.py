@@ -193,19 +193,6 @@ def test_a_server_killed_in_the_middle_of_a_change():
     two.settle()
 
 
-def held(slot):
-    """Files without a name that server or supervisor have open."""
-    links = []
-    for pid in (slot.proc.pid, slot.server_pid()):
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            try:
-                links.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
-            except FileNotFoundError:
-                pass
-    return {link for link in links
-            if link.startswith(slot.spool) and link.endswith("(deleted)")}
-
-
 def test_what_is_gone_is_let_go():
     """Files that somebody has looked at give their space back once they are gone; not what he
     has open."""
@@ -232,13 +219,55 @@ def test_what_is_gone_is_let_go():
             if killed:
                 old = two.b.kill_server()
                 case.wait_for(lambda: two.b.server_pid() != old, "a new server")
-            case.wait_for(lambda: len(held(two.b)) == 1, "files that are gone to be let go",
+            case.wait_for(lambda: len(two.b.held()) == 1, "files that are gone to be let go",
                           limit=30, step=0.2)
             f.seek(0)
             case.equal(f.read(1000), wanted, "what an open file says")
         case.equal(len(found), 100, "messages found")
-    case.wait_for(lambda: not held(two.b), "the last one to be let go", limit=30, step=0.2)
+    case.wait_for(lambda: not two.b.held(), "the last one to be let go", limit=30, step=0.2)
     two.umount()
+
+
+def test_readers_do_not_wait_for_replay():
+    """While changes take their time, one in place and one of a file that is open, everything
+    that is known can be looked at and read."""
+    two = pair.Pair()
+    two.a.start()
+    with faults.armed("apply.record~1500"):
+        two.b.start()
+    server = two.cyrus()
+    server.add_user("alice", "bob")
+    with server.lmtp() as c:
+        c.deliver("alice", mail.message(1))
+    two.wait()
+    alice, bob = (os.path.relpath(server.mailbox_dir(f"user.{user}", two.a.spool),
+                                  two.a.spool) for user in ("alice", "bob"))
+    files = [open(os.path.join(two.b.mnt, alice, name), "rb", buffering=0)
+             for name in ("1.", "cyrus.index")]
+
+    def done():
+        return [witness.Index(witness.read(os.path.join(two.b.spool, box, "cyrus.index")))
+                .header["exists"] for box in (alice, bob)] == [2, 1]
+    with server.lmtp() as c:
+        c.deliver("bob", mail.message(2))
+        c.deliver("alice", mail.message(3))
+    slowest, times, start = 0, 0, time.monotonic()
+    while not done():
+        case.check(time.monotonic() < start + 30, "the changes do not arrive")
+        for file in files:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            begin = time.monotonic()
+            size = os.fstat(file.fileno()).st_size
+            case.equal(len(os.pread(file.fileno(), 1 << 20, 0)), size, "bytes read")
+            os.stat(file.name)
+            slowest = max(slowest, time.monotonic() - begin)
+            times += 1
+        time.sleep(0.02)
+    case.note(f"{times} looks in {time.monotonic() - start:.1f} s, slowest {slowest:.3f} s")
+    case.check(time.monotonic() > start + 1, "replay was too fast to show anything")
+    case.check(slowest < 0.5, f"a reader waited for {slowest:.3f} s")
+    for file in files:
+        file.close()
 
 
 def test_an_open_folder_is_fresh():

@@ -175,6 +175,23 @@ class Slot:
         """The kernel drops every name of this mount that nobody has in use."""
         contain.remount(self.mnt, read_only)
 
+    def known(self):
+        """How many files the kernel may ask for."""
+        with open(f"{self.mnt}/.twinspool/metrics") as f:
+            return int(re.search(r"^twinspool_known_files{.*} (\d+)$", f.read(), re.M)[1])
+
+    def held(self):
+        """Files without a name that server or supervisor have open."""
+        links = []
+        for pid in (self.proc.pid, self.server_pid()):
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                try:
+                    links.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+                except FileNotFoundError:
+                    pass
+        return {link for link in links
+                if link.startswith(self.spool) and link.endswith("(deleted)")}
+
     def kill_server(self):
         pid = self.server_pid()
         os.kill(pid, signal.SIGKILL)
