@@ -225,6 +225,35 @@ ops_attr_statfs(fuse_req_t req, fuse_ino_t nodeid)
 
 /* ---- extended attributes ---- */
 
+static bool
+in_group(fuse_req_t req, gid_t gid)
+{
+	gid_t groups[256];
+	int n = fuse_req_getgroups(req, 256, groups);
+
+	if (fuse_req_ctx(req)->gid == gid)
+		return true;
+	for (int i = 0; i < n && i < 256; i++)
+		if (groups[i] == gid)
+			return true;
+	return false;
+}
+
+/* The owner of a file who is not in its group must not keep its set-group-id bit by way of a list; the
+ * kernel leaves that to us, and we act as root. */
+static int
+drop_setgid(fuse_req_t req, const struct inode *ino, int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) != 0)
+		return errno;
+	if ((st.st_mode & S_ISGID) == 0 || fuse_req_ctx(req)->uid == 0 ||
+		in_group(req, st.st_gid))
+		return 0;
+	return set_mode(ino, fd, st.st_mode & ~(mode_t)S_ISGID);
+}
+
 void
 ops_attr_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name,
 	const char *value, size_t size, int flags)
@@ -252,6 +281,8 @@ ops_attr_setxattr(fuse_req_t req, fuse_ino_t nodeid, const char *name,
 	/* the note has decided; the same value twice does no harm */
 	if (setxattr(path_of(fd).text, name, value, size, 0) != 0)
 		err = errno;
+	else if (strcmp(name, "system.posix_acl_access") == 0)
+		err = drop_setgid(req, ino, fd);
 out:
 	any_close(ino, fd);
 	fuse_reply_err(req, err);

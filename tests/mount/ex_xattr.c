@@ -257,4 +257,32 @@ CASE(acl_is_inherited)
 	FAILS(getxattr("d", ACL_DEFAULT, b, sizeof b), ENODATA);
 }
 
+/* The owner of what belongs to a group that he is not in cannot have it set-group-id by a chmod; by a
+ * list neither. */
+CASE(acl_keeps_setgid_for_members)
+{
+	char b[256], line[256];
+
+	NEED_XATTR();
+	PUT("model", "x");
+	snprintf(line, sizeof line, "setfacl -m u:%d:rwx,g::rwx model", UID_B);
+	sh(line);
+	size_t n = (size_t)MUST(getxattr("model", ACL_ACCESS, b, sizeof b));
+	for (int member = 0; member < 2; member++) {
+		const char *name = member ? "in" : "out";
+
+		MUST(mkdir(name, 0700));
+		MUST(chown(name, UID_A, GID_C));
+		MUST(chmod(name, 02770));
+		AS(UID_A, member)
+		{
+			MUST(setxattr(name, ACL_ACCESS, b, n, 0));
+		}
+		SAME(STAT(name).st_mode & 02070, member ? 02070 : 070);
+	}
+	MUST(chmod("out", 02770));
+	MUST(setxattr("out", ACL_ACCESS, b, n, 0)); /* root may */
+	SAME(STAT("out").st_mode & 02070, 02070);
+}
+
 EX_MAIN
