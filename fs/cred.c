@@ -3,11 +3,15 @@
  *
  * setfsuid away from 0 drops the file capabilities from the effective set; they are raised again
  * from the permitted one. setfsuid back to 0 restores them by itself.
+ *
+ * CAP_SYS_RESOURCE is none of those and stays dropped: with it a filesystem gives its root's reserve
+ * and more than a quota allows. Who acts as root still gets ext4's reserve by his fsuid.
  */
 #include "fs/cred.h"
 
 #include <linux/capability.h>
 #include <sched.h>
+#include <stdint.h>
 #include <sys/fsuid.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -19,15 +23,9 @@ static _Thread_local uid_t uid_now;
 static _Thread_local gid_t gid_now;
 static _Thread_local mode_t mask_now;
 
-void
-cred_thread(void)
-{
-	(void)unshare(CLONE_FS);
-	umask(0);
-}
-
+/* In the effective set of this thread. */
 static void
-raise_again(void)
+change(uint32_t raise, uint32_t drop)
 {
 	struct __user_cap_header_struct head = { .version =
 							 _LINUX_CAPABILITY_VERSION_3 };
@@ -35,11 +33,17 @@ raise_again(void)
 
 	if (syscall(SYS_capget, &head, data) != 0)
 		return;
-	data[0].effective |=
-		data[0].permitted &
-		(BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH) | BIT(CAP_FOWNER) |
-			BIT(CAP_FSETID) | BIT(CAP_MKNOD));
+	data[0].effective |= data[0].permitted & raise;
+	data[0].effective &= ~drop;
 	(void)syscall(SYS_capset, &head, data);
+}
+
+void
+cred_thread(void)
+{
+	(void)unshare(CLONE_FS);
+	umask(0);
+	change(0, BIT(CAP_SYS_RESOURCE));
 }
 
 void
@@ -56,7 +60,9 @@ cred_enter(uid_t uid, gid_t gid, mode_t mask)
 	if (uid != uid_now) {
 		setfsuid(uid);
 		uid_now = uid;
-		raise_again();
+		change(BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH) |
+				BIT(CAP_FOWNER) | BIT(CAP_FSETID) | BIT(CAP_MKNOD),
+			0);
 	}
 }
 

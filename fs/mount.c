@@ -11,7 +11,6 @@
  */
 #include "fs/mount.h"
 
-#include "fs/cred.h"
 #include "fs/gate.h"
 #include "fs/inode.h"
 #include "fs/inval.h"
@@ -314,7 +313,7 @@ serve(struct super *su, void *arg)
 	(void)arg;
 	m.su = su;
 	(void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
-	cred_thread();
+	umask(0);
 	rc = start(su);
 	if (rc != 0) {
 		log_err("the server cannot start error=%s", err_text(rc));

@@ -7,15 +7,22 @@
 #include "fs/ops.h"
 
 #include "fs/capture.h"
+#include "fs/cred.h"
 #include "fs/ops_vdir.h"
 #include "fs/slot.h"
 #include "fs/stats.h"
+#include "meta/base/clock.h"
 #include "meta/base/fault.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdlib.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
+
+#define LOOK_MS 1000
+#define NEAR_BYTES (64 << 20) /* more than all threads can have under way */
 
 static int
 file_open(
@@ -32,6 +39,41 @@ file_close(struct inode *ino, int fd)
 {
 	if (ino != NULL)
 		inode_fd_put(ino, fd);
+}
+
+/*
+ * Whether so many bytes may come to the space that is kept for root. It is looked at once a second, and
+ * before a quarter of what was left has been written; others write to that filesystem, too.
+ */
+static bool
+near_reserve(size_t size)
+{
+	static _Atomic int64_t room;
+	static _Atomic uint64_t at;
+	uint64_t now = clock_ms();
+	struct statvfs sv;
+
+	if (now - at < LOOK_MS && size < INT64_MAX &&
+		atomic_fetch_sub(&room, (int64_t)size) > (int64_t)size)
+		return false;
+	if (fstatvfs(inode_root_fd(), &sv) != 0)
+		return true;
+	uint64_t left = (uint64_t)sv.f_bavail * sv.f_frsize;
+	bool near = left < NEAR_BYTES || left - NEAR_BYTES < size;
+	at = now;
+	room = near ? 0 : (int64_t)(left / 4);
+	return near;
+}
+
+/* Before what takes so much space: root's reserve is not everybody's. Twice as dear as a small write
+ * itself, so only where it matters. */
+static void
+as_caller(fuse_req_t req, size_t size)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+
+	if (ctx->uid != 0 && near_reserve(size))
+		cred_enter(ctx->uid, ctx->gid, 0);
 }
 
 void
@@ -83,6 +125,7 @@ ops_data_write(fuse_req_t req, fuse_ino_t nodeid, const char *data, size_t size,
 	if (err != 0)
 		goto out;
 	FAULT("write.begun");
+	as_caller(req, size);
 	while (put < size) {
 		ssize_t n = pwrite(fd, data + put, size - put, off + (off_t)put);
 
@@ -94,6 +137,7 @@ ops_data_write(fuse_req_t req, fuse_ino_t nodeid, const char *data, size_t size,
 		}
 		put += (size_t)n;
 	}
+	cred_leave();
 	if (put > 0)
 		err = 0;
 	stats_add(STATS_WRITE_BYTES, put);
@@ -146,8 +190,10 @@ ops_data_fallocate(fuse_req_t req, fuse_ino_t nodeid, int mode, off_t off, off_t
 	if (err == 0)
 		err = capture_write_begin(ino, fd, off, (size_t)len);
 	if (err == 0) {
+		as_caller(req, (size_t)len);
 		if (fallocate(fd, mode, off, len) != 0)
 			err = errno;
+		cred_leave();
 		capture_write_end(ino, fd);
 	}
 	file_close(ino, fd);
@@ -171,10 +217,12 @@ ops_data_copy(fuse_req_t req, fuse_ino_t in, off_t in_off, struct fuse_file_info
 	if (err == 0)
 		err = capture_write_begin(to, out_fd, out_off, len);
 	if (err == 0) {
+		as_caller(req, len);
 		n = copy_file_range(
 			in_fd, &in_off, out_fd, &to_off, len, (unsigned)flags);
 		if (n < 0)
 			err = errno;
+		cred_leave();
 		capture_write_end(to, out_fd);
 	}
 	file_close(from, in_fd);
