@@ -186,4 +186,83 @@ def test_folders_deeper_than_a_path():
     case.check("is not replicated" in s.tail(), "the log says nothing")
 
 
+def fill(path, uid):
+    """How many bytes a user can write into a new file."""
+    script = ("import os, sys\nos.setuid(int(sys.argv[1]))\nn = 0\n"
+              "f = os.open(sys.argv[2], os.O_CREAT | os.O_WRONLY)\n"
+              "try:\n while True: n += os.write(f, bytes(65536))\n"
+              "except OSError: print(n)\n")
+    done = subprocess.run([sys.executable, "-c", script, str(uid), path], text=True,
+                          stdout=subprocess.PIPE, check=True)
+    os.unlink(path)
+    return int(done.stdout)
+
+
+def test_the_reserve_stays_roots():
+    disk = case.ext4(32, "tune2fs")
+    s = made()
+    s.keys["spool"] = f"{disk}/spool"
+    os.mkdir(f"{disk}/spool")
+    with open("/proc/self/mountinfo") as f:
+        device = next(line.split()[-2] for line in f if line.split()[4] == disk)
+    subprocess.run(["tune2fs", "-m", "50", device], check=True, stdout=subprocess.DEVNULL)
+    os.chmod(f"{disk}/spool", 0o777)
+    bare = fill(f"{disk}/spool/bare", 65534)
+    s.start()
+    ours, root = fill(f"{s.mnt}/ours", 65534), fill(f"{s.mnt}/root", 0)
+    case.note(f"{bare >> 10} KB as a user, {ours >> 10} through the mount, "
+              f"{root >> 10} as root there")
+    case.check(ours < bare * 1.1, "a user had root's reserve")
+    case.check(root > bare * 1.5, "root had not")
+
+
+def test_restarts_back_off():
+    """A server that cannot live does not burn the machine."""
+    s = made().start()
+    dead, end = set(), time.monotonic() + 5
+    while time.monotonic() < end:
+        for pid in set(s.servers()) - dead:
+            os.kill(pid, signal.SIGUSR1)
+            dead.add(pid)
+        time.sleep(0.002)
+    case.note(f"{len(dead)} servers in 5 s")
+    case.check(4 <= len(dead) <= 20, f"{len(dead)} servers in 5 s")
+    case.equal(os.listdir(s.mnt), [], "names, from the one that lives")
+
+
+def test_the_slots_are_locked():
+    s = made().start()
+    server = case.wait_for(s.servers, "a server")[0]
+    with open(f"/proc/{server}/status") as f:
+        locked = next(int(line.split()[1]) for line in f if line.startswith("VmLck:"))
+    case.check(locked >= 12 << 10, f"{locked} KB are locked")
+
+
+def test_a_foreign_mount_in_the_spool_is_a_name_only():
+    """One st_dev per spool."""
+    s = made()
+    os.mkdir(f"{s.spool}/inner")
+    subprocess.run(["mount", "-t", "tmpfs", "none", f"{s.spool}/inner"], check=True)
+    case.later(lambda: subprocess.run(["umount", f"{s.spool}/inner"], check=True))
+    with open(f"{s.spool}/inner/file", "w") as f:
+        f.write("x")
+    s.start()
+    case.equal(os.listdir(s.mnt), ["inner"], "names")
+    case.check(fails_with(errno.EXDEV, os.stat, f"{s.mnt}/inner"), "stat of it")
+    case.check(fails_with(errno.EXDEV, open, f"{s.mnt}/inner/file"), "open in it")
+
+
+def test_o_trunc_is_not_lost():
+    """As the first open of a fresh mount, and as a later one."""
+    s = made()
+    with open(f"{s.spool}/file", "w") as f:
+        f.write("x" * 16)
+    s.start()
+    for text in "xy", "abc":
+        with open(f"{s.mnt}/file", "w") as f:
+            f.write(text)
+        with open(f"{s.spool}/file") as f:
+            case.equal(f.read(), text, "what is left")
+
+
 case.main()
