@@ -7,10 +7,10 @@
 #include "meta/base/err.h"
 #include "meta/index.h"
 #include "meta/mbox.h"
+#include "meta/scan.h"
 #include "meta/spool.h"
 
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,10 +20,10 @@ check_one(struct spool *sp, const char *dir, const struct index_record *r)
 {
 	uint8_t found[SHA1_LEN];
 	uint64_t size = 0;
-	char name[16];
+	char name[SCAN_BODY_NAME];
 	int fd, rc;
 
-	snprintf(name, sizeof(name), "%" PRIu32 ".", r->uid);
+	scan_body_name(r->uid, name);
 	if ((rc = spool_file(sp, dir, name, O_RDONLY | O_NOFOLLOW, 0, &fd)) != 0)
 		return rc == ERR_NOTFOUND ? ERR_BODY : rc;
 	rc = hash_sha1_fd(fd, found, &size);

@@ -46,11 +46,11 @@ bool
 node_ref_in(struct node *n, struct refs *refs, const char *dir, uint32_t uid,
 	char *ref_dir, uint32_t *ref_uid)
 {
-	char name[16];
+	char name[SCAN_BODY_NAME];
 	struct stat st;
 	int fd;
 
-	snprintf(name, sizeof(name), "%" PRIu32 ".", uid);
+	scan_body_name(uid, name);
 	if (spool_file(n->spool, dir, name, O_PATH, 0, &fd) != 0)
 		return false;
 	int rc = fstat(fd, &st);
@@ -510,7 +510,7 @@ sync_keep_body(struct sync *s, const char *dir, uint32_t uid)
 	struct node *n = &s->node;
 	struct mboxent *e = mboxes_find(n->mboxes, dir);
 	uint8_t guid[SHA1_LEN];
-	char name[16];
+	char name[SCAN_BODY_NAME];
 
 	if (n->n_peers == 0 || e == NULL)
 		return;
@@ -523,7 +523,7 @@ sync_keep_body(struct sync *s, const char *dir, uint32_t uid)
 	 * committed the state says nothing any more, and all its bodies go now. */
 	if (e->known && uid > e->state->header.last_uid)
 		return;
-	snprintf(name, sizeof(name), "%" PRIu32 ".", uid);
+	scan_body_name(uid, name);
 	/* When Cyrus deletes a mailbox, its files go in any order, the index perhaps first. */
 	if (!guid_of(n, dir, uid, guid) && (e->known || !hash_body(n, dir, name, guid)))
 		return;

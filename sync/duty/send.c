@@ -11,6 +11,7 @@
 #include "meta/base/err.h"
 #include "meta/base/fault.h"
 #include "meta/base/log.h"
+#include "meta/scan.h"
 #include "meta/spool.h"
 #include "sync/level.h"
 #include "sync/node.h"
@@ -466,13 +467,13 @@ static bool
 next_body(struct peer *p)
 {
 	struct node *n = p->node;
-	char name[16];
+	char name[SCAN_BODY_NAME];
 	int rc;
 
 	while (p->body_next < p->batch.n) {
 		const struct change *c = &p->batch.changes[p->body_next++];
 		if (brings_body(&p->batch, c)) {
-			snprintf(name, sizeof(name), "%" PRIu32 ".", c->u.record.r.uid);
+			scan_body_name(c->u.record.r.uid, name);
 			rc = body_of_row(
 				p, name, c->u.record.r.guid, c->u.record.r.size);
 			if (rc == 0) {
@@ -515,12 +516,12 @@ static bool
 next_wanted(struct peer *p)
 {
 	struct wanted *w = p->wanted;
-	char name[16];
+	char name[SCAN_BODY_NAME];
 
 	/* Not even that one is gone can be said for now; send_tick comes again. */
 	if (w == NULL || session_full(p->session))
 		return false;
-	snprintf(name, sizeof(name), "%" PRIu32 ".", w->uid);
+	scan_body_name(w->uid, name);
 	/* The peer may ask by any name that the folder had. */
 	int rc = body_find(p->node, 0, w->dir, w->uid != 0 ? name : NULL, w->guid,
 		w->size, &p->body);
