@@ -89,8 +89,9 @@ run(struct replay *r, struct job *j)
 	pthread_mutex_lock(&r->ready_lock);
 	*r->ready_end = j;
 	r->ready_end = &j->run_next;
-	pthread_cond_signal(&r->ready_cond);
 	pthread_mutex_unlock(&r->ready_lock);
+	/* Now, or who wakes would only wait for the lock. */
+	pthread_cond_signal(&r->ready_cond);
 }
 
 /* Is there a path or a rename before it that is not settled? */
