@@ -2,8 +2,9 @@
  * place.c - the table of names that Cyrus uses in a partition.
  *
  * stage./, sync./ and .twinspool/ mean something only in the root, and hand their kind to
- * everything below. Elsewhere a folder is a folder, whatever its name, and only regular files
- * have Cyrus's names. The root is never a mailbox, so its files are plain files.
+ * everything below, and so does whatever is called *.NEW, anywhere. Elsewhere a folder is a folder,
+ * whatever its name, and only regular files have Cyrus's names. The root is never a mailbox, so its
+ * files are plain files.
  */
 #include "meta/place.h"
 
@@ -51,6 +52,14 @@ take_uid(const char *name, uint32_t *uid_out)
 	return true;
 }
 
+static bool
+is_new(const char *name)
+{
+	size_t n = strlen(name), m = strlen(NEW_SUFFIX);
+
+	return n >= m && strcmp(name + n - m, NEW_SUFFIX) == 0;
+}
+
 static struct place
 step_folder(struct place parent, const char *name)
 {
@@ -90,6 +99,7 @@ place_step(struct place parent, const char *name, mode_t mode)
 	case PLACE_STAGE:
 	case PLACE_SYNC:
 	case PLACE_OWN:
+	case PLACE_NEW:
 		return (struct place){ parent.kind, 0, 0 };
 	case PLACE_ROOT:
 	case PLACE_DIR:
@@ -97,11 +107,14 @@ place_step(struct place parent, const char *name, mode_t mode)
 	default: /* not a folder at all */
 		return (struct place){ PLACE_FILE, 0, 0 };
 	}
+	struct place at = { PLACE_FILE, 0, 0 };
 	if (S_ISDIR(mode))
-		return step_folder(parent, name);
-	if (S_ISREG(mode) && parent.kind == PLACE_DIR)
-		return step_file(name);
-	return (struct place){ PLACE_FILE, 0, 0 };
+		at = step_folder(parent, name);
+	else if (S_ISREG(mode) && parent.kind == PLACE_DIR)
+		at = step_file(name);
+	if (at.kind != PLACE_NEW && is_new(name))
+		at = (struct place){ PLACE_NEW, PLACE_NONE, 0 };
+	return at;
 }
 
 const char *

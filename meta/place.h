@@ -23,13 +23,13 @@ enum place_kind {
 	PLACE_CACHE, /* cyrus.cache */
 	PLACE_ANNOT, /* cyrus.annotations */
 	PLACE_MESSAGE, /* <uid>. */
-	PLACE_NEW, /* one of the four above with .NEW behind it: a rewrite in flight */
+	PLACE_NEW, /* *.NEW, a rewrite in flight, and all below it */
 	PLACE_FILE /* anything else */
 };
 
 struct place {
 	uint8_t kind; /* enum place_kind */
-	uint8_t which; /* PLACE_NEW: the kind it is going to replace */
+	uint8_t which; /* PLACE_NEW: the kind it is going to replace, if it is one of the four */
 	uint32_t uid; /* PLACE_MESSAGE: never 0 */
 };
 

@@ -8,6 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import case  # noqa: E402
+import shutil  # noqa: E402
 import time  # noqa: E402
 
 import imap  # noqa: E402
@@ -443,6 +444,14 @@ def files_that_are_no_mail(s):
         f.write("x")
     os.symlink("notes.txt", f"{path}/link")
     s.two.settle()
+    os.makedirs(f"{path}/folder.NEW/below")
+    for name in ("cyrus.squat.NEW", "7.NEW", "folder.NEW/below/x"):
+        put(name, b"a rewrite in flight")
+    s.two.wait()
+    case.equal(spools.local_things(s.two.b.spool), [], "on the standby")
+    os.unlink(f"{path}/7.NEW")
+    os.rename(f"{path}/cyrus.squat.NEW", f"{path}/cyrus.squat")
+    shutil.rmtree(f"{path}/folder.NEW")
     put("notes.txt.tmp", b"second")
     os.rename(f"{path}/notes.txt.tmp", f"{path}/notes.txt")
     os.chmod(f"{path}/big", 0o600)
@@ -470,6 +479,7 @@ def tests():
             def one(function=function, stage=stage):
                 try:
                     function(stage.get())
+                    case.equal(spools.local_things(stage.two.b.spool), [], "on the standby")
                 except BaseException:
                     if stage.two is not None:
                         stage.two.tell()

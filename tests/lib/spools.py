@@ -25,11 +25,19 @@ def listing(root):
     out = {}
     for base, folders, files in os.walk(root):
         relative = os.path.relpath(base, root)
+        folders[:] = [f for f in folders if not f.endswith(".NEW")]
         if relative == ".":
             folders[:] = [f for f in folders if f not in LOCAL_FOLDERS]
         links = [f for f in folders if os.path.islink(os.path.join(base, f))]
         out[relative] = {f for f in files + links if not f.endswith(".NEW")}
     return out
+
+
+def local_things(root):
+    """What never travels; a standby has none of it."""
+    return [os.path.join(base, name)
+            for base, folders, files in os.walk(root) for name in folders + files
+            if name.endswith(".NEW") or base == root and name in ("stage.", "sync.")]
 
 
 def mailboxes(root):

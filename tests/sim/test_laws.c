@@ -514,6 +514,40 @@ TEST(a_slow_mailbox_holds_up_no_other)
 	duo_close(&d);
 }
 
+static _Atomic int bodies_gone;
+
+static void
+on_log_gone(enum log_level level, const char *line)
+{
+	duo_log(level, line);
+	bodies_gone += strstr(line, "a body is gone with its message") != NULL;
+}
+
+/* Decision 0007: the message went, and its body with it, before its row was sent. */
+TEST(a_body_that_went_with_its_message_is_not_missed)
+{
+	CHECK(duo_two(&d, &A, &B));
+	log_set_hook(on_log_gone);
+	bodies_gone = 0;
+	duo_stop_b(&d, false);
+	uint32_t uid = rig_append(&A, 300);
+	duo_commit(&d, &A);
+	rig_append(&A, 300);
+	duo_commit(&d, &A);
+	rig_expunge(&A, uid);
+	duo_commit(&d, &A);
+	rig_unlink(&A, uid);
+	duo_commit(&d, &A);
+	duo_sh("rm %s/box/a/%u.", d.root_a, uid);
+	duo_start_b(&d);
+	CHECK(duo_settled(&d));
+	CHECK(bodies_gone > 0);
+	duo_stop_equal(&d);
+	CHECK_EQ(duo_standby(&d).asides, 0);
+	CHECK(duo_exists(d.root_b, "box/a/5.") && !duo_exists(d.root_b, "box/a/4."));
+	duo_close(&d);
+}
+
 /* ---- what counts as received ---- */
 
 static _Atomic bool confirmed;

@@ -15,7 +15,8 @@ struct row {
 
 TEST(steps)
 {
-	const struct place stage = { PLACE_STAGE, 0, 0 }, own = { PLACE_OWN, 0, 0 };
+	const struct place stage = { PLACE_STAGE, 0, 0 }, own = { PLACE_OWN, 0, 0 },
+			   fresh = { PLACE_NEW, 0, 0 };
 	const struct row rows[] = {
 		{ PLACE_AT_ROOT, "stage.", S_IFDIR, PLACE_STAGE, 0, 0 },
 		{ PLACE_AT_ROOT, "sync.", S_IFDIR, PLACE_SYNC, 0, 0 },
@@ -34,7 +35,12 @@ TEST(steps)
 		{ dir, "0.", S_IFREG, PLACE_FILE, 0, 0 },
 		{ dir, "07.", S_IFREG, PLACE_FILE, 0, 0 },
 		{ dir, "7", S_IFREG, PLACE_FILE, 0, 0 },
-		{ dir, "7.NEW", S_IFREG, PLACE_FILE, 0, 0 },
+		{ dir, "7.NEW", S_IFREG, PLACE_NEW, 0, 0 },
+		{ dir, "cyrus.squat.NEW", S_IFREG, PLACE_NEW, 0, 0 },
+		{ dir, "x.NEW", S_IFDIR, PLACE_NEW, 0, 0 },
+		{ fresh, "7.", S_IFREG, PLACE_NEW, 0, 0 },
+		{ PLACE_AT_ROOT, "x.NEW", S_IFLNK, PLACE_NEW, 0, 0 },
+		{ dir, "NEW", S_IFREG, PLACE_FILE, 0, 0 },
 		{ dir, ".", S_IFREG, PLACE_FILE, 0, 0 },
 		{ dir, "cyrus.index", S_IFREG, PLACE_INDEX, 0, 0 },
 		{ dir, "cyrus.header", S_IFREG, PLACE_HEADER, 0, 0 },
