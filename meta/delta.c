@@ -91,6 +91,12 @@ check_step(const struct index_record *was, const struct index_record *is,
 		return scan_fault(fault, ERR_MANGLED, is->uid, "guid",
 			"the record names another message than before; "
 			"reconstruct the mailbox");
+	if (memcmp(was->guid, zero, SHA1_LEN) != 0 &&
+		(was->size != is->size || was->internaldate != is->internaldate ||
+			was->header_size != is->header_size))
+		return scan_fault(fault, ERR_MANGLED, is->uid, "message",
+			"size or date of the message is not what it was; "
+			"reconstruct the mailbox");
 	if ((was->flags & ~is->flags & (INDEX_FLAG_EXPUNGED | INDEX_FLAG_UNLINKED)) !=
 		0)
 		return scan_fault(fault, ERR_MANGLED, is->uid, "expunge",

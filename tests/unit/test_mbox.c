@@ -440,6 +440,18 @@ TEST(damage_does_not_leave)
 	rig_commit(&x->g);
 	CHECK_EQ(leaves(x, "guid"), ERR_MANGLED);
 	x->g.rec[1] = was;
+	x->g.rec[1].size++;
+	rig_commit(&x->g);
+	CHECK_EQ(leaves(x, "message"), ERR_MANGLED);
+	x->g.rec[1] = was;
+	x->g.rec[1].internaldate += 1000000000;
+	rig_commit(&x->g);
+	CHECK_EQ(leaves(x, "message"), ERR_MANGLED);
+	x->g.rec[1] = was;
+	x->g.rec[1].header_size++;
+	rig_commit(&x->g);
+	CHECK_EQ(leaves(x, "message"), ERR_MANGLED);
+	x->g.rec[1] = was;
 	x->g.rec[1].uid = 9;
 	rig_commit(&x->g);
 	CHECK_EQ(leaves(x, "last-uid"), ERR_MANGLED);
