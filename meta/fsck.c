@@ -114,26 +114,41 @@ hash_full(const char *part)
 	return (char)('A' + n % 23);
 }
 
-/* In the layout by name the first folder may be a hash of the second part of the name. Other
- * names than these two could as well be a mailbox of one letter. */
 static void
-check_hash(struct fsck *f)
+tell_hash(struct fsck *f, const char *hash, const char *part)
 {
-	const char *part = f->dir + 2;
-
-	if (f->dir[0] == '\0' || f->dir[1] != '/')
-		return;
-	if (strncmp(part, "user/", 5) == 0)
-		part += 5;
-	else if (strncmp(part, "DELETED/", 8) == 0)
-		part += 8;
-	else
-		return;
-	if (f->dir[0] != hash_plain(part) && f->dir[0] != hash_full(part))
+	if (hash[0] != hash_plain(part) && hash[0] != hash_full(part))
 		fsck_tell(f, FSCK_MUST, 0, "path-hash",
 			"move the folder, or run reconstruct for the right one",
 			"the folder belongs below %c/ or %c/", hash_plain(part),
 			hash_full(part));
+}
+
+/* In the layout by name the first folder may be a hash of the second part of the name. Other
+ * names than these two could as well be a mailbox of one letter. Below domain/ there may be one
+ * of the domain's name before it. */
+static void
+check_hash(struct fsck *f)
+{
+	const char *top = f->dir, *part;
+
+	if (strncmp(top, "domain/", 7) == 0) {
+		top += 7;
+		if (top[0] != '\0' && top[1] == '/' &&
+			memchr(top + 2, '.', strcspn(top + 2, "/")) != NULL) {
+			tell_hash(f, top, top + 2);
+			top += 2;
+		}
+		top += strcspn(top, "/");
+		top += *top == '/';
+	}
+	if (top[0] == '\0' || top[1] != '/')
+		return;
+	part = top + 2;
+	if (strncmp(part, "user/", 5) == 0)
+		tell_hash(f, top, part + 5);
+	else if (strncmp(part, "DELETED/", 8) == 0)
+		tell_hash(f, top, part + 8);
 }
 
 static void

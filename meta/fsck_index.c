@@ -205,7 +205,8 @@ check_annots(struct fsck *f, struct totals *t)
 	struct annots walk = { f, t };
 	int rc = fsck_read(f, "cyrus.annotations", MAX_ANNOTS, &file);
 
-	if (rc == 0) {
+	/* Empty it is what Cyrus makes first of it, and has none. */
+	if (rc == 0 && file.len > 0) {
 		if (db_twoskip_check(file.data, file.len, say_twoskip, f) != 0)
 			t->annots_unknown = true;
 		db_twoskip_walk(file.data, file.len, check_annot, &walk);

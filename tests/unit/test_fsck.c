@@ -525,16 +525,20 @@ TEST(folder_by_name)
 		const char *finding;
 	} rows[] = { { "g", "golden", "" }, { "G", "golden", "" },
 		{ "h", "golden", "path-hash;" }, { "q", "9x", "sync-annot;" },
-		{ "n", "9x", "path-hash;sync-annot;" } };
-	char top[20], between[40], box[60];
+		{ "n", "9x", "path-hash;sync-annot;" },
+		/* Another owner, golden@ex.org. */
+		{ "domain/e/ex.org/g", "golden", "sync-annot;" },
+		{ "domain/f/ex.org/g", "golden", "path-hash;sync-annot;" },
+		{ "domain/ex.org/h", "golden", "path-hash;sync-annot;" },
+		{ "domain/x", "golden", "sync-annot;" } };
+	char between[40], box[60], cmd[500];
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		setup("v17");
-		snprintf(top, sizeof(top), "%s", rows[i].top);
-		snprintf(between, sizeof(between), "%s/user", top);
+		snprintf(between, sizeof(between), "%s/user", rows[i].top);
 		snprintf(box, sizeof(box), "%s/%s", between, rows[i].user);
-		mkdir(path_of(top), 0700);
-		mkdir(path_of(between), 0700);
+		snprintf(cmd, sizeof(cmd), "mkdir -p %.400s", path_of(between));
+		CHECK_EQ(system(cmd), 0);
 		CHECK_EQ(rename(path_of(BOX), path_of(box)), 0);
 		CHECK_STR(check(), rows[i].finding);
 		CHECK_EQ(rename(path_of(box), path_of(BOX)), 0);
@@ -647,6 +651,8 @@ TEST(annotations)
 	b.data[30] ^= 1;
 	spit(in_box("cyrus.annotations"), b.data, b.len - 8);
 	CHECK_STR(check(), "twoskip-size;");
+	spit(in_box("cyrus.annotations"), "", 0);
+	CHECK_STR(check(), "sync-annot;");
 	unlink(in_box("cyrus.annotations"));
 	CHECK_STR(check(), "sync-annot;");
 	buf_fini(&b);
