@@ -8,6 +8,7 @@
 #include "fs/conf.h"
 #include "fs/unmount.h"
 #include "meta/base/err.h"
+#include "meta/base/path.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -499,11 +500,7 @@ take_line(struct parse *p, unsigned line, const char *text, size_t len)
 static bool
 path_within(const char *path, const char *dir)
 {
-	size_t n = strlen(dir);
-
-	if (strcmp(dir, "/") == 0)
-		return true;
-	return strncmp(path, dir, n) == 0 && (path[n] == '/' || path[n] == '\0');
+	return strcmp(dir, "/") == 0 || path_rest(path, dir) != NULL;
 }
 
 static unsigned

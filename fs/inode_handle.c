@@ -11,6 +11,7 @@
 #include "fs/unmount.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
+#include "meta/base/path.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -132,8 +133,8 @@ int
 inode_path(struct inode *dir, char *buf, size_t size)
 {
 	char root[PATH_MAX], full[PATH_MAX];
+	const char *rest;
 	struct stat st;
-	size_t n;
 	int fd, err;
 
 	err = inode_fd(dir, INODE_ANY, &fd);
@@ -147,12 +148,12 @@ inode_path(struct inode *dir, char *buf, size_t size)
 	inode_fd_put(dir, fd);
 	if (err != 0)
 		return err;
-	n = strcmp(root, "/") == 0 ? 0 : strlen(root);
-	if (strncmp(full, root, n) != 0 || (full[n] != '/' && full[n] != '\0'))
+	rest = path_rest(full, strcmp(root, "/") == 0 ? "" : root);
+	if (rest == NULL)
 		return ENOENT; /* moved out of the spool behind our back */
-	n += full[n] == '/';
-	if (strlen(full + n) >= size)
+	rest += *rest == '/';
+	if (strlen(rest) >= size)
 		return ENAMETOOLONG;
-	memcpy(buf, full + n, strlen(full + n) + 1);
+	memcpy(buf, rest, strlen(rest) + 1);
 	return 0;
 }

@@ -8,6 +8,7 @@
 #include "meta/base/err.h"
 #include "meta/base/fault.h"
 #include "meta/base/log.h"
+#include "meta/base/path.h"
 #include "sync/sync.h"
 
 #include <pthread.h>
@@ -209,13 +210,11 @@ quiet_flush(void)
 static bool
 follow(struct waiting *w, const char *from, const char *dest)
 {
-	size_t n = strlen(from);
+	const char *rest = path_rest(w->path, from);
 	char *path;
 
-	if (strncmp(w->path, from, n) != 0 ||
-		(w->path[n] != '\0' && w->path[n] != '/') ||
-		strlen(dest) + strlen(w->path + n) >= BATCH_MAX_PATH ||
-		asprintf(&path, "%s%s", dest, w->path + n) < 0)
+	if (rest == NULL || strlen(dest) + strlen(rest) >= BATCH_MAX_PATH ||
+		asprintf(&path, "%s%s", dest, rest) < 0)
 		return false;
 	free(w->path);
 	w->path = path;

@@ -16,6 +16,7 @@
 #include "meta/base/err.h"
 #include "meta/base/hash.h"
 #include "meta/base/log.h"
+#include "meta/base/path.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -88,11 +89,7 @@ check_mountpoint(const char *path, bool *dead_out)
 static bool
 is_below(const char *path, const char *top)
 {
-	size_t n = strlen(top);
-
-	if (strcmp(top, "/") == 0)
-		return true;
-	return strncmp(path, top, n) == 0 && (path[n] == '\0' || path[n] == '/');
+	return strcmp(top, "/") == 0 || path_rest(path, top) != NULL;
 }
 
 static int

@@ -7,6 +7,7 @@
 #include "fs/unmount.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
+#include "meta/base/path.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -289,15 +290,13 @@ static bool
 link_within(const struct scan *s, const char *name)
 {
 	char path[300], to[MOUNT_PATH_MAX];
-	size_t len = strlen(s->place->path);
 
 	snprintf(path, sizeof(path), "/proc/%s/%s", s->pid, name);
 	ssize_t n = readlink(path, to, sizeof(to) - 1);
-	if (n < (ssize_t)len)
+	if (n < 0)
 		return false;
 	to[n] = '\0';
-	return strncmp(to, s->place->path, len) == 0 &&
-	       (to[len] == '/' || to[len] == '\0');
+	return path_rest(to, s->place->path) != NULL;
 }
 
 static bool

@@ -9,6 +9,7 @@
 
 #include "meta/base/err.h"
 #include "meta/base/fault.h"
+#include "meta/base/path.h"
 #include "meta/scan.h"
 
 #include <fcntl.h>
@@ -46,14 +47,6 @@ refuse(struct path *p, const char *path, const char *why)
 	return scan_fault(p->fault, ERR_MANGLED, 0, "path", "%.100s: %s", path, why);
 }
 
-static bool
-first_is(const char *path, const char *name)
-{
-	size_t n = strlen(name);
-
-	return strncmp(path, name, n) == 0 && (path[n] == '\0' || path[n] == '/');
-}
-
 static int
 check_path(struct path *p, const char *path)
 {
@@ -61,8 +54,8 @@ check_path(struct path *p, const char *path)
 
 	if (path[0] == '\0' || path[0] == '/' || strlen(path) >= BATCH_MAX_PATH)
 		return refuse(p, path, "not a path inside the spool");
-	if (first_is(path, ".twinspool") || first_is(path, "stage.") ||
-		first_is(path, "sync."))
+	if (path_rest(path, ".twinspool") != NULL ||
+		path_rest(path, "stage.") != NULL || path_rest(path, "sync.") != NULL)
 		return refuse(p, path, "never replicated");
 	split(path, &at);
 	if (spool_name_is_mbox(at.name) && spool_dir_is_mbox(p->sp, at.dir))

@@ -13,6 +13,7 @@
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
+#include "meta/base/path.h"
 #include "meta/header.h"
 #include "meta/spool.h"
 #include "sync/node.h"
@@ -212,7 +213,7 @@ holds_id(struct node *n, const char *dir, const char *uniqueid)
 static bool
 is_moved(struct node *n, const char *from, const char *to, bool by_id)
 {
-	size_t count, len = strlen(from);
+	size_t count;
 	struct mboxent **list = mboxes_list(n->mboxes, &count);
 	char dir[BATCH_MAX_PATH];
 	struct stat st;
@@ -220,12 +221,11 @@ is_moved(struct node *n, const char *from, const char *to, bool by_id)
 
 	for (size_t i = 0; list != NULL && i < count && !moved; i++) {
 		bool path = mboxes_is_path(list[i]->dir);
-		const char *was = list[i]->dir + path;
-		if (!list[i]->known || strncmp(was, from, len) != 0 ||
-			(was[len] != '\0' && was[len] != '/') ||
-			(path && (by_id || was[len] == '\0')) ||
+		const char *rest = path_rest(list[i]->dir + path, from);
+		if (!list[i]->known || rest == NULL ||
+			(path && (by_id || rest[0] == '\0')) ||
 			(size_t)snprintf(dir, sizeof(dir), "%s%s%s", path ? "/" : "",
-				to, was + len) >= sizeof(dir))
+				to, rest) >= sizeof(dir))
 			continue;
 		struct mboxent *e = mboxes_find(n->mboxes, dir);
 		if (path)
@@ -245,13 +245,14 @@ is_moved(struct node *n, const char *from, const char *to, bool by_id)
 static void
 look_below(struct node *n, const char *folder)
 {
-	size_t count, len = strlen(folder);
+	size_t count;
 	struct mboxent **list = mboxes_list(n->mboxes, &count);
 
 	for (size_t i = 0; list != NULL && i < count; i++) {
 		const char *path = list[i]->dir + 1;
-		if (list[i]->known && mboxes_is_path(list[i]->dir) &&
-			strncmp(path, folder, len) == 0 && path[len] == '/')
+		const char *rest = path_rest(path, folder);
+		if (list[i]->known && mboxes_is_path(list[i]->dir) && rest != NULL &&
+			rest[0] == '/')
 			node_path_now(n, path, 0, NULL, NULL);
 	}
 	free(list);

@@ -14,6 +14,7 @@
 #ifndef SYNC_MBOXES_H
 #define SYNC_MBOXES_H
 
+#include "meta/base/path.h"
 #include "meta/mbox.h"
 
 #include <pthread.h>
@@ -95,6 +96,13 @@ static inline bool
 mboxes_is_path(const char *dir)
 {
 	return dir[0] == '/';
+}
+
+/* path_rest of a mailbox's folder or a lone path's key. */
+static inline const char *
+mboxes_rest(const char *key, const char *folder)
+{
+	return path_rest(key + mboxes_is_path(key), folder);
 }
 
 #endif

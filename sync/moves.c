@@ -4,6 +4,7 @@
  */
 #include "sync/moves.h"
 #include "meta/base/err.h"
+#include "meta/base/path.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -99,15 +100,14 @@ moves_now(struct moves *m, uint64_t seq, const char *path, char *out, size_t siz
 	memcpy(out, path, strlen(path) + 1);
 	pthread_mutex_lock(&m->lock);
 	for (const struct one *o = m->first; o != NULL && fits; o = o->next) {
-		size_t n = strlen(o->from), to = strlen(o->to), rest;
-		if (o->seq < seq || strncmp(out, o->from, n) != 0 ||
-			(out[n] != '\0' && out[n] != '/'))
+		const char *rest = path_rest(out, o->from);
+		size_t to = strlen(o->to);
+		if (o->seq < seq || rest == NULL)
 			continue;
-		rest = strlen(out + n) + 1;
-		fits = to + rest <= size;
+		fits = to + strlen(rest) < size;
 		if (!fits)
 			break;
-		memmove(out + to, out + n, rest);
+		memmove(out + to, rest, strlen(rest) + 1);
 		memcpy(out, o->to, to);
 		moved = true;
 	}

@@ -8,6 +8,7 @@
  */
 #include "sync/moving.h"
 #include "meta/base/err.h"
+#include "meta/base/path.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -88,17 +89,9 @@ moving_ticket(struct moving *m)
 }
 
 static bool
-lies_in(const char *path, const char *folder)
-{
-	size_t n = strlen(folder);
-
-	return strncmp(path, folder, n) == 0 && (path[n] == '\0' || path[n] == '/');
-}
-
-static bool
 concerns(const struct moving_one *o, const char *path)
 {
-	return lies_in(path, o->from) || lies_in(path, o->to);
+	return path_rest(path, o->from) != NULL || path_rest(path, o->to) != NULL;
 }
 
 /* Is a move under way that path lies in? Lock held. */
@@ -155,9 +148,10 @@ static bool
 collides(const struct moving *m, const char *from, const char *to)
 {
 	for (const struct moving_one *o = m->first; o != NULL; o = o->next)
-		if (concerns(o, from) || concerns(o, to) || lies_in(o->from, from) ||
-			lies_in(o->from, to) || lies_in(o->to, from) ||
-			lies_in(o->to, to))
+		if (concerns(o, from) || concerns(o, to) ||
+			path_rest(o->from, from) != NULL ||
+			path_rest(o->from, to) != NULL ||
+			path_rest(o->to, from) != NULL || path_rest(o->to, to) != NULL)
 			return true;
 	return false;
 }

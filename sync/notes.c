@@ -21,6 +21,7 @@
 #include "meta/base/err.h"
 #include "meta/base/hash.h"
 #include "meta/base/log.h"
+#include "meta/base/path.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -424,24 +425,23 @@ int
 notes_copy(struct notes *n, const char *from, const char *to)
 {
 	struct buf found = BUF_INIT;
-	size_t len = strlen(from);
 	char path[NOTES_MAX_PATH];
+	const char *rest;
 	uint64_t round = 0;
 	int rc;
 
 	pthread_mutex_lock(&n->lock);
 	for (size_t i = 0; i < n->n_buckets; i++)
 		for (struct note *x = n->buckets[i]; x != NULL; x = x->next)
-			if (x->count > 0 && strncmp(x->path, from, len) == 0 &&
-				x->path[len] == '/') {
+			if (x->count > 0 && (rest = path_rest(x->path, from)) != NULL &&
+				rest[0] == '/') {
 				buf_put(&found, x->leaving ? "!" : "+", 1);
-				buf_put(&found, x->path + len,
-					strlen(x->path + len) + 1);
+				buf_put(&found, rest, strlen(rest) + 1);
 			}
 	rc = buf_ok(&found);
 	for (size_t at = 0; rc == 0 && at < found.len;) {
-		const char *rest = (const char *)found.data + at + 1;
 		bool leaving = found.data[at] == '!';
+		rest = (const char *)found.data + at + 1;
 		at += strlen(rest) + 2;
 		if ((size_t)snprintf(path, sizeof(path), "%s%s", to, rest) >=
 			sizeof(path))

@@ -12,6 +12,7 @@
 #include "meta/base/err.h"
 #include "meta/base/fault.h"
 #include "meta/base/log.h"
+#include "meta/base/path.h"
 #include "meta/place.h"
 #include "meta/spool.h"
 #include "sync/node.h"
@@ -327,18 +328,6 @@ node_path_adopt(
 	return rc;
 }
 
-/* True if key is from, or lies below it; rest is what follows. */
-static bool
-is_below(const char *dir, const char *from, const char **rest)
-{
-	size_t len = strlen(from);
-
-	if (strncmp(dir, from, len) != 0 || (dir[len] != '\0' && dir[len] != '/'))
-		return false;
-	*rest = dir + len;
-	return true;
-}
-
 /* The state of from goes, that of e (locked) comes. */
 static void
 queue_move(struct node *n, const char *from, const struct mboxent *e)
@@ -372,7 +361,7 @@ node_move_entries(struct node *n, const char *from, const char *to, bool journal
 	for (size_t i = 0; list != NULL && i < count; i++) {
 		struct mboxent *old = list[i];
 		bool path = mboxes_is_path(old->dir);
-		if (!is_below(old->dir + path, from, &rest))
+		if ((rest = path_rest(old->dir + path, from)) == NULL)
 			continue;
 		snprintf(key, sizeof(key), "%s%s%s", path ? "/" : "", to, rest);
 		struct mboxent *e = mboxes_get(n->mboxes, key);
@@ -540,11 +529,11 @@ static int
 is_noted_below(void *arg, const char *path)
 {
 	struct noted_below *b = arg;
-	const char *rest;
+	const char *rest = path_rest(path, moving_from(b->one));
 
-	if ((is_below(path, moving_from(b->one), &rest) ||
-		    is_below(path, moving_to(b->one), &rest)) &&
-		rest[0] != '\0')
+	if (rest == NULL)
+		rest = path_rest(path, moving_to(b->one));
+	if (rest != NULL && rest[0] != '\0')
 		return b->fn(b->arg, path);
 	return 0;
 }

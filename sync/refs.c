@@ -4,6 +4,7 @@
  */
 #include "sync/refs.h"
 #include "meta/base/err.h"
+#include "meta/base/path.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -101,14 +102,13 @@ refs_get(struct refs *r, uint64_t ino, char *dir_out, size_t size, uint32_t *uid
 static void
 move_one(struct ref *ref, const char *from, const char *to)
 {
-	size_t n = strlen(from);
+	const char *rest = ref->dir != NULL ? path_rest(ref->dir, from) : NULL;
 	char *dir;
 
-	if (ref->dir == NULL || strncmp(ref->dir, from, n) != 0 ||
-		(ref->dir[n] != '\0' && ref->dir[n] != '/'))
+	if (rest == NULL)
 		return;
 	/* Without memory it is forgotten: a hint less. */
-	if (asprintf(&dir, "%s%s", to, ref->dir + n) < 0)
+	if (asprintf(&dir, "%s%s", to, rest) < 0)
 		dir = NULL;
 	free(ref->dir);
 	ref->dir = dir;

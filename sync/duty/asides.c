@@ -58,24 +58,13 @@ struct moved {
 	const char *from;
 };
 
-static const char *
-rest_of(const char *dir, const char *from)
-{
-	size_t n = strlen(from);
-
-	dir += mboxes_is_path(dir);
-	if (strncmp(dir, from, n) != 0 || (dir[n] != '\0' && dir[n] != '/'))
-		return NULL;
-	return dir + n;
-}
-
 static int
 collect(void *arg, const struct inbox_quarantine *q)
 {
 	struct moved *m = arg;
 	char **more;
 
-	if (rest_of(q->dir, m->from) == NULL)
+	if (mboxes_rest(q->dir, m->from) == NULL)
 		return 0;
 	if ((more = realloc(m->dirs, (m->n + 1) * sizeof(*more))) == NULL)
 		return ERR_NOMEM;
@@ -114,7 +103,7 @@ move_one(struct node *n, const char *dir, const char *from, const char *to)
 	int rc = inbox_quarantine_walk(n->inbox, pick, &o);
 
 	snprintf(key, sizeof(key), "%s%s%s", mboxes_is_path(dir) ? "/" : "", to,
-		rest_of(dir, from));
+		mboxes_rest(dir, from));
 	if (rc == 0 && strcmp(o.check, "has-more") == 0) {
 		struct mboxent *e = mboxes_get(n->mboxes, key);
 		o.q.dir = key;

@@ -193,20 +193,6 @@ ask_save(struct node *n)
 		save_repairs(n);
 }
 
-/* What follows from in a mailbox's folder or a lone path's key, or NULL if it is not from and not
- * below it. */
-static const char *
-rest_of(const char *dir, const char *from)
-{
-	size_t n = strlen(from);
-
-	dir += mboxes_is_path(dir);
-
-	if (strncmp(dir, from, n) != 0 || (dir[n] != '\0' && dir[n] != '/'))
-		return NULL;
-	return dir + n;
-}
-
 void
 ask_moved(struct node *n, const char *target)
 {
@@ -216,7 +202,7 @@ ask_moved(struct node *n, const char *target)
 	if (n->repairing == 0 || (list = mboxes_list(n->mboxes, &count)) == NULL)
 		return;
 	for (size_t i = 0; i < count; i++)
-		if (list[i]->repairing && rest_of(list[i]->dir, target) != NULL)
+		if (list[i]->repairing && mboxes_rest(list[i]->dir, target) != NULL)
 			ask_mailbox(n, list[i]->dir);
 	free(list);
 }
@@ -248,13 +234,13 @@ ask_folder(struct node *n, const char *from, const char *target)
 		bool path = mboxes_is_path(e->dir);
 		if (!e->known && !e->repairing && !e->owed)
 			continue;
-		if ((rest = rest_of(e->dir, from)) != NULL) {
+		if ((rest = mboxes_rest(e->dir, from)) != NULL) {
 			ask_anew(n, e->dir);
 			if (target != NULL &&
 				(size_t)snprintf(to, sizeof(to), "%s%s%s",
 					path ? "/" : "", target, rest) < sizeof(to))
 				ask_anew(n, to);
-		} else if (target != NULL && rest_of(e->dir, target) != NULL) {
+		} else if (target != NULL && mboxes_rest(e->dir, target) != NULL) {
 			ask_anew(n, e->dir);
 		}
 	}
