@@ -33,6 +33,7 @@
 #include <sys/stat.h>
 
 struct arrivals;
+struct digest;
 struct level;
 struct replay;
 struct spool;
@@ -95,6 +96,7 @@ struct peer {
 	struct batch batch; /* decoded from row */
 	size_t body_next; /* its next change to look at */
 	struct outbody body;
+	struct digest *digest; /* of a large one that is looked for, or NULL */
 	uint64_t
 		body_wait_ms; /* its folder is gone and nobody said where to: since then */
 	struct wanted *wanted, **wanted_end;
@@ -307,6 +309,10 @@ void send_journal(struct node *n);
 /* The same, now or in a moment: what comes close behind a transaction waits for what comes with it. */
 void send_soon(struct node *n);
 void send_tick(struct node *n);
+
+/* duty/digest.c: ERR_BUSY: not yet, send_pump will be called; what it finds is known until forgotten. */
+int digest_file(struct peer *p, int fd, const struct stat *st, uint8_t out[SHA1_LEN]);
+void digest_forget(struct peer *p);
 
 /* duty/recv.c */
 int recv_on_start(void *node, struct session *s, const void *msg);

@@ -26,6 +26,7 @@
 
 enum {
 	SMALL_BODY = 1 << 20,
+	LARGE_BODY = 16 << 20, /* takes a while to read */
 	GROUP_MS = 2, /* between two transactions of the journal */
 	LEAVING_MS = 3000,
 	/* A standby asks for one body of each lane at a time, and again in a new session. */
@@ -163,10 +164,12 @@ body_close(struct outbody *b)
 	*b = (struct outbody){ .fd = -1 };
 }
 
-/* Opens and checks the body at fd (taken). ERR_BODY if it is not what the GUID says. */
+/* Opens and checks the body at fd (taken). ERR_BODY if it is not what the GUID says, ERR_BUSY if that
+ * cannot be said yet. */
 static int
-body_check(struct outbody *b, int fd, const uint8_t guid[SHA1_LEN], uint64_t size)
+body_check(struct peer *p, int fd, const uint8_t guid[SHA1_LEN], uint64_t size)
 {
+	struct outbody *b = &p->body;
 	uint8_t found[SHA1_LEN];
 	struct stat st;
 	int rc = 0;
@@ -177,6 +180,8 @@ body_check(struct outbody *b, int fd, const uint8_t guid[SHA1_LEN], uint64_t siz
 		if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) ||
 			(uint64_t)st.st_size != size)
 			rc = ERR_BODY;
+		else if (size > LARGE_BODY)
+			rc = digest_file(p, fd, &st, found);
 		else
 			rc = hash_sha1_fd(fd, found, NULL);
 	} else if ((b->bytes = malloc(size + 1)) == NULL) {
@@ -195,32 +200,40 @@ body_check(struct outbody *b, int fd, const uint8_t guid[SHA1_LEN], uint64_t siz
 	return rc;
 }
 
+/* Is it worth looking elsewhere? */
+static bool
+is_wrong(int rc)
+{
+	return rc != 0 && rc != ERR_NOMEM && rc != ERR_BUSY;
+}
+
 /* The body from its place in the spool, else from kept/. */
 static int
-body_open(struct node *n, const char *dir, const char *name,
-	const uint8_t guid[SHA1_LEN], uint64_t size, struct outbody *out)
+body_open(struct peer *p, const char *dir, const char *name,
+	const uint8_t guid[SHA1_LEN], uint64_t size)
 {
+	struct spool *sp = p->node->spool;
 	int fd, rc = ERR_NOTFOUND;
 
-	if (spool_file(n->spool, dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0,
-		    &fd) == 0)
-		rc = body_check(out, fd, guid, size);
-	if (rc != 0 && rc != ERR_NOMEM && spool_kept_open(n->spool, guid, &fd) == 0)
-		rc = body_check(out, fd, guid, size);
+	if (spool_file(sp, dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0, &fd) == 0)
+		rc = body_check(p, fd, guid, size);
+	if (is_wrong(rc) && spool_kept_open(sp, guid, &fd) == 0)
+		rc = body_check(p, fd, guid, size);
 	return rc;
 }
 
 /* The same, of what a row of that seq calls dir: it may have another name by now. */
 static int
-body_find(struct node *n, uint64_t seq, const char *dir, const char *name,
-	const uint8_t guid[SHA1_LEN], uint64_t size, struct outbody *out)
+body_find(struct peer *p, uint64_t seq, const char *dir, const char *name,
+	const uint8_t guid[SHA1_LEN], uint64_t size)
 {
 	char now[BATCH_MAX_PATH];
-	int rc = body_open(n, dir, name, guid, size, out);
+	int rc = body_open(p, dir, name, guid, size);
 
-	if (rc != 0 && rc != ERR_NOMEM &&
-		moves_now(n->moves, seq, dir, now, sizeof(now)))
-		rc = body_open(n, now, name, guid, size, out);
+	if (is_wrong(rc) && moves_now(p->node->moves, seq, dir, now, sizeof(now)))
+		rc = body_open(p, now, name, guid, size);
+	if (rc != ERR_BUSY)
+		digest_forget(p);
 	return rc;
 }
 
@@ -230,19 +243,21 @@ static int
 body_of_row(
 	struct peer *p, const char *name, const uint8_t guid[SHA1_LEN], uint64_t size)
 {
-	struct node *n = p->node;
-	int fd;
+	int fd, rc;
 
-	if (!p->row_at_on && spool_file(n->spool, p->batch.dir, NULL,
+	if (!p->row_at_on && spool_file(p->node->spool, p->batch.dir, NULL,
 				     O_PATH | O_DIRECTORY, 0, &p->row_at) == 0)
 		p->row_at_on = true;
 	if (p->row_at_on) {
 		fd = openat(p->row_at, name,
 			O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-		if (fd >= 0 && body_check(&p->body, fd, guid, size) == 0)
-			return 0;
+		rc = fd >= 0 ? body_check(p, fd, guid, size) : ERR_NOTFOUND;
+		if (rc == 0)
+			digest_forget(p);
+		if (!is_wrong(rc))
+			return rc;
 	}
-	return body_find(n, p->row_pos.seq, p->batch.dir, name, guid, size, &p->body);
+	return body_find(p, p->row_pos.seq, p->batch.dir, name, guid, size);
 }
 
 static bool
@@ -314,6 +329,7 @@ drop_row(struct peer *p)
 		close(p->row_at);
 	p->row_at_on = false;
 	body_close(&p->body);
+	digest_forget(p);
 }
 
 /* What a row says instead when its mailbox is set aside. */
@@ -462,11 +478,10 @@ brings_body(const struct batch *b, const struct change *c)
 }
 
 /* Opens the next body of the row. False: there is none left, or body_wait_ms says since when it is
- * waited for. */
+ * waited for, or its digest is not known yet. */
 static bool
 next_body(struct peer *p)
 {
-	struct node *n = p->node;
 	char name[SCAN_BODY_NAME];
 	int rc;
 
@@ -480,15 +495,20 @@ next_body(struct peer *p)
 				p->body_wait_ms = 0;
 				return true;
 			}
-			if (!missing_body(p, c->u.record.r.uid, name, rc)) {
+			if (rc == ERR_BUSY ||
+				!missing_body(p, c->u.record.r.uid, name, rc)) {
 				p->body_next--;
 				return false;
 			}
 		} else if (c->kind == CHANGE_FILE) {
-			rc = body_find(n, p->row_pos.seq, c->u.path.path, NULL,
-				c->u.path.sha1, c->u.path.size, &p->body);
+			rc = body_find(p, p->row_pos.seq, c->u.path.path, NULL,
+				c->u.path.sha1, c->u.path.size);
 			if (rc == 0)
 				return true;
+			if (rc == ERR_BUSY) {
+				p->body_next--;
+				return false;
+			}
 			/* It has changed since: a later row states what it is then. */
 			blank_row(p);
 		}
@@ -523,8 +543,9 @@ next_wanted(struct peer *p)
 		return false;
 	scan_body_name(w->uid, name);
 	/* The peer may ask by any name that the folder had. */
-	int rc = body_find(p->node, 0, w->dir, w->uid != 0 ? name : NULL, w->guid,
-		w->size, &p->body);
+	int rc = body_find(p, 0, w->dir, w->uid != 0 ? name : NULL, w->guid, w->size);
+	if (rc == ERR_BUSY)
+		return false;
 	if (rc != 0) {
 		(void)send_gone(p, w->guid);
 		log_warn("a body that a peer asked for is not there: dir=%s "
@@ -605,12 +626,12 @@ send_pump(struct peer *p)
 		if (!p->row_held) {
 			if (next_wanted(p))
 				continue;
-			if (!next_row(p))
+			if (p->digest != NULL || !next_row(p))
 				break;
 		}
 		if (next_body(p))
 			continue;
-		if (p->body_wait_ms != 0 || !row_send(p))
+		if (p->digest != NULL || p->body_wait_ms != 0 || !row_send(p))
 			return;
 	}
 	if (p->sending && p->session != NULL)

@@ -15,6 +15,8 @@
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static struct duo d;
@@ -27,6 +29,21 @@ static unsigned ups;
 static bool reads;
 static char ended[SESSION_SAID];
 static uint64_t body_bytes, last_batch;
+static _Atomic bool disk_hangs;
+
+enum { SLOW_SIZE = 20 << 20 };
+
+/* The program's own: a disk that hands out nothing of large files for a while. */
+ssize_t
+pread(int fd, void *p, size_t n, off_t at)
+{
+	struct stat st;
+
+	while (disk_hangs && fstat(fd, &st) == 0 && st.st_size >= SLOW_SIZE)
+		usleep(1000);
+	return syscall(SYS_pread64, fd, p, n, at);
+}
+
 static unsigned nothings, gones;
 
 static void
@@ -313,6 +330,31 @@ TEST(names_that_a_peer_makes_up_are_not_kept)
 	size_t grown = held() - before;
 	printf("# %d names cost %.1f MB\n", NAMES, (double)grown / 1e6);
 	CHECK(grown < 2 << 20);
+	end();
+}
+
+/* A file that takes longer to read than a silent peer is waited for. */
+TEST(a_large_body_on_a_slow_disk_holds_up_nothing_else)
+{
+	struct wire_records m = { .dir = "made/up", .uniqueid = "", .last = true };
+
+	begin(0);
+	rig_append(&A, SLOW_SIZE);
+	nothings = 0;
+	disk_hangs = true;
+	duo_commit(&d, &A);
+	turn_for(300);
+	CHECK_EQ(session_send(up, WIRE_RECORDS, &m), 0);
+	UNTIL(nothings == 1);
+	CHECK_EQ(body_bytes, 0);
+	disk_hangs = false;
+	UNTIL(body_bytes >= SLOW_SIZE);
+	/* nor does a session wait for it that is over */
+	disk_hangs = true;
+	rig_append(&A, SLOW_SIZE);
+	duo_commit(&d, &A);
+	turn_for(300);
+	disk_hangs = false;
 	end();
 }
 
