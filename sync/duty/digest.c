@@ -101,7 +101,9 @@ begin(struct digest *d, int fd, const struct stat *st)
 
 	if (d->n == KNOWN)
 		return ERR_BODY; /* it is written to all the time */
-	*k = (struct known){ .dev = st->st_dev, .ino = st->st_ino, .size = st->st_size,
+	*k = (struct known){ .dev = st->st_dev,
+		.ino = st->st_ino,
+		.size = st->st_size,
 		.mtime = st->st_mtim };
 	if ((d->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0)
 		return ERR_NOMEM;
