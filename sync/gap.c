@@ -346,6 +346,17 @@ gap_moves(struct node *n)
 	}
 }
 
+/* Of a mailbox's folder or anything else; it may be a file. */
+static bool
+is_absent(struct node *n, const char *path)
+{
+	int fd, rc = spool_file(n->spool, path, NULL, O_PATH | O_NOFOLLOW, 0, &fd);
+
+	if (rc == 0)
+		close(fd);
+	return rc == ERR_NOTFOUND;
+}
+
 static int
 look_at_note(struct gap *g, const char *path)
 {
@@ -360,7 +371,7 @@ look_at_note(struct gap *g, const char *path)
 			derive(g, path);
 		return 0;
 	}
-	bool known = e != NULL && e->known, gone = node_is_gone(n, path);
+	bool known = e != NULL && e->known, gone = is_absent(n, path);
 	/* Gone, and noted before its removal: removed. Noted for another reason, or there without its
 	 * index: missing. */
 	if (known && (!gone || !notes_is_leaving(n->notes, path)))

@@ -208,7 +208,7 @@ def notes_left(s):
     with open(f"{s.a.state}/notes") as f:
         for line in f:
             sign, _, path = line.split()
-            count[path] = sign == "+"
+            count[path] = sign != "-"
     s.a.start()
     pair.wait_connected(s.a)
     return sum(count.values())

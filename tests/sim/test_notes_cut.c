@@ -278,6 +278,21 @@ TEST(one_that_was_being_removed_is_removed)
 	duo_close(&d);
 }
 
+/* A file that was noted and written, and nobody told of it. */
+TEST(a_file_that_changed_before_the_crash_travels)
+{
+	CHECK(begin());
+	put_file("box/file", "first");
+	CHECK(duo_settled(&d));
+	CHECK_EQ(sync_note(d.sync, "box/file", 0), 0);
+	duo_sh("echo second >> %s/box/file", d.root_a);
+	duo_stop_a(&d, false);
+	duo_start_a(&d);
+	CHECK(duo_settled(&d));
+	duo_sh("cmp %s/box/file %s/box/file", d.root_a, d.root_b);
+	duo_close(&d);
+}
+
 /* Cyrus died with us behind an annotation and before the index header. The index is old, and as
  * it was journaled. */
 TEST(an_annotation_that_no_index_confirms_travels_after_a_crash)
