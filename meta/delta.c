@@ -182,7 +182,8 @@ touched_annots(struct maker *m, const struct ixfile *ix, const struct touch *lis
 	if (rc != 0)
 		return rc == ERR_BUSY ? rc
 				      : scan_fault(m->fault, rc, 0, "annotations",
-						"cyrus.annotations cannot be read: %s",
+						"cyrus.annotations cannot be read: %s; "
+						"restore the file",
 						err_text(rc));
 	struct sum now = scan_annots_sum(annots.list, annots.n);
 	if (sum_eq(now, *sum))

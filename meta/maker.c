@@ -4,9 +4,11 @@
 #include "meta/maker.h"
 
 #include "meta/base/err.h"
+#include "meta/base/log.h"
 #include "meta/cache.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -15,11 +17,25 @@
  * parses the message when it is asked. */
 #define CACHE_BUDGET ((size_t)32 << 20)
 
+/* A cache that is cut or overwritten fails for many records at once: one line tells of them. */
+static void
+note_bad_cache(struct maker *m, uint32_t uid, int rc)
+{
+	if (rc != ERR_MANGLED && rc != ERR_CHECKSUM)
+		return;
+	if (!m->cache_bad)
+		log_warn("damaged in cyrus.cache, the message travels without its "
+			 "record: dir=%s uid=%" PRIu32 ": %s",
+			m->dir, uid, err_text(rc));
+	m->cache_bad = true;
+}
+
 static void
 add_cache(struct maker *m, struct change_record *c, uint64_t offset)
 {
 	uint8_t *p = NULL;
 	size_t n = 0;
+	int rc;
 
 	if (m->cache_fd == -1 && spool_file(m->sp, m->dir, "cyrus.cache", O_RDONLY, 0,
 					 &m->cache_fd) != 0)
@@ -27,13 +43,19 @@ add_cache(struct maker *m, struct change_record *c, uint64_t offset)
 	/* A directory that was renamed has it at the peer as well. */
 	if (m->cache_fd >= 0 && m->from_dir == NULL &&
 		(c->r.cache_crc != 0 || m->no_cache_crc) &&
-		m->cache_bytes < CACHE_BUDGET &&
-		cache_record_read(m->cache_fd, offset, c->r.cache_crc, &p, &n) == 0) {
-		c->cache = batch_keep(m->out, p, n);
-		c->cache_len = n;
-		c->r.cache_crc = hash_crc32(0, p, n);
-		m->cache_bytes += n;
-		free(p);
+		m->cache_bytes < CACHE_BUDGET) {
+		rc = cache_record_read(m->cache_fd, offset, c->r.cache_crc, &p, &n);
+		if (rc == 0) {
+			c->cache = batch_keep(m->out, p, n);
+			c->cache_len = n;
+			c->r.cache_crc = hash_crc32(0, p, n);
+			m->cache_bytes += n;
+			free(p);
+		} else if (offset != 0 && c->r.cache_crc != 0 &&
+			   (c->r.flags & (INDEX_FLAG_UNLINKED | INDEX_FLAG_ARCHIVED)) ==
+				   0) {
+			note_bad_cache(m, c->r.uid, rc);
+		}
 	}
 	if (c->cache == NULL && m->from_dir == NULL)
 		c->r.cache_crc = c->r.cache_version = 0;

@@ -22,6 +22,7 @@ struct maker {
 	int cache_fd; /* -1: not open yet, -2: there is none */
 	bool no_cache_crc; /* index version 10: a cache record proves itself by its form */
 	size_t cache_bytes;
+	bool cache_bad; /* that was said */
 };
 
 int maker_begin(struct maker *m, const struct mbox_delta *d, struct spool *sp,

@@ -384,7 +384,8 @@ scan_open(struct spool *sp, const char *dir, enum scan_rule rule,
 	rc = scan_annots_load(sp, dir, &out->annots);
 	if (rc != 0 && rc != ERR_BUSY)
 		scan_fault(fault, rc, 0, "annotations",
-			"cyrus.annotations cannot be read: %s", err_text(rc));
+			"cyrus.annotations cannot be read: %s; restore the file",
+			err_text(rc));
 	if (rc != 0 && rule == SCAN_LENIENT && rc != ERR_NOMEM)
 		rc = 0;
 	if (rc == 0)

@@ -127,8 +127,19 @@ def broken_names(path):
     commit(path, change)
 
 
+def sound_body(path):
+    text = mail.message(99)
+    owned(f"{path}/4.", text)
+    commit(path, lambda d: one_more(d, hashlib.sha1(text).digest(), len(text)))
+
+
+def broken_annotations(path):
+    owned(f"{path}/cyrus.annotations", b"no database at all\n" * 20)
+    sound_body(path)
+
+
 DAMAGE = [missing_body, empty_body, wrong_body, unknown_version, broken_record,
-          broken_header_crc, cut_index, broken_names]
+          broken_header_crc, cut_index, broken_names, broken_annotations]
 
 
 def damage_test(damage):
@@ -146,7 +157,8 @@ def damage_test(damage):
         case.equal(len(facts), 1, text)
         where = os.path.relpath(path, two.a.mnt)
         case.check(where in text, f"mailbox is not named: {text}")
-        case.check(facts[0]["check"] and "reconstruct" in facts[0]["text"], text)
+        cure = "restore" if damage == broken_annotations else "reconstruct"
+        case.check(facts[0]["check"] and cure in facts[0]["text"], text)
         good = two.server.mailbox_dir("user.good", two.b.spool)
         case.wait_for(lambda: os.path.exists(f"{good}/4."), "the other mailbox's mail")
         after = {n: witness.read(f"{on_b}/{n}") for n in os.listdir(on_b)}
@@ -155,11 +167,28 @@ def damage_test(damage):
         case.equal(spools.check(two.b.spool), [], "faults on the standby")
         # Cyrus's own cure releases it.
         two.server.run("reconstruct", "-G", "-R", "user/bad", check=False)
-        if damage in (unknown_version, cut_index, broken_header_crc, broken_names):
+        if damage in (unknown_version, cut_index, broken_header_crc, broken_names,
+                      broken_annotations):
             return      # Cyrus has no cure that keeps what the mailbox was
         case.wait_for(lambda: not two.a.status()["quarantine"], "the release", limit=20)
         two.settle()
     return test
+
+
+def test_damaged_cache():
+    """Cyrus makes it anew from the message: that travels, the damage does not, and the log says so."""
+    two = ready()
+    path = two.server.mailbox_dir("user.bad")
+    with open(f"{path}/cyrus.cache", "r+b") as f:
+        f.truncate(os.path.getsize(f"{path}/cyrus.cache") - 100)
+    sound_body(path)
+    on_b = two.server.mailbox_dir("user.bad", two.b.spool)
+    case.wait_for(lambda: os.path.exists(f"{on_b}/4."), "the message on the standby")
+    two.wait()
+    case.equal(two.a.status()["quarantine"], [], "set aside")
+    case.check("cyrus.cache" in two.a.log(), "the log says nothing of it")
+    faults = [f for f in spools.check(two.b.spool) if "cache" in f or "4." in f]
+    case.equal(faults, [], "faults on the standby")
 
 
 def hostile(two, context=None, data=b""):
@@ -235,6 +264,35 @@ def test_full_disk_on_the_standby():
     with two.server.imap("good") as c:
         case.equal(c.select(), 45, "messages")
     subprocess.run(["mount", "-o", "remount,size=100m", two.b.spool], check=True)
+    two.settle()
+    two.umount()
+
+
+def test_full_state_disk_on_the_standby():
+    two = pair.Pair()
+    state, keys = two.b.state, case.folder()
+    shutil.copytree(state, keys, dirs_exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m,mode=700", "none", state],
+                   check=True)
+    case.later(subprocess.run, ["umount", "-l", state])
+    shutil.copytree(keys, state, dirs_exist_ok=True)
+    two.start()
+    two.cyrus().add_user("good")
+    deliver(two, "good", 1, 3)
+    two.wait()
+    with open(f"{state}/ballast", "wb", buffering=0) as f:
+        try:
+            while f.write(bytes(1 << 16)):
+                pass
+        except OSError:
+            pass
+    # The active side goes on, and the standby says why it does not.
+    deliver(two, "good", 10, 40, 50_000)
+    with two.server.imap("good") as c:
+        case.equal(c.select(), 43, "messages")
+    case.wait_for(lambda: "full" in two.b.log() or "space" in two.b.log(),
+                  "the standby to say so")
+    os.unlink(f"{state}/ballast")
     two.settle()
     two.umount()
 
