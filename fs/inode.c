@@ -41,7 +41,7 @@ struct inode_shared {
 			at; /* offset from this struct, may lie anywhere in the memory */
 		uint64_t value;
 	} redo[REDO_WORDS];
-	struct inode_claim claims[INODE_CLAIMS_MAX];
+	struct inode_claims claims;
 	_Alignas(64) struct inode entries[];
 };
 
@@ -332,6 +332,7 @@ inode_enter(struct slot *slot, struct inode *parent, const char *name, int fd,
 	const struct stat *st, struct inode **ino_out)
 {
 	struct slot_handle h;
+	struct place place;
 	struct inode *ino;
 	int err = inode_handle_at(fd, "", &h);
 
@@ -340,8 +341,9 @@ inode_enter(struct slot *slot, struct inode *parent, const char *name, int fd,
 		err = ESTALE;
 	if (err != 0)
 		return err;
+	place = place_step(inode_place(parent), name, st->st_mode);
 	pthread_mutex_lock(&inode_tab.lock);
-	inode_claim_wait(&h);
+	inode_claim_wait(&h, place.kind);
 	ino = inode_find(&h);
 	if (ino == NULL) {
 		ino = fresh();
@@ -602,7 +604,7 @@ inode_start(struct inode_shared *sh, struct super *su, int root_fd, unsigned max
 		return ERR_NOMEM;
 	if (inode_fd_start(max_fds) != 0)
 		return ERR_NOMEM;
-	inode_claims_start(sh->claims);
+	inode_claims_start(&sh->claims);
 	err = enter_root();
 	if (err != 0) {
 		log_err("the spool's root cannot be entered error=%s", strerror(err));

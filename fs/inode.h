@@ -109,10 +109,12 @@ uint32_t inode_count(void);
  * inode_unclaim. False: known; then a descriptor is pinned, so that its file may be replaced or
  * unlinked under those who have it open. A claim of a server that died, or
  * made before inode_claims_settled, lasts until that, or until somebody has waited for 10 s.
+ * Over new memory, which a whole crash may have come before, so does one of every index and cache.
  */
 bool inode_claim(int fd);
 void inode_unclaim(int fd);
-/* What the last server left half done was all done again; also when there was nothing. */
+/* What the last server left half done was all done again; also when there was nothing. Due once in
+ * each life. */
 void inode_claims_settled(void);
 /* The file behind fd is about to lose a name: pinned if the kernel knows it. Does it? */
 bool inode_losing(int fd);

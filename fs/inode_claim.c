@@ -7,6 +7,9 @@
  * out until replay has done again all that it does again; an earlier row of the same mailbox may
  * come first, and leaves the half of the later one where it is. So what is claimed meanwhile is
  * not given back before that either.
+ *
+ * Where the memory went too, with the supervisor or the machine, nothing says what is half done:
+ * until then every index and every cache is kept out of the table.
  */
 #include "fs/inode_own.h"
 
@@ -20,15 +23,17 @@
 enum { LEFT_WAIT_S = 10 }; /* readers wait so long for what a dead server left */
 
 /* Guarded, as the list itself, by the table's lock. */
-static struct inode_claim *claims;
+static struct inode_claims *shared;
+static struct inode_claim *claims; /* those in it */
 static unsigned nclaims;
-static bool settled;
+static bool settled; /* by this life */
 static pthread_cond_t unclaimed = PTHREAD_COND_INITIALIZER;
 
 void
-inode_claims_start(struct inode_claim *list)
+inode_claims_start(struct inode_claims *in)
 {
-	claims = list;
+	shared = in;
+	claims = in->list;
 	for (unsigned i = 0; i < INODE_CLAIMS_MAX; i++) {
 		claims[i].left = claims[i].handle.len != 0;
 		nclaims += claims[i].left;
@@ -141,35 +146,59 @@ inode_claims_settled(void)
 {
 	pthread_mutex_lock(&inode_tab.lock);
 	settled = true;
+	shared->whole = 1;
 	for (unsigned i = 0; i < INODE_CLAIMS_MAX; i++)
 		if (claims[i].left)
 			free_claim(&claims[i]);
+	pthread_cond_broadcast(&unclaimed);
 	pthread_mutex_unlock(&inode_tab.lock);
 }
 
+/* Is a reader kept out of it? left_out: by what was left, which may never be done again. */
+static bool
+is_kept(const struct slot_handle *h, enum place_kind kind, bool *left_out)
+{
+	const struct inode_claim *c = find_claim(h);
+
+	*left_out = c == NULL || c->left;
+	return c != NULL ||
+	       (shared->whole == 0 && (kind == PLACE_INDEX || kind == PLACE_CACHE));
+}
+
+/* Lock held. */
+static void
+let_in(const struct slot_handle *h)
+{
+	struct inode_claim *c = find_claim(h);
+
+	log_warn("replay does not come to what a dead server left half done: readers "
+		 "go first");
+	if (c != NULL)
+		free_claim(c);
+	shared->whole = 1;
+	pthread_cond_broadcast(&unclaimed);
+}
+
 void
-inode_claim_wait(const struct slot_handle *h)
+inode_claim_wait(const struct slot_handle *h, enum place_kind kind)
 {
 	struct timespec until;
-	struct inode_claim *c;
+	bool left;
 
-	if (nclaims == 0 || find_claim(h) == NULL)
+	if (!is_kept(h, kind, &left))
 		return;
 	pthread_mutex_unlock(&inode_tab.lock);
 	slot_wait_begin();
 	pthread_mutex_lock(&inode_tab.lock);
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += LEFT_WAIT_S;
-	while (nclaims > 0 && (c = find_claim(h)) != NULL) {
-		if (!c->left) {
+	while (is_kept(h, kind, &left)) {
+		if (!left)
 			pthread_cond_wait(&unclaimed, &inode_tab.lock);
-		} else if (pthread_cond_timedwait(
-				   &unclaimed, &inode_tab.lock, &until) == ETIMEDOUT &&
-			   (c = find_claim(h)) != NULL && c->left) {
-			log_warn("replay does not come to what a dead server left half "
-				 "done: readers go first");
-			free_claim(c);
-		}
+		else if (pthread_cond_timedwait(&unclaimed, &inode_tab.lock, &until) ==
+				 ETIMEDOUT &&
+			 is_kept(h, kind, &left) && left)
+			let_in(h);
 	}
 	slot_wait_end();
 }

@@ -33,6 +33,10 @@ struct inode_claim {
 	struct slot_handle handle; /* len 0: none */
 	uint32_t left; /* until replay has done again what a server that died left */
 };
+struct inode_claims {
+	uint32_t whole; /* 0, as in new memory: any index may be half done */
+	struct inode_claim list[INODE_CLAIMS_MAX];
+};
 
 /* What an entry leaves behind when it goes; closed outside the lock. */
 struct inode_dead {
@@ -53,9 +57,9 @@ int inode_open_handle(const struct inode *ino, int flags);
 /* The entry with that handle, or NULL. Lock held. */
 struct inode *inode_find(const struct slot_handle *h);
 /* Until replay has no claim on it. Lock held, given up meanwhile. */
-void inode_claim_wait(const struct slot_handle *h);
+void inode_claim_wait(const struct slot_handle *h, enum place_kind kind);
 /* With the list in the shared memory; what is in it was left by a server that died. */
-void inode_claims_start(struct inode_claim *list);
+void inode_claims_start(struct inode_claims *in);
 
 int inode_fd_start(unsigned max_fds);
 /* The entry goes: its cached descriptors are given up. Lock held. */

@@ -153,6 +153,8 @@ repl_start(const struct conf *conf, bool takeover)
 		repl_stop(false);
 		return rc;
 	}
+	if (sync_role(sync_of) == SYNC_ACTIVE) /* nothing is applied here */
+		inode_claims_settled();
 	return shown_mbox_start(sync_of, conf->spool);
 }
 

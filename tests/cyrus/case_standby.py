@@ -193,6 +193,48 @@ def test_a_server_killed_in_the_middle_of_a_change():
     two.settle()
 
 
+def test_a_node_killed_in_the_middle_of_a_change():
+    """Nothing in memory says any more what is half done: who looks an index up, or lists its
+    folder, waits until all is done again."""
+    two = pair.Pair().start()
+    server = two.cyrus()
+    server.add_user("alice")
+    with server.lmtp() as c:
+        for n in range(5):
+            c.deliver("alice", mail.message(n))
+    two.settle()
+    relative = next(os.path.relpath(os.path.join(base, "cyrus.index"), two.a.spool)
+                    for base, _, names in os.walk(two.a.spool)
+                    if "cyrus.index" in names and "1." in names)
+    path, below = (os.path.join(slot, relative) for slot in (two.b.mnt, two.b.spool))
+    reader = Reader(two)
+
+    def half():
+        index = witness.Index(witness.read(below))
+        return (max(r["modseq"] for r in index.records.values())
+                > index.header["highestmodseq"])
+    for flag, look in (("\\Seen", os.stat),
+                       ("\\Flagged", lambda path: os.listdir(os.path.dirname(path)))):
+        two.b.umount()
+        with faults.armed("apply.before-header~2000"):
+            two.b.start()
+        pair.wait_connected(two.a)
+        with server.imap("alice") as c:
+            c.select("INBOX")
+            c.store("1:*", "+FLAGS", flag)
+        case.wait_for(half, "a change that is half done")
+        two.b.kill()
+        with faults.armed("replay.before-apply~2000"):
+            two.b.start()
+        case.check(half(), "it was done again before anybody could look")
+        look(path)
+        reader.index(path)
+        case.check(not reader.bad, lambda: "\n".join(reader.bad))
+        two.wait()
+    case.equal(reader.indexes, 2, "indexes read")
+    two.settle()
+
+
 def test_what_is_gone_is_let_go():
     """Files that somebody has looked at give their space back once they are gone; not what he
     has open."""
