@@ -1,3 +1,10 @@
+/*
+ * bare.c - the immutable flag (chattr +i) on the folder itself, set by path before the mount covers it.
+ *
+ * The flag forbids names to be made or taken in the folder, to root as well, and stays on the disk;
+ * mounting on the folder needs no write to it. Other flags are kept. It needs CAP_LINUX_IMMUTABLE
+ * and a filesystem with flags; every failure means that the folder stays as it was, so none counts.
+ */
 #include "fs/bare.h"
 
 #include <fcntl.h>
