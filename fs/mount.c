@@ -4,10 +4,11 @@
  * The shared memory, in this order: counters, the gate, debts of syncs, slots, inodes.
  *
  * Capabilities. The kernel keeps its caches (no OPEN, no FLUSH, explicit invalidation, on the active
- * side no OPENDIR) because this mount is the only writer, or replay says what it changed. Not wanted: atomic
- * O_TRUNC, which would be lost with the OPEN that is never sent; automatic invalidation, which
- * would read a whole index again after each of our own writes; writeback cache, which would hide
- * the order of writes; splice, which would read past the slots.
+ * side no OPENDIR) because this mount is the only writer. On a standby replay writes below it, but
+ * never into a file that the kernel knows (inode.h), and names and attributes are asked for each
+ * time. Not wanted: atomic O_TRUNC, which would be lost with the OPEN that is never sent; automatic
+ * invalidation, which would read a whole index again after each of our own writes; writeback cache,
+ * which would hide the order of writes; splice, which would read past the slots.
  */
 #include "fs/mount.h"
 
@@ -319,8 +320,6 @@ serve(struct super *su, void *arg)
 		log_err("the server cannot start error=%s", err_text(rc));
 		return SUPER_FAIL;
 	}
-	if (su->births == 1 && m.opts->on_ready != NULL)
-		m.opts->on_ready(m.opts->arg);
 	FAULT("serve.started");
 	log_info("serving path=%s pid=%d birth=%u", m.opts->mountpoint, (int)getpid(),
 		su->births);

@@ -35,13 +35,10 @@ guid_of(const struct ixfile *ix, const char *name, uint8_t guid[SHA1_LEN])
 }
 
 static int
-remove_file(struct spool *sp, const struct batch *b, const struct mbox_env *env,
-	const char *name)
+remove_file(struct spool *sp, const struct batch *b, const char *name)
 {
 	int rc = spool_unlink(sp, b->dir, name);
 
-	if (rc == 0 && env->changed != NULL)
-		env->changed(env->arg, b->dir, name);
 	return rc == ERR_NOTFOUND ? 0 : rc;
 }
 
@@ -73,7 +70,7 @@ remove_bodies(struct spool *sp, const struct batch *b, const struct mbox_env *en
 			rc = spool_keep(sp, guid, b->dir, e->d_name);
 		FAULT("apply.remove");
 		if (rc == 0)
-			rc = remove_file(sp, b, env, e->d_name);
+			rc = remove_file(sp, b, e->d_name);
 	}
 	closedir(d);
 	return rc;
@@ -111,22 +108,14 @@ apply_remove(struct spool *sp, const struct batch *b, enum mbox_apply_mode mode,
 	(void)ixfile_open(sp, b->dir, false, &ix);
 	rc = remove_bodies(sp, b, env, &ix);
 	if (rc == 0)
-		rc = remove_file(sp, b, env, "cyrus.index");
+		rc = remove_file(sp, b, "cyrus.index");
 	if (rc == 0)
-		rc = remove_file(sp, b, env, "cyrus.header");
+		rc = remove_file(sp, b, "cyrus.header");
 	ixfile_close(&ix);
 	if (rc != 0)
 		return rc;
 	/* Other mailboxes may live below, and odd files are not ours to delete. */
 	rc = spool_rmdir(sp, b->dir);
-	if (rc == 0 && env->changed != NULL) {
-		char parent[BATCH_MAX_PATH];
-		const char *slash = strrchr(b->dir, '/');
-		size_t n = slash != NULL ? (size_t)(slash - b->dir) : 0;
-		memcpy(parent, b->dir, n);
-		parent[n] = '\0';
-		env->changed(env->arg, parent, slash != NULL ? slash + 1 : b->dir);
-	}
 	if (rc != 0 && rc != ERR_EXISTS && rc != ERR_NOTFOUND)
 		return rc;
 gone:

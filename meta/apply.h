@@ -111,7 +111,6 @@ void apply_no_cache(struct index_record *r);
  * not name are moved aside, or a later reconstruct would take them for new mail. */
 int apply_strays(struct apply *a);
 
-void apply_changed(struct apply *a, const char *dir, const char *name);
 bool apply_keeps(const struct mbox_env *env, const uint8_t guid[SHA1_LEN]);
 
 #endif

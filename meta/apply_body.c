@@ -246,9 +246,7 @@ apply_unlinks(struct apply *a)
 		FAULT("apply.unlink");
 		if (rc == 0 || rc == ERR_NOTFOUND)
 			rc = spool_unlink(a->sp, a->b->dir, name);
-		if (rc == 0)
-			apply_changed(a, a->b->dir, name);
-		else if (rc == ERR_NOTFOUND)
+		if (rc == ERR_NOTFOUND)
 			rc = 0;
 	}
 	return rc;
@@ -270,8 +268,6 @@ move_aside(struct apply *a, const char *name)
 		rc = spool_keep(a->sp, guid, a->b->dir, name);
 	if (rc == 0)
 		rc = spool_unlink(a->sp, a->b->dir, name);
-	if (rc == 0)
-		apply_changed(a, a->b->dir, name);
 	return rc;
 }
 

@@ -63,13 +63,6 @@ check_path(struct path *p, const char *path)
 	return 0;
 }
 
-static void
-tell(struct path *p, const struct split *at)
-{
-	if (p->env->changed != NULL)
-		p->env->changed(p->env->arg, at->dir, at->name);
-}
-
 static int
 set_attrs(struct path *p, const struct change_path *c, const struct split *at)
 {
@@ -130,8 +123,6 @@ put_file(struct path *p, const struct change_path *c, const struct split *at)
 	}
 	if (rc == 0)
 		rc = set_attrs(p, c, at);
-	if (rc == 0)
-		tell(p, at);
 	return rc;
 }
 
@@ -161,8 +152,6 @@ put_special(struct path *p, const struct change_path *c, enum change_kind kind,
 		     : spool_mknod(p->sp, c->mode, c->rdev, at->dir, at->name);
 	if (rc == 0)
 		rc = set_attrs(p, c, at);
-	if (rc == 0)
-		tell(p, at);
 	return rc;
 }
 
@@ -177,13 +166,10 @@ put_dir(struct path *p, const struct change_path *c, const struct split *at)
 		if (rc == 0)
 			rc = ERR_NOTFOUND;
 	}
-	bool fresh = rc == ERR_NOTFOUND;
-	if (fresh)
+	if (rc == ERR_NOTFOUND)
 		rc = spool_mkdirs(p->sp, c->path, c->mode & 07777, c->uid, c->gid);
 	if (rc == 0)
 		rc = set_attrs(p, c, at);
-	if (rc == 0 && fresh)
-		tell(p, at);
 	return rc;
 }
 
@@ -203,8 +189,6 @@ drop(struct path *p, const struct change_path *c, const struct split *at)
 	if (rc == ERR_EXISTS)
 		return scan_fault(p->fault, ERR_DIVERGED, 0, "path",
 			"%.100s: to be removed, and not empty", c->path);
-	if (rc == 0)
-		tell(p, at);
 	return rc;
 }
 
@@ -230,31 +214,21 @@ move(struct path *p, const struct change_path *c, const struct split *at)
 	if (rc == ERR_EXISTS)
 		return scan_fault(p->fault, ERR_DIVERGED, 0, "path",
 			"%.100s: to be moved to a name that is taken", c->path);
-	if (rc == 0) {
-		tell(p, at);
-		tell(p, &to);
-	}
 	return rc;
 }
 
 static int
-swap(struct path *p, const struct change_path *c, const struct split *at)
+swap(struct path *p, const struct change_path *c)
 {
-	struct split to;
 	int rc = check_path(p, c->target);
 
 	if (rc != 0)
 		return rc;
-	split(c->target, &to);
 	rc = spool_swap(p->sp, c->path, c->target, c->rdev);
 	FAULT("apply.swap");
 	if (rc == ERR_NOTFOUND)
 		return scan_fault(p->fault, ERR_DIVERGED, 0, "path",
 			"%.100s: to change places with one that is not there", c->path);
-	if (rc == 0) {
-		tell(p, at);
-		tell(p, &to);
-	}
 	return rc;
 }
 
@@ -273,7 +247,7 @@ apply_one(struct path *p, const struct change *change)
 	if (change->kind == CHANGE_MOVE)
 		return move(p, c, &at);
 	if (change->kind == CHANGE_SWAP)
-		return swap(p, c, &at);
+		return swap(p, c);
 	if (change->kind == CHANGE_DIR)
 		return put_dir(p, c, &at);
 	rc = spool_mkdirs(p->sp, at.dir, 0755, c->uid, c->gid);

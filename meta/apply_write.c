@@ -27,13 +27,6 @@
 /* So many items, and one read of the whole index is cheaper than bisecting for each. */
 #define LOAD_FROM 32
 
-void
-apply_changed(struct apply *a, const char *dir, const char *name)
-{
-	if (a->env->changed != NULL)
-		a->env->changed(a->env->arg, dir, name);
-}
-
 bool
 apply_keeps(const struct mbox_env *env, const uint8_t guid[SHA1_LEN])
 {
@@ -105,8 +98,6 @@ apply_edit_end(struct apply *a, struct apply_edit *e, uint32_t mode, int rc)
 		rc = spool_temp_place(a->sp, e->temp, a->b->dir, e->name);
 	if (rc != 0)
 		spool_temp_drop(a->sp, e->temp);
-	else
-		apply_changed(a, a->b->dir, e->name);
 	close(e->fd);
 	return rc;
 }

@@ -114,8 +114,6 @@ struct mbox_env {
 	/* May (dir, name), open as fd, be changed in place? True takes it until end_in_place. */
 	bool (*begin_in_place)(void *arg, const char *dir, const char *name, int fd);
 	void (*end_in_place)(void *arg, const char *dir, const char *name, int fd);
-	/* (dir, name) is another file now, or gone: drop what the kernel knows of it. */
-	void (*changed)(void *arg, const char *dir, const char *name);
 };
 
 enum mbox_apply_mode {

@@ -58,20 +58,11 @@ end_in_place(void *arg, const char *dir, const char *name, int fd)
 		n->hooks.end_in_place(n->hooks.arg, dir, name, fd);
 }
 
-static void
-changed(void *arg, const char *dir, const char *name)
-{
-	struct node *n = arg;
-
-	if (n->hooks.changed != NULL)
-		n->hooks.changed(n->hooks.arg, dir, name);
-}
-
 static struct mbox_env
 env_of(struct node *n)
 {
 	return (struct mbox_env){ n, take_body, drop_body, keep_body, begin_in_place,
-		end_in_place, changed };
+		end_in_place };
 }
 
 /* ---- one job, on a worker ---- */
@@ -152,11 +143,9 @@ apply_mbox(struct node *n, struct job *j, const struct batch *b,
 	/* Nobody may be there to ask. If it is not what it was, the sum behind the last of the
 	 * batches that come again will say so. */
 	if (j->redo && (j->rc == ERR_MANGLED || j->rc == ERR_CHECKSUM) &&
-		mend_index(n->spool, j->dir) == 0) {
-		env->changed(env->arg, j->dir, "cyrus.index");
+		mend_index(n->spool, j->dir) == 0)
 		j->rc = mbox_apply(
 			n->spool, b, mode, env, e->state, &j->need, &j->fault);
-	}
 	FAULT("replay.after-apply");
 	if (j->rc == 0) {
 		e->known = (b->flags & BATCH_REMOVE) == 0;

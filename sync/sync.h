@@ -69,7 +69,6 @@ struct sync_hooks {
 	/* See struct mbox_env in meta/mbox.h. */
 	bool (*begin_in_place)(void *arg, const char *dir, const char *name, int fd);
 	void (*end_in_place)(void *arg, const char *dir, const char *name, int fd);
-	void (*changed)(void *arg, const char *dir, const char *name);
 	/* On a standby, once in a life: what the last one left was all done again, or set aside. */
 	void (*redone)(void *arg);
 	/* This active side met a later epoch: nothing may begin here any more (sync_is_outdated).

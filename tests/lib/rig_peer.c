@@ -64,16 +64,6 @@ end_in_place(void *arg, const char *dir, const char *name, int fd)
 	p->held--;
 }
 
-static void
-changed(void *arg, const char *dir, const char *name)
-{
-	struct rig_peer *p = arg;
-
-	(void)dir;
-	(void)name;
-	p->changed++;
-}
-
 void
 rig_peer_init(struct rig_peer *p, struct spool *sp, struct spool *from)
 {
@@ -81,8 +71,7 @@ rig_peer_init(struct rig_peer *p, struct spool *sp, struct spool *from)
 	p->sp = sp;
 	p->from = from;
 	p->in_place = true;
-	p->env = (struct mbox_env){ p, take, NULL, keep, begin_in_place, end_in_place,
-		changed };
+	p->env = (struct mbox_env){ p, take, NULL, keep, begin_in_place, end_in_place };
 }
 
 /* The body from wherever the sender has it: the mailbox, else its kept ones. */
