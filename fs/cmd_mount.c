@@ -300,7 +300,6 @@ on_start(int root_fd, bool takeover, void *arg)
 	if (!takeover && !repl_is_standby() && !repl_greeted())
 		gate_refuse();
 	repl_service(&service_ops);
-	service_ops.gate = gate_now;
 	if (takeover)
 		sc.restarts = stats_get(STATS_STARTS) - 1;
 	rc = service_start(&sc);

@@ -22,8 +22,6 @@ struct mount_opts {
 	/* Before the first request is answered. takeover: an earlier server died; root_fd: the
 	 * spool. Not 0: this slot cannot run, unmount. */
 	int (*on_start)(int root_fd, bool takeover, void *arg);
-	/* Serving; in the first server only. */
-	void (*on_ready)(void *arg);
 	/* SIGTERM, SIGINT or SIGHUP, in a thread that may take its time. NULL: it is unmounted. */
 	void (*on_signal)(int sig, void *arg);
 	/* Unmounted, the last request is answered. */

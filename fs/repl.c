@@ -219,13 +219,6 @@ facts(void *arg, struct sync_facts *out)
 	sync_facts(sync_of, out);
 }
 
-static const char *
-gate(void *arg)
-{
-	(void)arg;
-	return repl_is_standby() ? "standby" : "open";
-}
-
 static int
 await(void *arg, uint64_t ms, bool (*on)(void *), void *on_arg, struct buf *lack)
 {
@@ -254,7 +247,6 @@ repl_service(struct service_ops *ops)
 {
 	ops->force = force;
 	ops->facts = facts;
-	ops->gate = gate;
 	ops->wait = await;
 	ops->prove = prove;
 }

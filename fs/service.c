@@ -190,12 +190,7 @@ service_facts(struct status_facts *out, struct sync_facts *room)
 		.clean = state == DRAINED,
 		.sync = room };
 	out->transport = ops->transport != NULL ? ops->transport(ops->arg) : "dev";
-	if (ops->gate != NULL)
-		out->gate = ops->gate(ops->arg);
-	else
-		out->gate = state == OPEN      ? "open"
-			    : state == DRAINED ? "shut"
-					       : "draining";
+	out->gate = ops->gate != NULL ? ops->gate(ops->arg) : "open";
 }
 
 static int
