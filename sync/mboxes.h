@@ -28,22 +28,23 @@ struct mboxent {
 	/* under the lock */
 	struct mbox_state *state; /* NULL: a lone path */
 	struct sum digest; /* of a lone path */
-	_Atomic bool
-		known; /* counted without the lock. false: no such mailbox (any more) */
-	_Atomic bool aside; /* in quarantine; looked at without the lock */
 	bool has_more; /* aside, for it holds what the active side lacks */
 	bool redo; /* state was not recorded for sure: recompute from disk */
 	bool redone; /* this life has: a row done again has led to its sum */
 	bool prove; /* after a crash it did not fit: its messages are what their bytes say */
-	bool repairing; /* a standby asked for this mailbox to be compared */
-	bool owed; /* nothing could be done for it under this name: asked again after a move */
 	bool open; /* the peer thread's: rows were skipped for a repair that has not come */
 	bool asking; /* the peer thread's: waits to be asked for */
 	uint32_t looked; /* a lone path: how often it was begun to be looked at */
 	uint32_t round; /* of the comparison that named it last */
-	uint32_t repairs; /* how often in a row without success */
 	uint64_t
 		moved; /* the move that gave it this name, counted; 0: none in this life */
+	/* changed under the lock, looked at without it as well */
+	_Atomic bool known; /* false: no such mailbox (any more) */
+	_Atomic bool aside; /* in quarantine */
+	_Atomic bool repairing; /* a standby asked for this mailbox to be compared */
+	/* nothing could be done for it under this name: asked again after a move */
+	_Atomic bool owed;
+	_Atomic uint32_t repairs; /* how often in a row without success */
 	/* the table's */
 	bool counted, dirty;
 	struct mboxent *next, *dirty_next;

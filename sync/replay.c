@@ -465,8 +465,13 @@ is_torn(const struct replay *r, const struct job *j)
 {
 	struct mboxent *e = mboxes_find(r->n->mboxes, key_of(j));
 
-	return j->path == NULL && e != NULL && (j->redo || e->redo) &&
-	       j->rc != ERR_MORE && err_consequence(j->rc) == ERR_DO_QUARANTINE;
+	if (j->path != NULL || e == NULL || j->rc == ERR_MORE ||
+		err_consequence(j->rc) != ERR_DO_QUARANTINE)
+		return false;
+	pthread_mutex_lock(&e->lock);
+	bool redo = j->redo || e->redo;
+	pthread_mutex_unlock(&e->lock);
+	return redo;
 }
 
 static void
