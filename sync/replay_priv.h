@@ -75,7 +75,8 @@ struct replay {
 	pthread_t recorder;
 	bool recording;
 	_Atomic bool synced;
-	int sync_rc;
+	int sync_rc; /* the recorder's until it is joined, and so is */
+	uint64_t took_ms;
 	uint64_t sync_ms; /* that the last one took */
 	uint64_t mark;
 };

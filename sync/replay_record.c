@@ -19,7 +19,7 @@ recorder_main(void *arg)
 
 	uint64_t began = clock_ms();
 	r->sync_rc = spool_sync(r->n->spool);
-	r->sync_ms = clock_ms() - began;
+	r->took_ms = clock_ms() - began;
 	r->synced = true;
 	loop_raise(r->n->loop, &r->ended_call);
 	return NULL;
@@ -76,6 +76,7 @@ replay_record_finish(struct replay *r)
 	pthread_join(r->recorder, NULL);
 	r->recording = false;
 	r->synced = false;
+	r->sync_ms = r->took_ms;
 	rc = r->sync_rc;
 	if (rc == 0)
 		rc = store_states(r);
