@@ -295,7 +295,7 @@ int gap_close(struct node *n,
 int hello_load(struct node *n);
 /* This active side is stale: the line that says so, with the cure. */
 bool hello_outdated(struct node *n, char *text, size_t size);
-void duty_hello_ops(struct session_ops *ops);
+extern const struct session_ops duty_ops; /* what a session calls */
 struct peer *duty_peer(struct node *n, struct session *s);
 
 /* duty/send.c */

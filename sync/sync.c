@@ -291,13 +291,12 @@ static int
 open_hub(struct node *n)
 {
 	struct hub_peer_conf peers[SYNC_PEERS_MAX];
-	static struct session_ops ops;
 	struct hub_conf hc = { .loop = n->loop,
 		.name = n->conf.name,
 		.listen = n->conf.listen,
 		.peers = peers,
 		.n_peers = n->n_peers,
-		.ops = &ops,
+		.ops = &duty_ops,
 		.node = n,
 		.rate = n->conf.rate,
 		.without = n->conf.without };
@@ -305,7 +304,6 @@ open_hub(struct node *n)
 
 	if (rc != 0)
 		return rc;
-	duty_hello_ops(&ops);
 	hc.tls = n->tls;
 	for (unsigned i = 0; i < n->n_peers; i++) {
 		peers[i].name = n->conf.peers[i].name;

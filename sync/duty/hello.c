@@ -209,33 +209,29 @@ journal_last(void *arg)
 	return n->journal_last;
 }
 
-void
-duty_hello_ops(struct session_ops *ops)
-{
-	*ops = (struct session_ops){
-		.hello = hello,
-		.judge = judge,
-		.up = up,
-		.down = down,
-		.drained = drained,
-		.no_room = recv_no_room,
-		.journal_last = journal_last,
-		.handlers = {
-			[WIRE_START] = recv_on_start,
-			[WIRE_BATCH] = recv_on_batch,
-			[WIRE_BODY] = recv_on_body,
-			[WIRE_GONE] = recv_on_gone,
-			[WIRE_NEED] = send_on_need,
-			[WIRE_ACK] = send_on_ack,
-			[WIRE_SUMS] = ask_on_sums,
-			[WIRE_DIFF] = compare_on_diff,
-			[WIRE_LIST] = ask_on_list,
-			[WIRE_RECORDS] = compare_on_records,
-			[WIRE_QUARANTINE] = compare_on_quarantine,
-			[WIRE_VERIFY] = prove_on_verify,
-			[WIRE_VERIFIED] = prove_on_verified,
-			[WIRE_WANT] = confirm_on_want,
-			[WIRE_CONFIRM] = confirm_on_confirm,
-		},
-	};
-}
+const struct session_ops duty_ops = {
+	.hello = hello,
+	.judge = judge,
+	.up = up,
+	.down = down,
+	.drained = drained,
+	.no_room = recv_no_room,
+	.journal_last = journal_last,
+	.handlers = {
+		[WIRE_START] = recv_on_start,
+		[WIRE_BATCH] = recv_on_batch,
+		[WIRE_BODY] = recv_on_body,
+		[WIRE_GONE] = recv_on_gone,
+		[WIRE_NEED] = send_on_need,
+		[WIRE_ACK] = send_on_ack,
+		[WIRE_SUMS] = ask_on_sums,
+		[WIRE_DIFF] = compare_on_diff,
+		[WIRE_LIST] = ask_on_list,
+		[WIRE_RECORDS] = compare_on_records,
+		[WIRE_QUARANTINE] = compare_on_quarantine,
+		[WIRE_VERIFY] = prove_on_verify,
+		[WIRE_VERIFIED] = prove_on_verified,
+		[WIRE_WANT] = confirm_on_want,
+		[WIRE_CONFIRM] = confirm_on_confirm,
+	},
+};
