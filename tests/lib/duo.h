@@ -15,11 +15,13 @@
 #include "sync/pos.h"
 #include "sync/sync.h"
 #include "tests/lib/rig.h"
+#include "tests/lib/t.h"
 
 #include <stdbool.h>
 #include <sys/types.h>
 
-enum { DUO_WAIT_MS = 20000, DUO_RIGS = 4 };
+enum { DUO_RIGS = 4 };
+#define DUO_WAIT_MS t_limit(20000)
 
 struct duo {
 	char root_a[300], state_a[300], root_b[300], state_b[300];

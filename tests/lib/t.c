@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,9 +21,11 @@ static struct {
 } tests[MAX_TESTS];
 static int n_tests;
 
-static bool failed;
+static _Atomic bool failed;
 static char tmpdir[256];
 static uint64_t seed, rng;
+/* Any thread of a test may write to the log. */
+static pthread_mutex_t expected_lock = PTHREAD_MUTEX_INITIALIZER;
 static const char *expected[MAX_EXPECTED];
 static int n_expected;
 
@@ -51,23 +54,30 @@ t_fail(const char *file, int line, const char *fmt, ...)
 void
 t_expect_log(const char *text)
 {
+	pthread_mutex_lock(&expected_lock);
 	if (n_expected == MAX_EXPECTED)
 		abort();
 	expected[n_expected++] = text;
+	pthread_mutex_unlock(&expected_lock);
 }
 
 static void
 on_log(enum log_level level, const char *line)
 {
+	bool announced = false;
+
 	if (level > LOG_LEVEL_WARN)
 		return;
-	for (int i = 0; i < n_expected; i++) {
+	pthread_mutex_lock(&expected_lock);
+	for (int i = 0; i < n_expected && !announced; i++) {
 		if (expected[i] != NULL && strstr(line, expected[i]) != NULL) {
 			expected[i] = NULL;
-			return;
+			announced = true;
 		}
 	}
-	t_fail("log", 0, "unexpected line: %s", line);
+	pthread_mutex_unlock(&expected_lock);
+	if (!announced)
+		t_fail("log", 0, "unexpected line: %s", line);
 }
 
 static int
@@ -108,6 +118,14 @@ t_free_port(void)
 }
 
 uint64_t
+t_limit(uint64_t ms)
+{
+	const char *slow = getenv("TWINSPOOL_SLOW");
+
+	return slow ? ms * strtoull(slow, NULL, 10) : ms;
+}
+
+uint64_t
 t_rand(void)
 {
 	rng ^= rng << 13;
@@ -139,18 +157,27 @@ t_golden(void)
 	return dir ? dir : "tests/golden";
 }
 
+/* What was announced and did not come fails the test; the next one begins with nothing. */
+static void
+end_expected(void)
+{
+	pthread_mutex_lock(&expected_lock);
+	for (int e = 0; e < n_expected; e++)
+		if (expected[e] != NULL)
+			t_fail("log", 0, "expected line never came: %s", expected[e]);
+	n_expected = 0;
+	pthread_mutex_unlock(&expected_lock);
+}
+
 static bool
 run_one(int i)
 {
 	failed = false;
-	n_expected = 0;
 	rng = seed;
 	log_set_hook(on_log); /* what one test said of the log holds for it alone */
 	log_set_level(LOG_LEVEL_INFO);
 	tests[i].fn();
-	for (int e = 0; e < n_expected; e++)
-		if (expected[e] != NULL)
-			t_fail("log", 0, "expected line never came: %s", expected[e]);
+	end_expected();
 	if (tmpdir[0] != '\0') {
 		nftw(tmpdir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 		tmpdir[0] = '\0';

@@ -25,6 +25,9 @@ const char *t_tmpdir(void);
 /* A port of this machine that nobody listens on; below those that the kernel gives to outgoing
  * connections, one of which might have it when a listener comes back. */
 unsigned t_free_port(void);
+/* How long to wait at most for what takes less than ms: longer where TWINSPOOL_SLOW says so (a
+ * sanitizer, valgrind). */
+uint64_t t_limit(uint64_t ms);
 /* Seeded numbers; the seed is printed when the test fails and taken from T_SEED. */
 uint64_t t_rand(void);
 /* From here on the numbers of that point, which follow from it and the seed alone. */

@@ -21,7 +21,7 @@ enum { FILES = 9000 }; /* more than are stored at once */
 
 static struct duo d;
 static const char *fatal; /* the line to die at */
-static int adoptions;
+static _Atomic int adoptions;
 
 static void
 on_log(enum log_level level, const char *line)

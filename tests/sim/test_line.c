@@ -185,7 +185,7 @@ story(unsigned i)
 		{ .flip = 300, .stall = 50, .stall_ms = 5, .piece = 100 },
 	};
 	struct badline *line;
-	uint64_t until = clock_ms() + 20000, restart_at = held;
+	uint64_t until = clock_ms() + t_limit(20000), restart_at = held;
 	unsigned restarts = 0;
 
 	seed = t_rand();

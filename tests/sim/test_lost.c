@@ -243,7 +243,7 @@ TEST(a_standby_that_is_killed_over_it_is_compared_all_the_same)
 	equal_at_last();
 }
 
-static int set_aside;
+static _Atomic int set_aside;
 
 static void
 on_log_aside(enum log_level level, const char *line)

@@ -24,7 +24,8 @@
 static struct duo d;
 static struct rig A, B;
 
-static char synced[320]; /* the folder of the copies; "" while nothing is recorded */
+static char synced[320]; /* the folder of the copies */
+static _Atomic bool recording; /* the node's threads look at that folder's name */
 static _Atomic unsigned wal_syncs;
 static _Atomic bool wal_fails;
 
@@ -51,7 +52,7 @@ remember(int fd)
 {
 	char link[40], path[600], to[800];
 
-	if (synced[0] == '\0')
+	if (!recording)
 		return 0;
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
 	ssize_t n = readlink(link, path, sizeof(path) - 1);
@@ -92,7 +93,7 @@ begin(void)
 {
 	log_set_hook(duo_log);
 	wal_fails = false;
-	synced[0] = '\0';
+	recording = false;
 	duo_open(&d);
 	duo_start_b(&d);
 	duo_start_a(&d);
@@ -103,6 +104,7 @@ begin(void)
 		d.state_a, d.state_a);
 	snprintf(synced, sizeof(synced), "%s.synced", d.state_a);
 	wal_syncs = 0;
+	recording = true;
 	return true;
 }
 
@@ -110,7 +112,7 @@ static void
 power_cut(void)
 {
 	duo_sh("cp %s/notes %s.notes", d.state_a, d.state_a);
-	synced[0] = '\0'; /* what an end of the process syncs comes too late */
+	recording = false; /* what an end of the process syncs comes too late */
 	duo_stop_a(&d, false);
 	duo_sh("rm %s/journal.db* && cp %s.synced/* %s && cp %s.notes %s/notes",
 		d.state_a, d.state_a, d.state_a, d.state_a, d.state_a);
@@ -131,11 +133,11 @@ put_file(const char *name, const char *text)
 }
 
 static unsigned
-notes_left(void)
+notes_left(const char *state)
 {
 	struct notes *n;
 
-	if (notes_open(d.state_a, &n) != 0)
+	if (notes_open(state, &n) != 0)
 		abort();
 	unsigned count = (unsigned)notes_count(n);
 	notes_close(n);
@@ -161,7 +163,7 @@ a_cut(bool journal_syncs)
 	put_file("box/other", "two");
 	CHECK(duo_settled(&d));
 	power_cut();
-	CHECK(notes_left() > 0);
+	CHECK(notes_left(d.state_a) > 0);
 	duo_start_a(&d);
 	CHECK(duo_settled(&d));
 	/* who meets an unknown mailbox says so here */
@@ -171,7 +173,7 @@ a_cut(bool journal_syncs)
 	duo_stop_equal(&d);
 	duo_sh("cmp %s/box/file %s/box/file", d.root_a, d.root_b);
 	/* a clean stop has taken all of them back, if the journal is known to be on disk */
-	CHECK_EQ(notes_left(), 0);
+	CHECK_EQ(notes_left(d.state_a), 0);
 	duo_close(&d);
 }
 
@@ -327,18 +329,15 @@ TEST(an_annotation_that_no_index_confirms_travels_after_a_crash)
 /* What was taken back is so on disk soon, with no other note to carry it. */
 TEST(a_quiet_mount_leaves_no_notes)
 {
+	char look[sizeof(d.state_a) + sizeof(".look")];
 	unsigned left = 1;
 
 	CHECK(begin());
+	snprintf(look, sizeof(look), "%s.look", d.state_a);
 	for (uint64_t end = clock_ms() + DUO_WAIT_MS; left > 0 && clock_ms() < end;) {
 		usleep(100000);
-		duo_sh("mkdir -p %s.look && cp %s/notes %s.look", d.state_a, d.state_a,
-			d.state_a);
-		char state[sizeof(d.state_a)];
-		memcpy(state, d.state_a, sizeof(state));
-		snprintf(d.state_a, sizeof(d.state_a), "%.280s.look", state);
-		left = notes_left();
-		memcpy(d.state_a, state, sizeof(state));
+		duo_sh("mkdir -p %s && cp %s/notes %s", look, d.state_a, look);
+		left = notes_left(look);
 	}
 	CHECK_EQ(left, 0);
 	duo_close(&d);

@@ -132,7 +132,7 @@ static const struct session_ops ops = { .hello = on_hello,
 /* The standby turns until so, for ten seconds at most. */
 #define UNTIL(so) \
 	do { \
-		uint64_t until_end = clock_ms() + 10000; \
+		uint64_t until_end = clock_ms() + t_limit(10000); \
 		while (!(so) && clock_ms() < until_end) \
 			loop_turn(b.loop, 10); \
 		CHECK(so); \
@@ -193,7 +193,7 @@ on_answer(void *arg, int rc)
 static uint64_t
 deliver(void)
 {
-	uint64_t give_up = clock_ms() + 10000;
+	uint64_t give_up = clock_ms() + t_limit(10000);
 
 	code = NOBODY;
 	(void)rig_append(&A, 500);

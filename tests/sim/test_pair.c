@@ -125,7 +125,7 @@ static struct {
 	struct badline *line;
 	pthread_t line_thread;
 	unsigned commits, kills, crashes, restarts, lost;
-	bool bad; /* an error line that no story explains */
+	_Atomic bool bad; /* an error line that no story explains */
 } st;
 
 static void

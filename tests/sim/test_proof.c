@@ -16,7 +16,7 @@
 
 static struct duo d;
 static struct rig A, B;
-static int comparisons, streams, asides;
+static _Atomic int comparisons, streams, asides;
 
 static void
 on_log(enum log_level level, const char *line)

@@ -73,7 +73,8 @@ start(const char *state)
 
 /* Until cond, but not for ever: the runner's limit is far away. */
 #define AWAIT(cond) \
-	for (uint64_t t_end = clock_ms() + 10000; !(cond) && clock_ms() < t_end;) \
+	for (uint64_t t_end = clock_ms() + t_limit(10000); \
+		!(cond) && clock_ms() < t_end;) \
 	usleep(1000)
 
 TEST(ask_and_answer)

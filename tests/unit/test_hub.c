@@ -163,7 +163,7 @@ end(void)
 /* Turns until cond, for five seconds at most. */
 #define WAIT(cond) \
 	do { \
-		uint64_t wait_end = clock_ms() + 5000; \
+		uint64_t wait_end = clock_ms() + t_limit(5000); \
 		while (!(cond) && clock_ms() < wait_end) \
 			loop_turn(loop, 10); \
 		CHECK(cond); \
