@@ -116,13 +116,3 @@ place_step(struct place parent, const char *name, mode_t mode)
 		at = (struct place){ PLACE_NEW, PLACE_NONE, 0 };
 	return at;
 }
-
-const char *
-place_word(enum place_kind kind)
-{
-	static const char *const words[] = { "none", "root", "folder", "stage", "sync",
-		"own", "index", "header", "cache", "annotations", "message", "new",
-		"file" };
-
-	return (size_t)kind < sizeof(words) / sizeof(words[0]) ? words[kind] : "none";
-}

@@ -40,7 +40,4 @@ struct place {
 /* The place of name in the folder whose place is parent; mode gives the file's type. */
 struct place place_step(struct place parent, const char *name, mode_t mode);
 
-/* The word for a kind, for logs and status. Static storage. */
-const char *place_word(enum place_kind kind);
-
 #endif

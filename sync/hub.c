@@ -602,12 +602,6 @@ hub_close(struct hub *h, int limit_ms)
 	free(h);
 }
 
-struct session *
-hub_session(struct hub *h, unsigned peer)
-{
-	return peer < h->n_peers ? h->peers[peer].up : NULL;
-}
-
 unsigned
 hub_port(const struct hub *h)
 {

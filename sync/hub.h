@@ -56,12 +56,10 @@ int hub_open(const struct hub_conf *conf, struct hub **out);
 /* Says BYE to all, waits limit_ms at most for that to leave (turning the loop), closes. */
 void hub_close(struct hub *hub, int limit_ms);
 
-/* The session of a peer that is up, or NULL. */
-struct session *hub_session(struct hub *hub, unsigned peer);
 void hub_facts(struct hub *hub, unsigned peer, struct hub_peer_facts *out);
 /* The port that the listener has; 0 without one. */
 unsigned hub_port(const struct hub *hub);
-/* Do not wait for the back-off: dial now what is not connected. */
+/* Do not wait for the back-off: dial now what is not connected. For tests, whose time is short. */
 void hub_hurry(struct hub *hub);
 
 #endif

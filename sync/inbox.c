@@ -24,9 +24,7 @@
 enum {
 	Q_PUT,
 	Q_LOAD,
-	Q_READ,
 	Q_READ_FROM,
-	Q_OF_DIR,
 	Q_PENDING_OF_DIR,
 	Q_HELD_OF_DIR,
 	Q_STATE,
@@ -46,9 +44,7 @@ enum {
 static const char *const sql[Q_N] = {
 	[Q_PUT] = "INSERT INTO inbox VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
 	[Q_LOAD] = "SELECT id, epoch, run, seq, state, n FROM inbox ORDER BY id",
-	[Q_READ] = "SELECT dir, bytes FROM inbox WHERE id = ?",
 	[Q_READ_FROM] = "SELECT id, dir, bytes FROM inbox WHERE id >= ? ORDER BY id",
-	[Q_OF_DIR] = "SELECT id, dir, bytes FROM inbox WHERE dir = ? ORDER BY id",
 	[Q_PENDING_OF_DIR] = "SELECT id FROM inbox WHERE dir = ? AND state = 0"
 			     " ORDER BY id",
 	[Q_HELD_OF_DIR] =
@@ -404,48 +400,6 @@ int
 inbox_walk_open(struct inbox *in, inbox_fn *fn, void *arg)
 {
 	return walk(in, 0, 1u << INBOX_PENDING | 1u << INBOX_HELD, UINT64_MAX, fn, arg);
-}
-
-int
-inbox_walk_dir(struct inbox *in, const char *dir, enum inbox_state state, inbox_fn *fn,
-	void *arg)
-{
-	struct store_q *q = &in->q[Q_OF_DIR];
-	int rc = store_sql_first(q, "t", dir);
-
-	while (rc > 0) {
-		const struct row *r = by_id(in, store_sql_u64(q, 0));
-		int told = r != NULL && r->state == state ? hand(q, r, fn, arg) : 0;
-		if (told != 0) {
-			rc = told;
-			break;
-		}
-		rc = store_sql_next(q);
-	}
-	store_sql_reset(q);
-	return rc;
-}
-
-int
-inbox_get(struct inbox *in, struct pos pos, struct buf *bytes_out)
-{
-	struct store_q *q = &in->q[Q_READ];
-	size_t i = at_pos(in, pos), n;
-	int rc;
-
-	if (i == in->n || pos_cmp(in->rows[i].pos, pos) != 0)
-		return ERR_NOTFOUND;
-	rc = store_sql_first(q, "i", in->rows[i].id);
-	if (rc > 0) {
-		const void *p = store_sql_blob(q, 1, &n);
-		buf_clear(bytes_out);
-		buf_put(bytes_out, p, n);
-		rc = buf_ok(bytes_out);
-	} else if (rc == 0) {
-		rc = ERR_STORE;
-	}
-	store_sql_reset(q);
-	return rc;
 }
 
 /* ---- applying ---- */

@@ -48,13 +48,8 @@ typedef int inbox_fn(void *arg, const struct inbox_item *item, enum inbox_state 
  * than 0 ends the walk and is passed on. */
 int inbox_walk_pending(struct inbox *in, struct pos above, uint64_t max_bytes,
 	inbox_fn *fn, void *arg);
-/* All rows of one mailbox in the given state, in order. */
-int inbox_walk_dir(struct inbox *in, const char *dir, enum inbox_state state,
-	inbox_fn *fn, void *arg);
-/* Every row that is PENDING or HELD: who still names a body. */
+/* Every row that is PENDING or HELD. For tests, which see in no other way what is held. */
 int inbox_walk_open(struct inbox *in, inbox_fn *fn, void *arg);
-/* The bytes of one row. ERR_NOTFOUND. */
-int inbox_get(struct inbox *in, struct pos pos, struct buf *bytes_out);
 
 /* The row was replayed (in any order across mailboxes). Memory only. ERR_NOTFOUND: no such row;
  * doing it twice is harmless. */

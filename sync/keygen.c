@@ -237,20 +237,3 @@ out:
 		close(dir);
 	return rc;
 }
-
-int
-keygen_print(const char *state, char print_out[KEYGEN_PRINT_LEN])
-{
-	X509 *cert = NULL;
-	int dir = open(state, O_PATH | O_DIRECTORY | O_CLOEXEC), rc;
-
-	print_out[0] = '\0';
-	if (dir < 0)
-		return err_from_errno(errno);
-	rc = read_cert(dir, &cert);
-	if (rc == 0)
-		rc = fingerprint(cert, print_out);
-	X509_free(cert);
-	close(dir);
-	return rc;
-}

@@ -20,7 +20,4 @@ enum { KEYGEN_PRINT_LEN = 7 + 64 + 1 }; /* "sha256:", hex, NUL */
  */
 int keygen_make(const char *state, char print_out[KEYGEN_PRINT_LEN]);
 
-/* The fingerprint of STATE/cert.pem. 0 or ERR_NOTFOUND, ERR_MANGLED, ERR_ACCESS. Not logged. */
-int keygen_print(const char *state, char print_out[KEYGEN_PRINT_LEN]);
-
 #endif

@@ -63,7 +63,6 @@ struct link_tls;
  * belong together), ERR_ACCESS (the key can be read by others), ERR_NOMEM; logged. */
 int link_tls_open(const char *state, struct link_tls **out);
 void link_tls_close(struct link_tls *tls);
-void link_tls_print(const struct link_tls *tls, uint8_t print_out[LINK_PRINT_LEN]);
 
 /* Lets a fingerprint in. 0 or ERR_LIMIT. Before the first link. */
 int link_tls_pin(struct link_tls *tls, const uint8_t print[LINK_PRINT_LEN]);

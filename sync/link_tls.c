@@ -40,7 +40,6 @@ enum { PINS_MAX = 256 };
 struct link_tls {
 	SSL_CTX *ctx;
 	BIO_METHOD *method;
-	uint8_t print[LINK_PRINT_LEN];
 	uint8_t pins[PINS_MAX][LINK_PRINT_LEN];
 	unsigned n_pins;
 };
@@ -185,7 +184,6 @@ load(struct link_tls *tls, const char *state)
 {
 	char cert[4096], key[4096];
 	struct stat st;
-	X509 *own;
 
 	if (snprintf(cert, sizeof(cert), "%s/cert.pem", state) >= (int)sizeof(cert) ||
 		snprintf(key, sizeof(key), "%s/key.pem", state) >= (int)sizeof(key))
@@ -211,8 +209,7 @@ load(struct link_tls *tls, const char *state)
 			state, library_text());
 		return ERR_CERT;
 	}
-	own = SSL_CTX_get0_certificate(tls->ctx);
-	return own != NULL ? print_of(own, tls->print) : ERR_CERT;
+	return 0;
 }
 
 int
@@ -256,12 +253,6 @@ link_tls_close(struct link_tls *tls)
 	SSL_CTX_free(tls->ctx);
 	BIO_meth_free(tls->method);
 	free(tls);
-}
-
-void
-link_tls_print(const struct link_tls *tls, uint8_t print_out[LINK_PRINT_LEN])
-{
-	memcpy(print_out, tls->print, LINK_PRINT_LEN);
 }
 
 int

@@ -272,7 +272,6 @@ judge_hello(struct session *s)
 		return;
 	}
 	s->features = h->features & WIRE_FEATURES & ~s->conf.without;
-	session_in_clock(s, h->clock);
 	rc = s->conf.ops->judge != NULL ? s->conf.ops->judge(s->conf.node, s, h) : 0;
 	if (rc == 0 && !session_ending(s) && s->conf.elect != NULL)
 		rc = s->conf.elect(s->conf.owner, s, h);
@@ -608,12 +607,6 @@ const struct wire_hello *
 session_hello(const struct session *s)
 {
 	return s->theirs.hello.name != NULL ? &s->theirs.hello : NULL;
-}
-
-int64_t
-session_clock_skew(const struct session *s)
-{
-	return s->skew_ns;
 }
 
 const char *

@@ -83,9 +83,6 @@ unsigned session_version(const struct session *s); /* agreed; 0 before up */
 uint64_t session_features(const struct session *s);
 /* The peer's HELLO; lives as long as the session, NULL before it came. */
 const struct wire_hello *session_hello(const struct session *s);
-/* The peer's wall clock minus ours in nanoseconds, from its last HELLO or HEARTBEAT; the time on
- * the way is in it. */
-int64_t session_clock_skew(const struct session *s);
 /* Bytes queued or on their way into the socket. */
 size_t session_queued(const struct session *s);
 

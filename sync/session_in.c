@@ -6,7 +6,6 @@
  * that is over its limit ends the session on its first bytes.
  */
 #include "sync/session_priv.h"
-#include "meta/base/clock.h"
 #include "meta/base/err.h"
 
 #include <stdio.h>
@@ -31,12 +30,6 @@ on_bye(struct session *s, const struct wire_bye *bye)
 		text);
 }
 
-void
-session_in_clock(struct session *s, uint64_t theirs)
-{
-	s->skew_ns = (int64_t)(theirs - clock_wall_ns());
-}
-
 static int
 dispatch(struct session *s, unsigned type, const union wire_any *msg)
 {
@@ -48,11 +41,8 @@ dispatch(struct session *s, unsigned type, const union wire_any *msg)
 	}
 	if (type == WIRE_START)
 		s->where |= WIRE_FED;
-	if (type == WIRE_HEARTBEAT) {
-		session_in_clock(s, msg->heartbeat.clock);
-		if (fn == NULL)
-			return 0;
-	}
+	if (type == WIRE_HEARTBEAT && fn == NULL)
+		return 0;
 	if (fn == NULL)
 		return session_reject(s, ERR_PROTO, WIRE_BYE_PROTO,
 			"nobody here takes %s", wire_kind(type)->name);

@@ -66,7 +66,6 @@ struct session {
 	union wire_any theirs; /* HELLO */
 	struct buf hello_frame; /* theirs points into it */
 	struct rec_mem hello_mem;
-	int64_t skew_ns;
 	struct session_stats stats;
 
 	int code; /* why it ends; 0: it does not */
@@ -101,7 +100,5 @@ void session_in_feed(struct session *s, const uint8_t *p, size_t n);
  * will be one, the session is ended. */
 bool
 session_in_front(struct session *s, const uint8_t *p, size_t n, struct wire_frame *f);
-/* The peer's clock as it said. */
-void session_in_clock(struct session *s, uint64_t theirs);
 
 #endif

@@ -42,7 +42,6 @@ static const char journal_schema[] =
 	"CREATE TABLE mbox (dir TEXT PRIMARY KEY, uniqueid TEXT, seq INTEGER, state "
 	"BLOB)"
 	" WITHOUT ROWID;"
-	"CREATE INDEX mbox_id ON mbox (uniqueid) WHERE uniqueid <> '';"
 	"CREATE TABLE tomb (dir TEXT, uniqueid TEXT, seq INTEGER, time INTEGER,"
 	" PRIMARY KEY (dir, uniqueid)) WITHOUT ROWID;"
 	"CREATE INDEX tomb_seq ON tomb (seq);";
@@ -386,12 +385,6 @@ int
 store_put_u64(struct store *s, const char *key, uint64_t v)
 {
 	return store_sql_run(&s->kv[Q_KV_PUT_INT], "ti", key, v);
-}
-
-int
-store_put_text(struct store *s, const char *key, const char *text)
-{
-	return store_put_blob(s, key, text, strlen(text));
 }
 
 int

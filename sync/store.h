@@ -59,7 +59,6 @@ int store_sync(struct store *s);
 /* ERR_NOTFOUND leaves the output alone. Keys are short constant words. */
 int store_put_u64(struct store *s, const char *key, uint64_t v);
 int store_get_u64(struct store *s, const char *key, uint64_t *v_out);
-int store_put_text(struct store *s, const char *key, const char *text);
 int store_put_blob(struct store *s, const char *key, const void *p, size_t n);
 /* Replaces the contents of out; for text see buf_str. */
 int store_get_blob(struct store *s, const char *key, struct buf *out);
@@ -82,38 +81,17 @@ typedef int store_mbox_fn(void *arg, const struct store_mbox *m);
 
 /* Also ends a tombstone of the same (dir, uniqueid). */
 int store_mbox_put(struct store *s, const struct store_mbox *m);
-/* The state replaces the contents of state_out; uniqueid_out has STORE_MAX_ID bytes. Any output
- * may be NULL. ERR_NOTFOUND. */
-int store_mbox_get(struct store *s, const char *dir, struct buf *state_out,
-	char *uniqueid_out, uint64_t *seq_out);
-int
-store_mbox_by_id(struct store *s, const char *uniqueid, store_mbox_fn *fn, void *arg);
 /* All with dir > after ("" from the start) in byte order of dir; n > 0 limits the number. */
 int store_mbox_walk(
 	struct store *s, const char *after, size_t n, store_mbox_fn *fn, void *arg);
-/* All in or below the folder. */
-int store_mbox_below(struct store *s, const char *folder, store_mbox_fn *fn, void *arg);
 /* Forgets the state and leaves a tombstone. ERR_NOTFOUND: there was none, and no tombstone. */
 int store_mbox_drop(struct store *s, const char *dir, uint64_t seq);
-/* A folder was renamed with everything in and below it: their states move, tombstones stay.
- * What was known under the new names is replaced. moved_out (may be NULL): how many. */
-int store_mbox_move(struct store *s, const char *from, const char *to, uint64_t seq,
-	size_t *moved_out);
 uint64_t store_mbox_count(struct store *s);
 
-/* A mailbox that is gone by a journaled removal, and may be deleted where it still is. */
-struct store_tomb {
-	const char *dir, *uniqueid;
-	uint64_t seq; /* of the removal */
-	uint64_t time; /* wall clock, ns */
-};
-typedef int store_tomb_fn(void *arg, const struct store_tomb *t);
-
-/* Was (dir, uniqueid) removed? seq_out may be NULL. ERR_NOTFOUND. */
+/* A tombstone is of a mailbox that is gone by a journaled removal, and may be deleted where it
+ * still is. Was (dir, uniqueid) removed? seq_out may be NULL. ERR_NOTFOUND. */
 int store_tomb_get(
 	struct store *s, const char *dir, const char *uniqueid, uint64_t *seq_out);
-/* Those with seq above, oldest first. */
-int store_tomb_walk(struct store *s, uint64_t above, store_tomb_fn *fn, void *arg);
 /* Forgets those up to seq. journal_trim does it for what every peer has applied. */
 int store_tomb_trim(struct store *s, uint64_t upto);
 

@@ -60,17 +60,6 @@ rd_be(struct rd *r, size_t n)
 	return v;
 }
 
-static inline uint64_t
-rd_le(struct rd *r, size_t n)
-{
-	const uint8_t *at = rd_bytes(r, n);
-	uint64_t v = 0;
-
-	for (size_t i = n; at != NULL && i > 0; i--)
-		v = v << 8 | at[i - 1];
-	return v;
-}
-
 static inline uint8_t
 rd_u8(struct rd *r)
 {
@@ -144,16 +133,6 @@ wr_be(struct buf *b, uint64_t v, size_t n)
 
 	for (size_t i = 0; i < n; i++)
 		tmp[i] = (uint8_t)(v >> (8 * (n - 1 - i)));
-	buf_put(b, tmp, n);
-}
-
-static inline void
-wr_le(struct buf *b, uint64_t v, size_t n)
-{
-	uint8_t tmp[8];
-
-	for (size_t i = 0; i < n; i++)
-		tmp[i] = (uint8_t)(v >> (8 * i));
 	buf_put(b, tmp, n);
 }
 

@@ -12,6 +12,7 @@
 #include "sync/link.h"
 #include "sync/loop.h"
 #include "meta/base/clock.h"
+#include "meta/base/hash.h"
 #include "meta/base/log.h"
 #include "tests/lib/badline.h"
 #include "tests/lib/t.h"
@@ -24,6 +25,7 @@ enum { BATCHES = 400, STORIES = 6, BYTES_MAX = 50000 };
 struct node {
 	const char *name;
 	char state[300];
+	uint8_t print[LINK_PRINT_LEN];
 	struct link_tls *tls;
 	struct hub *hub;
 	struct session *s;
@@ -146,13 +148,11 @@ static void
 node_open(struct node *n, const struct node *peer, unsigned port)
 {
 	char address[40] = "";
-	uint8_t print[LINK_PRINT_LEN];
 
-	link_tls_print(peer->tls, print);
 	if (port != 0)
 		snprintf(address, sizeof(address), "127.0.0.1:%u", port);
 	struct hub_peer_conf pc = { .name = peer->name, .address = address };
-	memcpy(pc.fingerprint, print, sizeof(print));
+	memcpy(pc.fingerprint, peer->print, sizeof(peer->print));
 	struct hub_conf conf = { .loop = loop,
 		.name = n->name,
 		.listen = port != 0 ? NULL : "127.0.0.1:0",
@@ -232,7 +232,9 @@ TEST(every_batch_once_in_order)
 	snprintf(a.state, sizeof(a.state), "%s/a", t_tmpdir());
 	snprintf(b.state, sizeof(b.state), "%s/b", t_tmpdir());
 	CHECK_EQ(keygen_make(a.state, print), 0);
+	CHECK_EQ(hash_unhex(print + 7, a.print, sizeof(a.print)), 0);
 	CHECK_EQ(keygen_make(b.state, print), 0);
+	CHECK_EQ(hash_unhex(print + 7, b.print, sizeof(b.print)), 0);
 	CHECK_EQ(link_tls_open(a.state, &a.tls), 0);
 	CHECK_EQ(link_tls_open(b.state, &b.tls), 0);
 	CHECK_EQ(loop_open(&loop), 0);

@@ -52,8 +52,6 @@ TEST(made_once)
 	CHECK_EQ(mode_of(cert), 0644);
 	CHECK_EQ(strlen(print), KEYGEN_PRINT_LEN - 1);
 	CHECK(strncmp(print, "sha256:", 7) == 0);
-	CHECK_EQ(keygen_print(state, again), 0);
-	CHECK_STR(again, print);
 	CHECK_EQ(keygen_make(state, again), ERR_EXISTS);
 	CHECK_STR(again, print);
 }
@@ -104,7 +102,6 @@ TEST(what_is_there_is_not_touched)
 	const char *state = state_folder();
 	struct stat before, after;
 
-	CHECK_EQ(keygen_print(state, print), ERR_NOTFOUND);
 	CHECK_EQ(keygen_make(state, print), 0);
 	CHECK_EQ(unlink(key), 0);
 	t_expect_log("certificate without its key");
@@ -117,7 +114,8 @@ TEST(what_is_there_is_not_touched)
 	CHECK_EQ(stat(key, &after), 0);
 	CHECK_EQ(after.st_size, before.st_size);
 	overwrite(cert, "");
-	CHECK_EQ(keygen_print(state, again), ERR_MANGLED);
+	t_expect_log("keygen failed: bytes do not parse");
+	CHECK_EQ(keygen_make(state, again), ERR_MANGLED);
 }
 
 TEST(no_folder)

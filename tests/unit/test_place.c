@@ -61,17 +61,9 @@ TEST(steps)
 
 		if (p.kind != rows[i].kind || p.which != rows[i].which ||
 			p.uid != rows[i].uid)
-			t_fail(__FILE__, __LINE__, "row %zu \"%s\" is %s/%s uid %u", i,
-				rows[i].name, place_word(p.kind), place_word(p.which),
-				p.uid);
+			t_fail(__FILE__, __LINE__, "row %zu \"%s\" is %u/%u uid %u", i,
+				rows[i].name, p.kind, p.which, p.uid);
 	}
-}
-
-TEST(words)
-{
-	CHECK_STR(place_word(PLACE_FILE), "file");
-	CHECK_STR(place_word(PLACE_INDEX), "index");
-	CHECK_STR(place_word((enum place_kind)99), "none");
 }
 
 T_MAIN
