@@ -211,10 +211,11 @@ class Twinspool(System):
         self.spool, self.backing = self.a.mnt, self.a.spool
         for slot in (self.a, self.b):
             slot.configure(imapd_conf=f"{a.path}/c/imapd.conf", **self.keys)
-        self.server = self.run_cyrus(a.path, self.spool, start=False)
         case.later(self.down)
         self.begin(self.b)
         self.begin(self.a)
+        # The mount's root becomes Cyrus's; the bare folder below it is immutable.
+        self.server = self.run_cyrus(a.path, self.spool, start=False)
         self.drain(300)
         self.server.start()
 
@@ -223,7 +224,8 @@ class Twinspool(System):
         self.others["daemon" if slot is self.a else "peer"] = [slot.proc.pid]
 
     def down(self):
-        self.server.stop()
+        if self.server is not None:
+            self.server.stop()
         for slot in (self.a, self.b):
             slot.close()
 
