@@ -584,8 +584,12 @@ capture_fsync(struct inode *ino, int fd, bool datasync, unsigned *kinds_out)
 	if (to == NULL)
 		return 0;
 	if (kind_of(ino) == PLACE_INDEX) {
-		if ((dir = inode_parent(ino)) != NULL && is_ours(dir))
-			err = pending_commit(dir, kinds_out);
+		/* It is on this disk, and will travel. An error would make Cyrus unlink a message that
+		 * the index names; it is for those who were promised more. */
+		if ((dir = inode_parent(ino)) != NULL && is_ours(dir) &&
+			(err = pending_commit(dir, kinds_out)) != 0 &&
+			!capture_waits(*kinds_out))
+			err = 0;
 	} else if (kind_of(ino) == PLACE_ANNOT) {
 		if ((dir = inode_parent(ino)) != NULL && is_ours(dir))
 			pending_retry(dir);

@@ -328,23 +328,20 @@ inode_moved(struct inode *ino, struct inode *parent, const char *name)
 }
 
 int
-inode_enter(struct slot *slot, struct inode *parent, const char *name, int fd,
-	const struct stat *st, struct inode **ino_out)
+inode_enter(struct slot *slot, struct inode *parent, const char *name,
+	const struct slot_handle *h, const struct stat *st, struct inode **ino_out)
 {
-	struct slot_handle h;
 	struct place place;
 	struct inode *ino;
-	int err = inode_handle_at(fd, "", &h);
+	int err = 0;
 
 	*ino_out = NULL;
-	if (err == 0 && h.len == 0)
-		err = ESTALE;
-	if (err != 0)
-		return err;
+	if (h->len == 0)
+		return ESTALE;
 	place = place_step(inode_place(parent), name, st->st_mode);
 	pthread_mutex_lock(&inode_tab.lock);
-	inode_claim_wait(&h, place.kind);
-	ino = inode_find(&h);
+	inode_claim_wait(h, place.kind);
+	ino = inode_find(h);
 	if (ino == NULL) {
 		ino = fresh();
 		if (ino == NULL) {
@@ -354,9 +351,9 @@ inode_enter(struct slot *slot, struct inode *parent, const char *name, int fd,
 		ino->nlookup = 0;
 		atomic_store(&ino->marks, 0);
 		ino->type = (uint8_t)(st->st_mode >> 12);
-		ino->handle_type = h.type;
-		ino->handle_len = (uint8_t)h.len;
-		memcpy(ino->handle, h.bytes, h.len);
+		ino->handle_type = h->type;
+		ino->handle_len = (uint8_t)h->len;
+		memcpy(ino->handle, h->bytes, h->len);
 		memset(inode_own(ino), 0, sizeof(struct inode_own));
 		set_place(ino, parent, name);
 		atomic_store_explicit(&ino->valid, 1, memory_order_release);

@@ -121,11 +121,11 @@ bool inode_losing(int fd);
 
 /* ---- for the request handlers and slot.c ---- */
 
-/* The entry of the file behind fd (any descriptor), found under name in parent: made if it is
+/* The entry of the file with that handle, found under name in parent: made if it is
  * new, its place and parent brought up to date. With slot not NULL a lookup is counted, to be
  * told to the kernel by that slot's answer. */
-int inode_enter(struct slot *slot, struct inode *parent, const char *name, int fd,
-	const struct stat *st, struct inode **ino_out);
+int inode_enter(struct slot *slot, struct inode *parent, const char *name,
+	const struct slot_handle *h, const struct stat *st, struct inode **ino_out);
 /* The counts of an answer that the kernel never got are taken back. */
 void inode_grants_undo(struct slot *slot);
 /* The kernel forgets count lookups; item is its place in the request, for a request redone. */

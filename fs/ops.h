@@ -43,6 +43,10 @@ void ops_attr_shape(const struct inode *ino, struct stat *st);
  * ENOENT counts nothing. */
 int ops_name_entry(struct inode *dir, int dirfd, const char *name,
 	struct fuse_entry_param *e, struct inode **ino_out);
+/* The same of a name in a listing, without opening it: names are not looked up twice, so nothing may
+ * change them meanwhile. The kernel sees to that on an active side, for it keeps the folder locked. */
+int ops_name_listed(struct inode *dir, int dirfd, const char *name,
+	struct fuse_entry_param *e, struct inode **ino_out);
 /* Whether name in that folder is the slot's own folder. */
 bool ops_name_own(const struct inode *dir, const char *name);
 

@@ -10,6 +10,8 @@
 #include "fs/capture.h"
 #include "fs/ops_vdir.h"
 #include "fs/slot.h"
+#include "fs/warm.h"
+#include "meta/base/clock.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -31,6 +33,7 @@ struct listing {
 	char *out;
 	size_t size, used;
 	unsigned entries; /* lookups counted */
+	off_t at; /* behind the last entry that was added */
 };
 
 static bool
@@ -67,7 +70,7 @@ add_plus(struct listing *l, const struct dirent64 *d)
 		return false;
 	/* nodeid 0 tells the kernel a name only */
 	if (is_dot(d->d_name) ||
-		ops_name_entry(l->dir, l->fd, d->d_name, &e, &ino) != 0) {
+		ops_name_listed(l->dir, l->fd, d->d_name, &e, &ino) != 0) {
 		memset(&e, 0, sizeof(e));
 		e.attr.st_ino = d->d_ino;
 		e.attr.st_mode = (mode_t)d->d_type << 12;
@@ -77,6 +80,7 @@ add_plus(struct listing *l, const struct dirent64 *d)
 	}
 	l->used += fuse_add_direntry_plus(
 		l->req, l->out + l->used, left, d->d_name, &e, d->d_off);
+	l->at = d->d_off;
 	return true;
 }
 
@@ -121,6 +125,7 @@ static void
 list_and_answer(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t off, bool plus)
 {
 	struct listing l = { .req = req, .plus = plus, .fd = -1 };
+	uint64_t began = clock_us();
 	size_t room;
 	int err = ESTALE;
 
@@ -137,6 +142,8 @@ list_and_answer(fuse_req_t req, fuse_ino_t nodeid, size_t size, off_t off, bool 
 		pthread_mutex_lock(lock);
 		err = list(&l, off);
 		pthread_mutex_unlock(lock);
+		if (err == 0 && plus)
+			warm_ahead(nodeid, l.fd, l.at, l.entries, clock_us() - began);
 		inode_fd_put(l.dir, l.fd);
 	}
 	if (err != 0)

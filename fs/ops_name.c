@@ -104,27 +104,43 @@ pin_last(const struct found *f)
 
 /* ---- answers ---- */
 
+/* The attributes are in e->attr. */
+static int
+enter(struct inode *dir, const char *name, const struct slot_handle *h,
+	struct fuse_entry_param *e, struct inode **ino_out)
+{
+	int err;
+
+	if (e->attr.st_dev != ops_env.dev)
+		return EXDEV;
+	err = inode_enter(slot_current(), dir, name, h, &e->attr, ino_out);
+	if (err != 0)
+		return err;
+	e->ino = inode_nodeid(*ino_out);
+	e->attr_timeout = ops_attr_timeout(*ino_out);
+	e->entry_timeout = ops_entry_timeout();
+	return 0;
+}
+
 static int
 fill_entry(struct inode *dir, const char *name, int fd, struct fuse_entry_param *e,
 	struct inode **ino_out)
 {
+	struct slot_handle h;
 	int err;
 
 	memset(e, 0, sizeof(*e));
 	if (fstat(fd, &e->attr) != 0)
 		return errno;
-	if (e->attr.st_dev != ops_env.dev)
-		return EXDEV;
-	err = inode_enter(slot_current(), dir, name, fd, &e->attr, ino_out);
+	err = inode_handle_at(fd, "", &h);
+	if (err == 0)
+		err = enter(dir, name, &h, e, ino_out);
 	if (err != 0)
 		return err;
 	/* Replay may have been at it until it was entered. */
 	if (ops_env.standby && fstat(fd, &e->attr) != 0)
 		return errno;
 	ops_attr_shape(*ino_out, &e->attr);
-	e->ino = inode_nodeid(*ino_out);
-	e->attr_timeout = ops_attr_timeout(*ino_out);
-	e->entry_timeout = ops_entry_timeout();
 	return 0;
 }
 
@@ -133,13 +149,12 @@ fill_entry(struct inode *dir, const char *name, int fd, struct fuse_entry_param 
  * grant what the backing tree denies. So what has a list is not let in (decision 0019).
  */
 static int
-refuse_acl(struct inode *dir, const char *name, int fd)
+refuse_acl(struct inode *dir, int dirfd, const char *name)
 {
 	static _Atomic uint64_t said;
 	char path[PATH_MAX];
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	if (!acl_found(path))
+	if (!acl_found_at(dirfd, name))
 		return 0;
 	if (log_due(&said))
 		log_err("refused, it has an access control list: remove it from the "
@@ -158,10 +173,33 @@ ops_name_entry(struct inode *dir, int dirfd, const char *name,
 	fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return errno;
-	err = ops_env.xattr ? 0 : refuse_acl(dir, name, fd);
+	err = ops_env.xattr ? 0 : refuse_acl(dir, dirfd, name);
 	if (err == 0)
 		err = fill_entry(dir, name, fd, e, ino_out);
 	close(fd);
+	return err;
+}
+
+int
+ops_name_listed(struct inode *dir, int dirfd, const char *name,
+	struct fuse_entry_param *e, struct inode **ino_out)
+{
+	struct slot_handle h;
+	int err;
+
+	if (ops_env.standby)
+		return ops_name_entry(dir, dirfd, name, e, ino_out);
+	*ino_out = NULL;
+	memset(e, 0, sizeof(*e));
+	err = inode_handle_at(dirfd, name, &h);
+	if (err == 0 && fstatat(dirfd, name, &e->attr, AT_SYMLINK_NOFOLLOW) != 0)
+		err = errno;
+	if (err == 0 && !ops_env.xattr)
+		err = refuse_acl(dir, dirfd, name);
+	if (err == 0)
+		err = enter(dir, name, &h, e, ino_out);
+	if (err == 0)
+		ops_attr_shape(*ino_out, &e->attr);
 	return err;
 }
 

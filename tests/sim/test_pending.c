@@ -7,6 +7,7 @@
 #include "fs/capture.h"
 #include "fs/inode.h"
 #include "fs/pending.h"
+#include "fs/slot.h"
 #include "fs/super.h"
 #include "tests/lib/duo.h"
 #include "tests/lib/t.h"
@@ -45,13 +46,14 @@ static struct inode *
 enter(struct inode *parent, const char *path, const char *name)
 {
 	char full[600];
+	struct slot_handle h;
 	struct inode *ino;
 	struct stat st;
 
 	snprintf(full, sizeof(full), "%s/%s", d.root_a, path);
 	int fd = open(full, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) != 0 ||
-		inode_enter(NULL, parent, name, fd, &st, &ino) != 0)
+	if (fd < 0 || fstat(fd, &st) != 0 || inode_handle_at(fd, "", &h) != 0 ||
+		inode_enter(NULL, parent, name, &h, &st, &ino) != 0)
 		abort();
 	close(fd);
 	inode_hold(ino);

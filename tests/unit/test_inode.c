@@ -77,11 +77,12 @@ static struct inode *
 enter(const char *name, struct slot *s)
 {
 	struct inode *root = inode_get(INODE_ROOT), *ino = NULL;
+	struct slot_handle h;
 	struct stat st;
 	int fd = openat(root_fd, name, O_PATH | O_NOFOLLOW);
 
-	if (fd < 0 || fstat(fd, &st) != 0 ||
-		inode_enter(s, root, name, fd, &st, &ino) != 0)
+	if (fd < 0 || fstat(fd, &st) != 0 || inode_handle_at(fd, "", &h) != 0 ||
+		inode_enter(s, root, name, &h, &st, &ino) != 0)
 		ino = NULL;
 	close(fd);
 	return ino;
