@@ -8,8 +8,8 @@
  * Timers are one list sorted by due time; there are a few per session. Those set while timers
  * run wait for the next turn, so a timer of 0 ms cannot starve the descriptors.
  *
- * Posts and raised calls lie under the mutex. The eventfd is written only when the list goes
- * from empty to not empty, so a burst of posts costs one system call.
+ * Raised calls lie under the mutex. The eventfd is written only when the list goes from empty to
+ * not empty, so a burst of them costs one system call.
  */
 #include "sync/loop.h"
 #include "meta/base/clock.h"
@@ -25,12 +25,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-struct post {
-	loop_fn *fn;
-	void *arg;
-	struct post *next;
-};
-
 struct loop {
 	struct loop_fd *fds, *fd_cursor;
 	size_t n_fds;
@@ -43,7 +37,6 @@ struct loop {
 	bool stopped; /* under lock */
 
 	pthread_mutex_t lock;
-	struct post *posts, **posts_tail;
 	struct loop_call *calls, **calls_tail;
 };
 
@@ -62,7 +55,6 @@ loop_open(struct loop **out)
 		return ERR_IO;
 	}
 	pthread_mutex_init(&l->lock, NULL);
-	l->posts_tail = &l->posts;
 	l->calls_tail = &l->calls;
 	*out = l;
 	return 0;
@@ -73,10 +65,6 @@ loop_close(struct loop *l)
 {
 	if (l == NULL)
 		return;
-	for (struct post *p = l->posts, *next; p != NULL; p = next) {
-		next = p->next;
-		free(p);
-	}
 	close(l->wake_fd);
 	pthread_mutex_destroy(&l->lock);
 	free(l->polled);
@@ -101,24 +89,6 @@ loop_stop(struct loop *l)
 	wake(l);
 }
 
-int
-loop_post(struct loop *l, loop_fn *fn, void *arg)
-{
-	struct post *p = malloc(sizeof(*p));
-
-	if (p == NULL)
-		return ERR_NOMEM;
-	*p = (struct post){ fn, arg, NULL };
-	pthread_mutex_lock(&l->lock);
-	bool first = l->posts == NULL && l->calls == NULL;
-	*l->posts_tail = p;
-	l->posts_tail = &p->next;
-	pthread_mutex_unlock(&l->lock);
-	if (first)
-		wake(l);
-	return 0;
-}
-
 void
 loop_raise(struct loop *l, struct loop_call *call)
 {
@@ -126,7 +96,7 @@ loop_raise(struct loop *l, struct loop_call *call)
 
 	pthread_mutex_lock(&l->lock);
 	if (!call->raised) {
-		first = l->posts == NULL && l->calls == NULL;
+		first = l->calls == NULL;
 		call->raised = true;
 		call->next = NULL;
 		*l->calls_tail = call;
@@ -308,23 +278,15 @@ run_fds(struct loop *l)
 }
 
 static void
-run_posts(struct loop *l)
+run_calls(struct loop *l)
 {
 	pthread_mutex_lock(&l->lock);
-	struct post *posts = l->posts;
 	struct loop_call *last = NULL;
-	l->posts = NULL;
-	l->posts_tail = &l->posts;
 	/* Calls raised from here on wait for the next turn: stop at today's last one. */
 	for (struct loop_call *c = l->calls; c != NULL; c = c->next)
 		last = c;
 	pthread_mutex_unlock(&l->lock);
 
-	for (struct post *next; posts != NULL; posts = next) {
-		next = posts->next;
-		posts->fn(posts->arg);
-		free(posts);
-	}
 	while (last != NULL) {
 		pthread_mutex_lock(&l->lock);
 		struct loop_call *c = l->calls;
@@ -343,12 +305,12 @@ run_posts(struct loop *l)
 	}
 }
 
-/* Something may have been posted while posts ran, with the list not empty and so no wake-up. */
+/* Something may have been raised while calls ran, with the list not empty and so no wake-up. */
 static bool
-has_posts(struct loop *l, bool *stopped_out)
+has_calls(struct loop *l, bool *stopped_out)
 {
 	pthread_mutex_lock(&l->lock);
-	bool has = l->posts != NULL || l->calls != NULL;
+	bool has = l->calls != NULL;
 	*stopped_out = l->stopped;
 	pthread_mutex_unlock(&l->lock);
 	return has;
@@ -399,7 +361,7 @@ int
 loop_turn(struct loop *l, int max_wait_ms)
 {
 	bool stopped;
-	int wait_ms = has_posts(l, &stopped) || stopped || l->hooks_again
+	int wait_ms = has_calls(l, &stopped) || stopped || l->hooks_again
 			      ? 0
 			      : wait_time(l, max_wait_ms);
 	int rc = poll_all(l, wait_ms);
@@ -407,7 +369,7 @@ loop_turn(struct loop *l, int max_wait_ms)
 	if (rc != 0)
 		return rc;
 	run_fds(l);
-	run_posts(l);
+	run_calls(l);
 	run_timers(l);
 	l->hooks_again = run_hooks(l);
 	return 0;
@@ -424,7 +386,7 @@ loop_run(struct loop *l)
 	sigaddset(&pipe_only, SIGPIPE);
 	pthread_sigmask(SIG_BLOCK, &pipe_only, NULL);
 	while (rc == 0) {
-		has_posts(l, &stopped);
+		has_calls(l, &stopped);
 		if (stopped)
 			break;
 		rc = loop_turn(l, -1);

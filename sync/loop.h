@@ -1,14 +1,14 @@
 /*
  * loop.h - the peer thread: poll, timers, calls from other threads.
  *
- * One turn is: wait, then ready descriptors, then posted calls, then due timers, then the flush
+ * One turn is: wait, then ready descriptors, then raised calls, then due timers, then the flush
  * hooks (where sessions send what the turn queued, as one burst). So what arrived in time is
  * always seen before the timer that would complain about its absence.
  *
- * Owns     its eventfd and the posts not yet run; descriptors, timers, hooks and calls are
- *          embedded in their users' structs and must be removed before those are freed.
- * Threads  loop_post, loop_raise and loop_stop: any. Everything else: the thread that runs the
- *          loop, or before it runs.
+ * Owns     its eventfd; descriptors, timers, hooks and calls are embedded in their users' structs
+ *          and must be removed before those are freed.
+ * Threads  loop_raise and loop_stop: any. Everything else: the thread that runs the loop, or
+ *          before it runs.
  * Errors   ERR_NOMEM, ERR_IO (eventfd, poll).
  * Time     milliseconds of clock_ms, so a test may turn the loop with a clock of its own.
  */
@@ -63,7 +63,7 @@ struct loop_call {
 };
 
 int loop_open(struct loop **out);
-/* Posts that were not run are dropped without being run: stop their senders first. */
+/* Calls that were raised and not run are dropped: stop those who raise them first. */
 void loop_close(struct loop *loop);
 
 /* Turns until loop_stop. 0 or ERR_IO. SIGPIPE is blocked in the calling thread. */
@@ -72,8 +72,7 @@ int loop_run(struct loop *loop);
 int loop_turn(struct loop *loop, int max_wait_ms);
 void loop_stop(struct loop *loop);
 
-/* fn(arg) on the loop's thread, in the order of the posts. 0 or ERR_NOMEM. */
-int loop_post(struct loop *loop, loop_fn *fn, void *arg);
+/* The call runs on the loop's thread. */
 void loop_raise(struct loop *loop, struct loop_call *call);
 /* Takes a raised call back; on the loop's thread, when nobody can raise it any more. */
 void loop_call_cancel(struct loop *loop, struct loop_call *call);

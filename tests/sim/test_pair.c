@@ -199,11 +199,19 @@ line_main(void *arg)
 	return NULL;
 }
 
+static pthread_mutex_t faults_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct badline_faults faults;
+
 static void
 on_faults(void *arg)
 {
-	badline_set(st.line, arg);
-	free(arg);
+	struct badline_faults now;
+
+	(void)arg;
+	pthread_mutex_lock(&faults_lock);
+	now = faults;
+	pthread_mutex_unlock(&faults_lock);
+	badline_set(st.line, &now);
 }
 
 static void
@@ -213,16 +221,15 @@ on_cut(void *arg)
 	badline_cut(st.line);
 }
 
+static struct loop_call set_faults = { .fn = on_faults }, cut_line = { .fn = on_cut };
+
 static void
 line_set(struct badline_faults f)
 {
-	struct badline_faults *copy = malloc(sizeof(*copy));
-
-	if (copy == NULL)
-		abort();
-	*copy = f;
-	if (loop_post(st.loop, on_faults, copy) != 0)
-		abort();
+	pthread_mutex_lock(&faults_lock);
+	faults = f;
+	pthread_mutex_unlock(&faults_lock);
+	loop_raise(st.loop, &set_faults);
 }
 
 /* From here on the choices of that step. 0: those before the first. */
@@ -291,6 +298,8 @@ story_close(void)
 {
 	loop_stop(st.loop);
 	pthread_join(st.line_thread, NULL);
+	loop_call_cancel(st.loop, &set_faults);
+	loop_call_cancel(st.loop, &cut_line);
 	badline_close(st.line);
 	loop_close(st.loop);
 	for (unsigned i = 0; i < MBOXES; i++)
@@ -579,7 +588,7 @@ step(unsigned at)
 		line_turns_bad();
 	} else if (what < 15 && with('l')) {
 		tell("the line is cut", "");
-		loop_post(st.loop, on_cut, NULL);
+		loop_raise(st.loop, &cut_line);
 	} else {
 		write_some(true);
 	}
