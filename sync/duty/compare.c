@@ -398,6 +398,12 @@ repair_mailbox(struct peer *p, struct repair *r, struct mboxent *e)
 	batch_init(&b);
 	uint64_t names = moving_ticket(n->moving);
 	pthread_mutex_lock(&e->lock);
+	if (!e->known) {
+		/* Removed while we waited for the lock, and no state is left to compare with. */
+		pthread_mutex_unlock(&e->lock);
+		batch_fini(&b);
+		return false;
+	}
 	if ((rc = has_more(p, r, e, &fault)) == ERR_MORE) {
 		pthread_mutex_unlock(&e->lock);
 		refuse(p, r->dir, fault.uid, fault.check, fault.text);

@@ -280,6 +280,42 @@ TEST(a_mailbox_in_the_middle_of_its_removal_is_waited_for)
 	duo_close(&d);
 }
 
+/* Called while its commit holds the mailbox: whoever is about to compare it waits for that. */
+static bool
+takes_a_while(void *arg, bool odd)
+{
+	(void)arg, (void)odd;
+	usleep(200000);
+	return false;
+}
+
+/* The comparison looks at a mailbox again and again, and in between it is removed. */
+TEST(a_mailbox_whose_removal_commits_while_it_is_compared_is_removed)
+{
+	CHECK(three_mailboxes());
+	duo_stop_b(&d, false);
+	duo_sh("rm %s/journal.db*", d.state_b);
+	rig_append(&A, 500);
+	duo_commit(&d, &A);
+	CHECK_EQ(sync_note_leaving(d.sync, "box/a", 0), 0);
+	duo_sh("rm %s/box/a/cyrus.header", d.root_a);
+	duo_start_b(&d);
+	CHECK(duo_until(&d, is_asked_for, NULL));
+	rig_options(&A, A.h.options | INDEX_OPT_DELETED);
+	rig_commit(&A);
+	struct sync_commit c = {
+		.dir = "box/a", .patient = true, .disturbed = takes_a_while
+	};
+	CHECK_EQ(sync_commit(d.sync, &c), 0);
+	duo_sh("rm -r %s/box/a", d.root_a);
+	sync_path(d.sync, "box/a", 0, NULL, NULL);
+	CHECK(duo_settled(&d));
+	CHECK(!duo_exists(d.root_b, "box/a/cyrus.index"));
+	duo_stop_b(&d, false);
+	CHECK_EQ(duo_standby(&d).asides, 0);
+	duo_close(&d);
+}
+
 int
 main(int argc, char **argv)
 {
