@@ -35,6 +35,13 @@ fake_open(void *arg)
 	opened++;
 }
 
+static const char *
+fake_gate(void *arg)
+{
+	(void)arg;
+	return shut > opened ? "shut" : "open";
+}
+
 static int
 fake_wait(void *arg, uint64_t ms, bool (*on)(void *), void *on_arg, struct buf *lack)
 {
@@ -71,6 +78,7 @@ start(void)
 {
 	static const struct service_ops ops = { .shut = fake_shut,
 		.open = fake_open,
+		.gate = fake_gate,
 		.wait = fake_wait,
 		.prove = fake_prove };
 	struct service_conf sc = { .conf = &conf, .ops = &ops, .supervisor = 4711 };
@@ -180,7 +188,7 @@ TEST(abandoned)
 	CHECK_EQ(pthread_create(&thread, NULL, drain_main, &rc), 0);
 	AWAIT(waits == 1);
 	CHECK_EQ(ask("drain", "somebody else drains it"), ERR_EXISTS);
-	CHECK_EQ(ask("status json", "\"gate\":\"draining\""), 0);
+	CHECK_EQ(ask("status json", "\"gate\":\"shut\""), 0);
 	pthread_join(thread, NULL);
 	CHECK_EQ(rc, ERR_TIMEOUT);
 	AWAIT(opened == 1);
