@@ -109,7 +109,8 @@ hash_full(const char *part)
 {
 	uint32_t n = 0;
 
-	for (; *part != '\0' && *part != '/' && *part != '.'; part++)
+	/* Up to the first dot, which in a folder's name is ^. */
+	for (; *part != '\0' && strchr("/.^", *part) == NULL; part++)
 		n = ((n << 3) ^ (n >> 5)) ^ (uint8_t)*part;
 	return (char)('A' + n % 23);
 }

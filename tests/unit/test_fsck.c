@@ -526,6 +526,8 @@ TEST(folder_by_name)
 	} rows[] = { { "g", "golden", "" }, { "G", "golden", "" },
 		{ "h", "golden", "path-hash;" }, { "q", "9x", "sync-annot;" },
 		{ "n", "9x", "path-hash;sync-annot;" },
+		/* A dot ends what the full rule looks at. */
+		{ "F", "a^nn", "sync-annot;" },
 		/* Another owner, golden@ex.org. */
 		{ "domain/e/ex.org/g", "golden", "sync-annot;" },
 		{ "domain/f/ex.org/g", "golden", "path-hash;sync-annot;" },
