@@ -30,7 +30,7 @@ static const struct command {
 		"key and certificate; prints the fingerprint that peers pin" },
 	{ "dump", cmd_dump, "[--json] FILE",
 		"one of Cyrus's files, field by field, or a journal.db" },
-	{ "fsck", cmd_fsck, "[--json] [--no-bodies] FOLDER",
+	{ "fsck", cmd_fsck, "[--json] [--no-bodies] [--imapd-conf FILE] FOLDER",
 		"every check of a mailbox or spool; exit 1 if there are findings" },
 	{ "help", cmd_help, "[conf]",
 		"this list, or the keys of a slot's configuration" },

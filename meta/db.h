@@ -54,6 +54,10 @@ struct db_annot {
 /* Decodes a pair of cyrus.annotations. ERR_MANGLED. */
 int db_annot_decode(const uint8_t *key, size_t klen, const uint8_t *val, size_t vlen,
 	struct db_annot *out);
+/* The same of a pair of annotations.db: uid is 0, and the mailbox's unique id, "" for the server
+ * as a whole, is in *box_out. */
+int db_annot_decode_box(const uint8_t *key, size_t klen, const uint8_t *val,
+	size_t vlen, struct db_annot *out, const char **box_out);
 /* The pair's bytes for an annotation, appended; ask the buffers whether they failed. */
 void
 db_annot_encode(const struct db_annot *a, struct buf *key_out, struct buf *val_out);

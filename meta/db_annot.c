@@ -45,18 +45,15 @@ read_text(struct rd *r)
 	return (const char *)rd_bytes(r, (size_t)(nul - r->p) + 1);
 }
 
-int
-db_annot_decode(const uint8_t *key, size_t klen, const uint8_t *val, size_t vlen,
-	struct db_annot *out)
+/* What comes behind the UID or the unique id, and the value. */
+static int
+decode_rest(struct rd *k, const uint8_t *val, size_t vlen, struct db_annot *out)
 {
-	struct rd k = rd_over(key, klen), v = rd_over(val, vlen);
+	struct rd v = rd_over(val, vlen);
 
-	memset(out, 0, sizeof(*out));
-	if (!read_uid(&k, &out->uid))
-		return ERR_MANGLED;
-	out->entry = read_text(&k);
-	out->userid = read_text(&k);
-	if (!rd_done(&k) || out->entry[0] == '\0')
+	out->entry = read_text(k);
+	out->userid = read_text(k);
+	if (!rd_done(k) || out->entry[0] == '\0')
 		return ERR_MANGLED;
 
 	out->value_len = rd_be32(&v);
@@ -74,6 +71,27 @@ db_annot_decode(const uint8_t *key, size_t klen, const uint8_t *val, size_t vlen
 	if (rd_left(&v) > 0)
 		out->flags = rd_u8(&v);
 	return rd_done(&v) ? 0 : ERR_MANGLED;
+}
+
+int
+db_annot_decode(const uint8_t *key, size_t klen, const uint8_t *val, size_t vlen,
+	struct db_annot *out)
+{
+	struct rd k = rd_over(key, klen);
+
+	memset(out, 0, sizeof(*out));
+	return read_uid(&k, &out->uid) ? decode_rest(&k, val, vlen, out) : ERR_MANGLED;
+}
+
+int
+db_annot_decode_box(const uint8_t *key, size_t klen, const uint8_t *val, size_t vlen,
+	struct db_annot *out, const char **box_out)
+{
+	struct rd k = rd_over(key, klen);
+
+	memset(out, 0, sizeof(*out));
+	*box_out = read_text(&k);
+	return *box_out ? decode_rest(&k, val, vlen, out) : ERR_MANGLED;
 }
 
 void

@@ -41,14 +41,11 @@ fsck_tell(struct fsck *f, enum fsck_class class, uint32_t uid, const char *check
 }
 
 int
-fsck_read(struct fsck *f, const char *name, size_t max, struct buf *out)
+fsck_read_fd(int fd, size_t max, struct buf *out)
 {
-	int fd = openat(f->fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 	struct stat st;
 	int rc = 0;
 
-	if (fd < 0)
-		return err_from_errno(errno);
 	if (fstat(fd, &st) != 0)
 		rc = ERR_IO;
 	else if (!S_ISREG(st.st_mode))
@@ -75,6 +72,17 @@ fsck_read(struct fsck *f, const char *name, size_t max, struct buf *out)
 		if (out->len > max)
 			rc = ERR_LIMIT;
 	}
+	return rc;
+}
+
+int
+fsck_read(struct fsck *f, const char *name, size_t max, struct buf *out)
+{
+	int fd = openat(f->fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd < 0)
+		return err_from_errno(errno);
+	int rc = fsck_read_fd(fd, max, out);
 	close(fd);
 	return rc;
 }
@@ -94,9 +102,8 @@ id_of_path(const char *dir)
 	return at + 4;
 }
 
-/* The folder that Cyrus hashes a name into, by its plain or its full rule (F1.2). */
-static char
-hash_plain(const char *part)
+char
+fsck_hash_plain(const char *part)
 {
 	char c = part[0] >= 'A' && part[0] <= 'Z' ? (char)(part[0] - 'A' + 'a')
 						  : part[0];
@@ -104,8 +111,8 @@ hash_plain(const char *part)
 	return c >= 'a' && c <= 'z' ? c : 'q';
 }
 
-static char
-hash_full(const char *part)
+char
+fsck_hash_full(const char *part)
 {
 	uint32_t n = 0;
 
@@ -118,11 +125,11 @@ hash_full(const char *part)
 static void
 tell_hash(struct fsck *f, const char *hash, const char *part)
 {
-	if (hash[0] != hash_plain(part) && hash[0] != hash_full(part))
+	if (hash[0] != fsck_hash_plain(part) && hash[0] != fsck_hash_full(part))
 		fsck_tell(f, FSCK_MUST, 0, "path-hash",
 			"move the folder, or run reconstruct for the right one",
-			"the folder belongs below %c/ or %c/", hash_plain(part),
-			hash_full(part));
+			"the folder belongs below %c/ or %c/", fsck_hash_plain(part),
+			fsck_hash_full(part));
 }
 
 /* In the layout by name the first folder may be a hash of the second part of the name. Other
@@ -295,10 +302,26 @@ check_files(struct fsck *f)
 	return 0;
 }
 
-/* With id_out the unique id, or NULL, which the caller frees. */
+/* Takes from the mailbox in hand what its place remembers. */
+static void
+fill_place(struct fsck *f, struct fsck_place *place)
+{
+	struct header *h = &f->names;
+
+	place->id = h->uniqueid;
+	place->name = h->name;
+	place->quotaroot = h->quotaroot;
+	h->uniqueid = h->name = h->quotaroot = NULL;
+	place->have_index = f->have_index;
+	place->index = f->v.header;
+	place->annots_known = f->annots_known;
+	place->annot_bytes = f->annot_bytes;
+}
+
+/* With place all of it but the folder, which the caller frees. */
 static int
 check_mailbox(int fd, const char *dir, const struct fsck_options *options,
-	fsck_say *say, void *arg, struct fsck_counts *counts, char **id_out)
+	fsck_say *say, void *arg, struct fsck_counts *counts, struct fsck_place *place)
 {
 	struct fsck f = { .options = options,
 		.say = say,
@@ -326,10 +349,8 @@ check_mailbox(int fd, const char *dir, const struct fsck_options *options,
 	rc = f.have_index ? fsck_index_check(&f) : 0;
 	if (rc == 0)
 		rc = check_files(&f);
-	if (rc == 0 && id_out != NULL && f.have_names) {
-		*id_out = f.names.uniqueid;
-		f.names.uniqueid = NULL;
-	}
+	if (rc == 0 && place != NULL)
+		fill_place(&f, place);
 out:
 	header_fini(&f.names);
 	buf_fini(&f.index);
@@ -356,39 +377,50 @@ struct walk {
 	void *arg;
 	struct fsck_counts *counts;
 	char path[MAX_PATH]; /* of the folder in hand, "" for the root */
-	struct place {
-		char *id, *dir;
-	} * seen;
+	struct fsck_place *seen;
 	size_t n_seen, cap_seen;
 };
 
-/* Takes id. */
+/* A mailbox in the folder fd, which is the one in hand. */
 static int
-remember(struct walk *w, char *id)
+walk_mailbox(struct walk *w, int fd)
 {
 	if (w->n_seen == w->cap_seen) {
 		size_t cap = w->cap_seen ? w->cap_seen * 2 : 64;
-		struct place *grown = realloc(w->seen, cap * sizeof(*grown));
-		if (grown == NULL) {
-			free(id);
+		struct fsck_place *grown = realloc(w->seen, cap * sizeof(*grown));
+		if (grown == NULL)
 			return ERR_NOMEM;
-		}
 		w->seen = grown;
 		w->cap_seen = cap;
 	}
-	char *dir = strdup(w->path[0] ? w->path : ".");
-	if (dir == NULL) {
-		free(id);
+	struct fsck_place *place = &w->seen[w->n_seen];
+	memset(place, 0, sizeof(*place));
+	place->dir = strdup(w->path[0] ? w->path : ".");
+	if (place->dir == NULL)
 		return ERR_NOMEM;
-	}
-	w->seen[w->n_seen++] = (struct place){ id, dir };
-	return 0;
+	w->n_seen++;
+	return check_mailbox(
+		fd, place->dir, w->options, w->say, w->arg, w->counts, place);
+}
+
+static const char *
+id_of(const struct fsck_place *place)
+{
+	return place->id ? place->id : "";
 }
 
 static int
 by_id(const void *a, const void *b)
 {
-	return strcmp(((const struct place *)a)->id, ((const struct place *)b)->id);
+	return strcmp(id_of(a), id_of(b));
+}
+
+static int
+by_dir(const void *a, const void *b)
+{
+	const struct fsck_place *one = a, *other = b;
+
+	return strcmp(one->dir, other->dir);
 }
 
 static void
@@ -399,14 +431,28 @@ check_unique(struct walk *w)
 	if (w->n_seen > 0)
 		qsort(w->seen, w->n_seen, sizeof(*w->seen), by_id);
 	for (size_t i = 1; i < w->n_seen; i++) {
-		if (w->seen[i].id[0] == '\0' ||
-			strcmp(w->seen[i].id, w->seen[i - 1].id) != 0)
+		const char *id = id_of(&w->seen[i]);
+		if (id[0] == '\0' || strcmp(id, id_of(&w->seen[i - 1])) != 0)
 			continue;
 		f.dir = w->seen[i].dir;
 		fsck_tell(&f, FSCK_MUST, 0, "uniqueid-twice",
 			"run reconstruct -I on one of the two",
 			"has the same unique id as %.200s", w->seen[i - 1].dir);
 	}
+}
+
+static int
+check_conf(struct walk *w, int root_fd)
+{
+	struct fsck f = { .options = w->options,
+		.say = w->say,
+		.arg = w->arg,
+		.counts = w->counts,
+		.fd = root_fd };
+
+	if (w->n_seen > 0)
+		qsort(w->seen, w->n_seen, sizeof(*w->seen), by_dir);
+	return fsck_conf_check(&f, w->seen, w->n_seen);
 }
 
 /* stage. and sync.: what is old there was left by a crash. */
@@ -440,7 +486,6 @@ walk_folder(struct walk *w, int at, const char *name, int depth)
 	size_t len = strlen(w->path);
 	DIR *d = open_folder(at, name);
 	bool mailbox = false;
-	char *id = NULL;
 	struct dirent *e;
 	int rc = 0;
 
@@ -450,10 +495,7 @@ walk_folder(struct walk *w, int at, const char *name, int depth)
 		faccessat(dirfd(d), "cyrus.index", F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 		mailbox = true;
 	if (mailbox)
-		rc = check_mailbox(dirfd(d), w->path[0] ? w->path : ".", w->options,
-			w->say, w->arg, w->counts, &id);
-	if (rc == 0 && id != NULL)
-		rc = remember(w, id);
+		rc = walk_mailbox(w, dirfd(d));
 	while (rc == 0 && (e = readdir(d)) != NULL) {
 		if (!is_folder(dirfd(d), e) || strcmp(e->d_name, ".") == 0 ||
 			strcmp(e->d_name, "..") == 0)
@@ -490,12 +532,18 @@ fsck_spool(int root_fd, const struct fsck_options *options, fsck_say *say, void 
 	w->say = say;
 	w->arg = arg;
 	w->counts = counts;
-	int rc = walk_folder(w, root_fd, ".", 0);
+	int rc = options->conf ? fsck_conf_probe(options->conf) : 0;
+	if (rc == 0)
+		rc = walk_folder(w, root_fd, ".", 0);
 	if (rc == 0)
 		check_unique(w);
+	if (rc == 0 && options->conf != NULL)
+		rc = check_conf(w, root_fd);
 	for (size_t i = 0; i < w->n_seen; i++) {
 		free(w->seen[i].id);
 		free(w->seen[i].dir);
+		free(w->seen[i].name);
+		free(w->seen[i].quotaroot);
 	}
 	free(w->seen);
 	free(w);

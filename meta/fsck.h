@@ -1,8 +1,11 @@
 /*
- * fsck.h - every invariant of a mailbox that its folder alone can show (F9), each with a name.
+ * fsck.h - every invariant of a mailbox (F9), each with a name: those that its folder alone can
+ * show, and, if asked, those that need Cyrus's configuration directory.
  *
- * Nothing is locked and nothing is written: small files are copied once and judged as of then, so
- * on a mailbox in use a finding of class T may be one moment of a commit. The names are a promise
+ * Nothing is written, and no mailbox is locked: small files are copied once and judged as of then,
+ * so on a mailbox in use a finding of class T may be one moment of a commit. Cyrus's databases are
+ * read once, under their read locks, after the walk over the spool; what a Cyrus at work changes
+ * meanwhile may be found as a difference. The names are a promise
  * to scripts and to the log: "record-crc", "uid-order", "counts", "sync-basic", "guid" ...
  *
  * Threads  any; one call uses no more than its own memory.
@@ -24,7 +27,8 @@ enum fsck_class {
 
 struct fsck_finding {
 	enum fsck_class class;
-	const char *mailbox; /* folder below the root */
+	/* Folder below the root; against Cyrus's databases also a name in them that has none. */
+	const char *mailbox;
 	uint32_t uid; /* 0: the mailbox as a whole */
 	const char *check;
 	const char *text; /* what was found */
@@ -34,9 +38,19 @@ struct fsck_finding {
 /* The finding is valid during the call. */
 typedef void fsck_say(void *arg, const struct fsck_finding *f);
 
+struct imapd;
+
+/* Cyrus's own databases, to compare a whole partition with. */
+struct fsck_conf {
+	const struct imapd *imapd;
+	const char *partition; /* its name in imapd.conf */
+	char why[300]; /* what of them could not be read, when fsck_spool failed for it; else "" */
+};
+
 struct fsck_options {
 	bool bodies; /* read every message: SHA-1, end of its header */
 	bool times; /* compare mtime and internaldate */
+	struct fsck_conf *conf; /* NULL: the partition by itself */
 };
 
 struct fsck_counts {
@@ -47,7 +61,9 @@ struct fsck_counts {
 int fsck_mailbox(int root_fd, const char *dir, const struct fsck_options *options,
 	fsck_say *say, void *arg, struct fsck_counts *counts);
 
-/* Every mailbox in and below root_fd, and what only the whole tree shows. */
+/* Every mailbox in and below root_fd, and what only the whole tree shows. With options->conf also
+ * ERR_BUSY (a transaction of a database is not finished) and ERR_VERSION (not a format that is
+ * read). */
 int fsck_spool(int root_fd, const struct fsck_options *options, fsck_say *say,
 	void *arg, struct fsck_counts *counts);
 

@@ -353,6 +353,8 @@ fsck_index_check(struct fsck *f)
 		rc = check_annots(f, &t);
 	if (rc == 0 && !t.damaged)
 		check_totals(f, &t);
+	f->annots_known = rc == 0 && !t.damaged && !t.annots_unknown;
+	f->annot_bytes = t.annot_bytes;
 	if (cache_fd >= 0)
 		close(cache_fd);
 	return rc;

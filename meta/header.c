@@ -230,6 +230,8 @@ read_key(struct in *in, struct header *h, int depth)
 		{ "I", &h->uniqueid },
 		{ "Q", &h->quotaroot },
 		{ "J", &h->jmapid },
+		{ "P", &h->partition },
+		{ "V", &h->uidvalidity },
 	};
 	char *key = NULL, *value;
 	int rc = read_string(in, &key);
@@ -340,6 +342,22 @@ header_decode(const void *p, size_t n, struct header *out)
 	return rc;
 }
 
+int
+header_decode_entry(const void *p, size_t n, struct header *out)
+{
+	struct in in = { p, (const char *)p + n };
+	int rc = ERR_MANGLED;
+
+	memset(out, 0, sizeof(*out));
+	if (eat(&in, "%("))
+		rc = read_list(&in, out, 0, read_key);
+	if (rc == 0 && in.p != in.end)
+		rc = ERR_MANGLED;
+	if (rc != 0)
+		header_fini(out);
+	return rc;
+}
+
 void
 header_fini(struct header *h)
 {
@@ -348,6 +366,8 @@ header_fini(struct header *h)
 	free(h->uniqueid);
 	free(h->quotaroot);
 	free(h->jmapid);
+	free(h->partition);
+	free(h->uidvalidity);
 	for (size_t i = 0; i < HEADER_MAX_FLAGS; i++)
 		free(h->flags[i]);
 	for (size_t i = 0; i < h->n_acl; i++) {

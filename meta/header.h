@@ -26,6 +26,7 @@ struct header {
 	char *uniqueid; /* "" if absent */
 	char *quotaroot; /* NULL if absent or empty */
 	char *jmapid; /* newest tree's J, NULL if absent */
+	char *partition, *uidvalidity; /* only in mailboxes.db; NULL if absent */
 	char *flags[HEADER_MAX_FLAGS]; /* NULL: a hole (NIL) or past the end */
 	struct header_acl *acl;
 	size_t n_acl;
@@ -33,6 +34,8 @@ struct header {
 
 /* Decodes a whole file. On success out owns its strings until header_fini. ERR_MANGLED. */
 int header_decode(const void *p, size_t n, struct header *out);
+/* The value of a record of mailboxes.db (F5.1), which says the same in the same notation. */
+int header_decode_entry(const void *p, size_t n, struct header *out);
 void header_fini(struct header *h);
 
 /* Whose mailbox the folder dir is: by the path where that tells (folders by name: Cyrus leaves the

@@ -1,0 +1,462 @@
+/*
+ * The golden mailbox among databases that agree with it gives no finding; then each invariant
+ * that needs them is broken once and must be found by its name.
+ */
+#include "meta/base/buf.h"
+#include "meta/base/err.h"
+#include "meta/db.h"
+#include "meta/fsck.h"
+#include "meta/imapd.h"
+#include "tests/lib/t.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define ID "51wmmxqe3qsor71u0apqwrxl"
+#define BY_ID "uuid/5/1/" ID
+#define V "1795391289"
+#define QUOTA "%(S (1291 1000) M (5) AS (12) NF (1) MODSEQ 20)\n"
+#define ACL " A %(golden lrs))"
+
+static char root[300], said[2000], text[4000];
+static struct imapd imapd;
+static struct fsck_conf conf;
+
+static const char *
+path_of(const char *name)
+{
+	static char path[4][700];
+	static int next;
+
+	next = (next + 1) % 4;
+	snprintf(path[next], sizeof(path[next]), "%s/%s", root, name);
+	return path[next];
+}
+
+static void
+make_folders(const char *name)
+{
+	char part[300];
+
+	for (const char *slash = name; (slash = strchr(slash, '/')) != NULL; slash++) {
+		snprintf(part, sizeof(part), "%.*s", (int)(slash - name), name);
+		mkdir(path_of(part), 0700);
+	}
+}
+
+static void
+spit(const char *name, const void *p, size_t n)
+{
+	make_folders(name);
+	int fd = open(path_of(name), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	if (fd < 0 || write(fd, p, n) != (ssize_t)n)
+		abort();
+	close(fd);
+}
+
+static void
+slurp(const char *path, struct buf *out)
+{
+	FILE *f = fopen(path, "r");
+
+	buf_clear(out);
+	for (int c; f != NULL && (c = getc(f)) != EOF;) {
+		uint8_t byte = (uint8_t)c;
+		buf_put(out, &byte, 1);
+	}
+	if (f == NULL || fclose(f) != 0)
+		abort();
+}
+
+/* A database of pairs of texts, which NULL ends. */
+static void
+put_database(const char *name, const char *const *texts)
+{
+	struct db_pair pairs[20];
+	struct buf b = BUF_INIT;
+	size_t n = 0;
+
+	for (; texts[2 * n] != NULL; n++)
+		pairs[n] = (struct db_pair){ (const uint8_t *)texts[2 * n],
+			strlen(texts[2 * n]), (const uint8_t *)texts[2 * n + 1],
+			strlen(texts[2 * n + 1]) };
+	if (db_twoskip_build(pairs, n, 1, &b) != 0)
+		abort();
+	spit(name, b.data, b.len);
+	buf_fini(&b);
+}
+
+#define MAILBOXES(...) \
+	put_database( \
+		"conf/mailboxes.db", (const char *const[]){ __VA_ARGS__, NULL, NULL })
+
+/* The record of the mailbox by its name, and by its id. */
+#define BY_NAME(type, id, partition, v) "%(T " type " I " id " P " partition " V " v ACL
+#define OF_ID(type, name, partition, v) \
+	"%(T " type " N " name " P " partition " V " v ACL
+#define NAME "user\x1fgolden"
+#define SOUND_ID "I" ID, OF_ID("e", NAME, "default", V)
+#define SOUND_NAME "N" NAME, BY_NAME("e", ID, "default", V)
+
+static void
+put_quota(const char *line)
+{
+	spit("conf/quota/g/user.golden", line, strlen(line));
+}
+
+/* The one annotation of the mailbox itself. */
+static void
+put_annot(const char *value)
+{
+	static const uint8_t key[] = ID "\0/comment\0[.OwNeR.]"; /* and the NUL */
+	struct buf val = BUF_INIT, b = BUF_INIT;
+	uint8_t length[8] = { 0, 0, 0, (uint8_t)strlen(value) };
+
+	buf_put(&val, length, 8);
+	buf_put(&val, value, strlen(value) + 1);
+	struct db_pair pair = { key, sizeof(key), val.data, val.len };
+	if (db_twoskip_build(&pair, 1, 1, &b) != 0)
+		abort();
+	spit("conf/annotations.db", b.data, b.len);
+	buf_fini(&val);
+	buf_fini(&b);
+}
+
+/* The golden mailbox in that folder, and databases that agree. */
+static void
+setup(const char *folder)
+{
+	static struct buf b;
+	char line[1000], name[700];
+
+	snprintf(root, sizeof(root), "%s/%s", t_tmpdir(), "x");
+	CHECK_EQ(system((snprintf(line, sizeof(line), "rm -rf %s", root), line)), 0);
+	mkdir(root, 0700);
+	snprintf(line, sizeof(line), "%s/v17", t_golden());
+	DIR *d = opendir(line);
+	for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
+		if (e->d_name[0] == '.')
+			continue;
+		snprintf(line, sizeof(line), "%s/v17/%s", t_golden(), e->d_name);
+		slurp(line, &b);
+		snprintf(name, sizeof(name), "spool/%s/%s", folder, e->d_name);
+		spit(name, b.data, b.len);
+	}
+	closedir(d);
+	buf_fini(&b);
+	MAILBOXES(SOUND_ID, SOUND_NAME);
+	put_annot("a box");
+	put_quota(QUOTA);
+	snprintf(line, sizeof(line),
+		"# a comment\nConfigDirectory: %s/conf\npartition-default: %s/spool\n"
+		"hashimapspool: \\\n yes\n",
+		root, root);
+	spit("imapd.conf", line, strlen(line));
+}
+
+static void
+note(void *arg, const struct fsck_finding *f)
+{
+	size_t n = strlen(said), k = strlen(text);
+
+	(void)arg;
+	snprintf(text + k, sizeof(text) - k, "%s %s %c %s\n", f->mailbox, f->check,
+		f->class, f->text);
+	if (strstr(said, f->check) == NULL)
+		snprintf(said + n, sizeof(said) - n, "%s;", f->check);
+}
+
+static const char *
+check(void)
+{
+	struct fsck_options options = { .conf = &conf };
+	struct fsck_counts counts = { 0 };
+	char why[300];
+
+	said[0] = text[0] = '\0';
+	if (imapd_load(path_of("imapd.conf"), &imapd, why, sizeof(why)) != 0)
+		return "imapd.conf";
+	conf = (struct fsck_conf){ .imapd = &imapd, .partition = "default" };
+	int fd = open(path_of("spool"), O_RDONLY | O_DIRECTORY);
+	int rc = fsck_spool(fd, &options, note, NULL, &counts);
+	close(fd);
+	imapd_fini(&imapd);
+	return rc ? err_text(rc) : said;
+}
+
+TEST(sound)
+{
+	setup(BY_ID);
+	CHECK_STR(check(), "");
+	CHECK_STR(text, "");
+}
+
+TEST(quota_usage)
+{
+	static const char *const lines[] = {
+		"%(S (1290 1000) M (5) AS (12) NF (1))\n",
+		"%(S (1291 1000) M (4) AS (12) NF (1))\n",
+		"%(S (1291 1000) M (5) AS (7) NF (1))\n",
+		"%(S (1291 1000) M (5) AS (12) NF (2))\n",
+		"1290\n1000\n",
+	};
+
+	setup(BY_ID);
+	for (int i = 0; i < 5; i++) {
+		put_quota(lines[i]);
+		CHECK_STR(check(), "quota-usage;");
+		CHECK(strncmp(text, "user.golden quota-usage S ", 26) == 0);
+	}
+	put_quota("%(S (1291))\n");
+	CHECK_STR(check(), "");
+	spit("conf/quota/n/user.nobody", "%(S (5))\n", 9);
+	CHECK_STR(check(), "quota-usage;");
+	spit("conf/quota/n/user.nobody", "%(S (0))\n", 9);
+	spit("conf/quota/n/user.nobody.NEW", "", 0);
+	CHECK_STR(check(), "");
+	put_quota("%(S 12\n");
+	CHECK_STR(check(), "quota-root;");
+	unlink(path_of("conf/quota/g/user.golden"));
+	CHECK_STR(check(), "quota-root;");
+}
+
+/* What lies on another partition or is damaged counts for a root, and cannot be counted here. */
+TEST(quota_of_what_is_not_here)
+{
+	setup(BY_ID);
+	put_quota("%(S (5000) NF (2))\n");
+	MAILBOXES(SOUND_ID, "Iother", OF_ID("e", NAME "\x1fSub", "big", "1"),
+		SOUND_NAME, "N" NAME "\x1fSub", BY_NAME("e", "other", "big", "1"));
+	CHECK_STR(check(), "");
+	MAILBOXES(SOUND_ID, "Iother", OF_ID("e", "user\x1fgolden2", "big", "1"),
+		SOUND_NAME, "Nuser\x1fgolden2", BY_NAME("e", "other", "big", "1"));
+	CHECK_STR(check(), "quota-usage;");
+	MAILBOXES(SOUND_ID, SOUND_NAME);
+	spit("spool/" BY_ID "/cyrus.index", "", 0);
+	CHECK_STR(check(), "index-size;");
+}
+
+TEST(mboxlist_pair)
+{
+	setup(BY_ID);
+	MAILBOXES(SOUND_NAME);
+	CHECK_STR(check(), "mboxlist-pair;");
+	CHECK(strncmp(text, "user.golden mboxlist-pair M ", 28) == 0);
+	MAILBOXES("I" ID, OF_ID("e", "user\x1fother", "default", V), SOUND_NAME);
+	CHECK_STR(check(), "mboxlist-pair;");
+	MAILBOXES("I" ID, OF_ID("e", NAME, "big", V), SOUND_NAME);
+	CHECK_STR(check(), "mboxlist-pair;");
+	MAILBOXES("I" ID, OF_ID("e", NAME, "default", "7"), SOUND_NAME);
+	CHECK_STR(check(), "mboxlist-pair;");
+	MAILBOXES("I" ID, OF_ID("el", NAME, "default", V), SOUND_NAME);
+	CHECK_STR(check(), "mboxlist-pair;");
+	/* The id of a mailbox that is removed stays. */
+	MAILBOXES(SOUND_ID, "Iother", OF_ID("e", "user\x1fother", "default", V),
+		SOUND_NAME);
+	CHECK_STR(check(), "");
+}
+
+#define OTHER(type) \
+	MAILBOXES(SOUND_ID, "Iother", OF_ID(type, "user\x1fother", "default", "1"), \
+		SOUND_NAME, "Nuser\x1fother", BY_NAME(type, "other", "default", "1"))
+
+TEST(mailbox_missing)
+{
+	static const char file[] = "";
+
+	setup(BY_ID);
+	OTHER("e");
+	CHECK_STR(check(), "mailbox-missing;");
+	CHECK(strncmp(text, "uuid/o/t/other mailbox-missing M ", 33) == 0);
+	OTHER("el");
+	CHECK_STR(check(), "mailbox-missing;");
+	CHECK(strncmp(text, "o/user/other mailbox-missing M ", 31) == 0);
+	OTHER("ed");
+	CHECK_STR(check(), "");
+	OTHER("i");
+	CHECK_STR(check(), "");
+	OTHER("er");
+	CHECK_STR(check(), "");
+	OTHER("e");
+	spit("spool/uuid/o/t/other/cyrus.index", file, 0);
+	CHECK_STR(check(), "header-missing;index-size;");
+}
+
+TEST(mailbox_unlisted)
+{
+	setup(BY_ID);
+	MAILBOXES(SOUND_ID);
+	CHECK_STR(check(), "mailbox-unlisted;");
+	CHECK(strstr(text, BY_ID " mailbox-unlisted M ") == text);
+	MAILBOXES(SOUND_ID, "N" NAME, BY_NAME("ed", ID, "default", V));
+	CHECK_STR(check(), "mailbox-unlisted;");
+	MAILBOXES("I" ID, OF_ID("e", NAME, "big", V), "N" NAME,
+		BY_NAME("e", ID, "big", V));
+	CHECK_STR(check(), "mailbox-unlisted;");
+	CHECK(strstr(text, "partition big") != NULL);
+}
+
+TEST(mailbox_uidvalidity)
+{
+	setup(BY_ID);
+	MAILBOXES("I" ID, OF_ID("e", NAME, "default", "7"), "N" NAME,
+		BY_NAME("e", ID, "default", "7"));
+	CHECK_STR(check(), "mailbox-uidvalidity;");
+}
+
+TEST(mailbox_name)
+{
+	setup(BY_ID);
+	MAILBOXES("I" ID, OF_ID("e", "user\x1fold.en", "default", V), "Nuser\x1fold.en",
+		BY_NAME("e", ID, "default", V));
+	CHECK_STR(check(), "mailbox-name;");
+	CHECK(strstr(text, "mailboxes.db user.old^en") != NULL);
+	/* By name a rename leaves the old name in the header; whose private annotations count
+	 * tells the folder. */
+	setup("o/user/old^en");
+	MAILBOXES("I" ID, OF_ID("el", "user\x1fold.en", "default", V),
+		"Nuser\x1fold.en", BY_NAME("el", ID, "default", V));
+	CHECK_STR(check(), "sync-annot;");
+}
+
+TEST(mailbox_id)
+{
+	setup("g/user/golden");
+	MAILBOXES("I" ID, OF_ID("el", NAME, "default", V), "N" NAME,
+		BY_NAME("el", ID, "default", V));
+	CHECK_STR(check(), "");
+	unlink(path_of("conf/annotations.db"));
+	CHECK_STR(check(), "mailbox-annot;");
+	MAILBOXES("Iother", OF_ID("el", NAME, "default", V), "N" NAME,
+		BY_NAME("el", "other", "default", V));
+	CHECK_STR(check(), "mailbox-id;mailbox-annot;");
+}
+
+TEST(mailbox_path)
+{
+	setup("user/golden");
+	MAILBOXES("I" ID, OF_ID("el", NAME, "default", V), "N" NAME,
+		BY_NAME("el", ID, "default", V));
+	CHECK_STR(check(), "mailbox-path;");
+	CHECK(strstr(text, "user/golden mailbox-path M ") == text);
+	CHECK(strstr(text, " in g/user/golden\n") != NULL);
+}
+
+/* The folders that Cyrus takes for names, with either hash. */
+TEST(folders_by_name)
+{
+	static const struct {
+		const char *name, *plain, *full;
+	} rows[] = {
+		{ "shared", "s/shared", "T/shared" },
+		{ "shared\x1f"
+		  "9box",
+			"q/shared/9box", "C/shared/9box" },
+		{ "user\x1f"
+		  "a.nn\x1fx",
+			"a/user/a^nn/x", "F/user/a^nn/x" },
+		{ "dom.org\x1d"
+		  "user\x1f"
+		  "bob",
+			"domain/d/dom.org/b/user/bob", "domain/J/dom.org/E/user/bob" },
+	};
+	char line[1000], key[100];
+
+	for (int full = 0; full < 2; full++) {
+		setup(BY_ID);
+		snprintf(line, sizeof(line),
+			"configdirectory: %s/conf\nhashimapspool: on\nfulldirhash: "
+			"%s\n",
+			root, full ? "1" : "no");
+		spit("imapd.conf", line, strlen(line));
+		for (int i = 0; i < 4; i++) {
+			snprintf(key, sizeof(key), "N%s", rows[i].name);
+			snprintf(line, sizeof(line),
+				"%%(T el N \"%s\" P default V 1 A %%())", rows[i].name);
+			MAILBOXES("Iother", line, key,
+				BY_NAME("el", "other", "default", "1"));
+			check();
+			const char *want = full ? rows[i].full : rows[i].plain;
+			if (strncmp(text, want, strlen(want)) != 0 ||
+				strstr(text, "mailbox-missing") == NULL)
+				t_fail(__FILE__, __LINE__, "%s: %s", want, text);
+		}
+	}
+}
+
+TEST(mailbox_annot)
+{
+	setup(BY_ID);
+	put_annot("another box");
+	CHECK_STR(check(), "mailbox-annot;");
+	put_annot("box");
+	CHECK_STR(check(), "mailbox-annot;");
+}
+
+TEST(databases)
+{
+	struct buf b = BUF_INIT;
+
+	setup(BY_ID);
+	slurp(path_of("conf/mailboxes.db"), &b);
+	b.data[b.len / 2] ^= 1;
+	spit("conf/mailboxes.db", b.data, b.len);
+	CHECK_STR(check(), "conf-db;");
+	b.data[b.len / 2] ^= 1;
+	buf_put(&b, "12345678", 8);
+	spit("conf/mailboxes.db", b.data, b.len);
+	CHECK_STR(check(), err_text(ERR_BUSY));
+	CHECK(strstr(conf.why, "mailboxes.db: a transaction is not finished") != NULL);
+	spit("conf/mailboxes.db", "user.golden\t0 default\n", 22);
+	CHECK_STR(check(), err_text(ERR_VERSION));
+	CHECK(strstr(conf.why, "mailboxes.db: not a twoskip file") != NULL);
+	MAILBOXES("user.golden", "%(P default)");
+	CHECK_STR(check(), err_text(ERR_VERSION));
+	CHECK(strstr(conf.why, "before 3.6") != NULL);
+	MAILBOXES("N" NAME, "%(P default");
+	CHECK_STR(check(), "conf-db;");
+	unlink(path_of("conf/mailboxes.db"));
+	CHECK_STR(check(), err_text(ERR_NOTFOUND));
+	buf_fini(&b);
+}
+
+TEST(imapd_conf)
+{
+	char line[1000], why[300];
+	struct imapd c;
+
+	setup(BY_ID);
+	snprintf(line, sizeof(line),
+		" partition-two :  /srv/two \n#partition-three: /x\n"
+		"mboxlist_db_path: /db/boxes\n\n@include: %s\n",
+		path_of("imapd.conf"));
+	spit("more.conf", line, strlen(line));
+	CHECK_EQ(imapd_load(path_of("more.conf"), &c, why, sizeof(why)), 0);
+	CHECK_EQ(c.n_partitions, 2);
+	CHECK_STR(c.partitions[0].name, "two");
+	CHECK_STR(c.partitions[0].path, "/srv/two");
+	CHECK_STR(c.partitions[1].name, "default");
+	CHECK_STR(c.mailboxes, "/db/boxes");
+	CHECK_STR(c.annotations, path_of("conf/annotations.db"));
+	CHECK_EQ(c.hashimapspool, true);
+	CHECK_EQ(c.fulldirhash, false);
+	imapd_fini(&c);
+	snprintf(line, sizeof(line), "configdirectory: /c\nmboxlist_db: sql\n");
+	spit("more.conf", line, strlen(line));
+	CHECK_EQ(imapd_load(path_of("more.conf"), &c, why, sizeof(why)), ERR_CONF);
+	CHECK_STR(why, "mboxlist_db: sql: only twoskip is read");
+	spit("more.conf", "quota_db: x\n", 12);
+	CHECK_EQ(imapd_load(path_of("more.conf"), &c, why, sizeof(why)), ERR_CONF);
+	CHECK_STR(why, "configdirectory is not set");
+	snprintf(line, sizeof(line), "@include: %s\n", path_of("more.conf"));
+	spit("more.conf", line, strlen(line));
+	CHECK_EQ(imapd_load(path_of("more.conf"), &c, why, sizeof(why)), ERR_CONF);
+	CHECK(strstr(why, "too many @include") != NULL);
+	CHECK_EQ(imapd_load(path_of("none"), &c, why, sizeof(why)), ERR_CONF);
+}
+
+T_MAIN
