@@ -117,16 +117,25 @@ begin(struct digest *d, int fd, const struct stat *st)
 	return ERR_BUSY;
 }
 
+static struct digest *
+new_digest(struct peer *p)
+{
+	struct digest *d = calloc(1, sizeof(*d));
+
+	if (d != NULL) {
+		d->p = p;
+		d->call = (struct loop_call){ .fn = on_ended, .arg = d };
+	}
+	return d;
+}
+
 int
 digest_file(struct peer *p, int fd, const struct stat *st, uint8_t out[SHA1_LEN])
 {
 	struct digest *d = p->digest;
 
-	if (d == NULL && (d = calloc(1, sizeof(*d))) == NULL)
+	if (d == NULL && (d = p->digest = new_digest(p)) == NULL)
 		return ERR_NOMEM;
-	p->digest = d;
-	d->p = p;
-	d->call = (struct loop_call){ .fn = on_ended, .arg = d };
 	if (d->runs && !d->ended)
 		return ERR_BUSY;
 	join(d);
