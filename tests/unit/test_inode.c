@@ -428,6 +428,52 @@ TEST(a_claim_outlives_the_server)
 }
 
 static void *
+look_up_index(void *arg)
+{
+	struct inode *d = enter("d", NULL), *ino = NULL;
+	struct slot_handle h;
+	struct stat st;
+
+	(void)arg;
+	if (d != NULL && fstatat(root_fd, "d/cyrus.index", &st, 0) == 0 &&
+		inode_handle_at(root_fd, "d/cyrus.index", &h) == 0 &&
+		inode_enter(NULL, d, "cyrus.index", &h, &st, &ino) == 0)
+		atomic_store(&looked_up, 1);
+	return NULL;
+}
+
+static int
+index_over_new_memory(void)
+{
+	pthread_t reader;
+
+	MUST(mkdirat(root_fd, "d", 0755) == 0);
+	file("d/cyrus.index");
+	file("a");
+	MUST(enter("a", NULL) != NULL);
+	MUST(pthread_create(&reader, NULL, look_up_index, NULL) == 0);
+	MUST(stays_out());
+	inode_claims_settled();
+	MUST(pthread_join(reader, NULL) == 0 && atomic_load(&looked_up) == 1);
+	return 0;
+}
+
+static int
+index_of_the_next_life(void)
+{
+	(void)look_up_index(NULL);
+	MUST(atomic_load(&looked_up) == 1);
+	return 0;
+}
+
+TEST(over_new_memory_any_index_may_be_half_done)
+{
+	world();
+	CHECK_EQ(life(index_over_new_memory), 0);
+	CHECK_EQ(life(index_of_the_next_life), 0);
+}
+
+static void *
 lose(void *fd)
 {
 	(void)inode_losing(*(int *)fd);
