@@ -149,7 +149,8 @@ apply_mbox(struct node *n, struct job *j, const struct batch *b,
 	FAULT("replay.after-apply");
 	if (j->rc == 0) {
 		e->known = (b->flags & BATCH_REMOVE) == 0;
-		e->redo = e->owed = false;
+		e->redo = false;
+		e->owed = false;
 		e->redone = (b->flags & (BATCH_REMOVE | BATCH_PARTIAL)) == 0;
 		e->prove &= (b->flags & BATCH_DERIVED) == 0;
 		mboxes_dirty(n->mboxes, e);
