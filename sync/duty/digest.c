@@ -84,7 +84,8 @@ join(struct digest *d)
 		return;
 	pthread_join(d->thread, NULL);
 	close(d->fd);
-	d->runs = d->ended = false;
+	d->runs = false;
+	d->ended = false;
 }
 
 static bool
