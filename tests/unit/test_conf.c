@@ -194,7 +194,7 @@ TEST(too_many_peers)
 
 	buf_printf(&b, "%s", NEEDED);
 	for (int i = 0; i < CONF_PEERS_MAX; i++)
-		buf_printf(&b, "peer: p%d h:1 sha256:%02x%s\n", i, i, PRINT_A + 2);
+		buf_printf(&b, "peer: p%d h:1 sha256:%02x%s\n", i, i, &PRINT_A[2]);
 	int whole = parse(buf_str(&b));
 	buf_printf(&b, "peer: more h:1 sha256:" PRINT_A "\n");
 	int over = parse(buf_str(&b));

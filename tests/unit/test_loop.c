@@ -147,7 +147,8 @@ TEST(raises_from_threads)
 {
 	pthread_t t[THREADS];
 
-	ran = wanted = 0;
+	ran = 0;
+	wanted = 0;
 	call = (struct loop_call){ .fn = count };
 	CHECK_EQ(loop_open(&the_loop), 0);
 	for (int i = 0; i < THREADS; i++)
