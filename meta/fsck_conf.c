@@ -109,23 +109,22 @@ folder_of(const struct imapd *c, const struct conf_entry *e, char *out, size_t n
 	return true;
 }
 
-/* Does the root cover the mailbox? */
-static bool
-covers(const char *root, const char *name)
-{
-	size_t n = strlen(root);
-
-	return n > 0 && strncmp(root, name, n) == 0 &&
-	       (root[n - 1] == '!' || name[n] == '.' || name[n] == '\0');
-}
-
-/* Whatever root the mailbox belongs to, its sum is not known. */
+/* Whatever root the mailbox belongs to, its sum is not known: it itself, what it lies in, or its
+ * domain, whose root ends with the "!". */
 static void
 spoil_roots(struct conf_check *c, const char *name)
 {
-	for (size_t i = 0; i < c->t.n_roots; i++)
-		if (covers(c->t.roots[i].name, name))
-			c->t.roots[i].unknown = true;
+	char root[MAX_PATH];
+
+	for (size_t n = 1; n < sizeof(root) && n <= strlen(name); n++) {
+		if (name[n] != '.' && name[n] != '\0' && name[n - 1] != '!')
+			continue;
+		memcpy(root, name, n);
+		root[n] = '\0';
+		struct conf_root *found = conf_find_root(&c->t, root);
+		if (found != NULL)
+			found->unknown = true;
+	}
 }
 
 static void

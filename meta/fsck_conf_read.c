@@ -188,6 +188,8 @@ read_database(struct reading *r, db_pair_fn *fn)
 	struct buf file = BUF_INIT;
 	int fd = -1, rc = open_locked(r->path, &fd);
 
+	if (rc == ERR_BUSY)
+		return refuse(r, rc, "somebody has held its lock for ten seconds");
 	if (rc == 0) {
 		rc = fsck_read_fd(fd, MAX_DATABASE, &file);
 		close(fd);
@@ -199,8 +201,8 @@ read_database(struct reading *r, db_pair_fn *fn)
 		refuse(r, rc,
 			rc == ERR_VERSION
 				? "not a twoskip file, the one kind that is read"
-			: rc == ERR_BUSY ? "a transaction is not finished; ctl_cyrusdb "
-					   "-r mends what a crash left"
+			: rc == ERR_BUSY ? "a transaction is not finished; Cyrus "
+					   "mends what a crash left when it starts"
 					 : err_text(rc));
 	return rc;
 }

@@ -4,9 +4,12 @@ finds nothing, in each layout and index version, nor against Cyrus's own databas
 found and named."""
 # limit: 240
 
+import fcntl
 import json
 import os
 import sys
+import threading
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import case  # noqa: E402
@@ -161,6 +164,13 @@ def test_damage_among_the_databases():
     os.rename(f"{server.dir}/conf/annotations.db", base + "/annotations.db")
     found([f"{os.path.relpath(server.mailbox_dir('user.ann'), server.spool)}: mailbox-annot"])
     os.rename(base + "/annotations.db", f"{server.dir}/conf/annotations.db")
+    # A writer is waited for, as Cyrus's own readers do.
+    with open(f"{server.dir}/conf/mailboxes.db", "r+b") as f:
+        fcntl.lockf(f, fcntl.LOCK_EX)
+        threading.Timer(0.5, fcntl.lockf, (f, fcntl.LOCK_UN)).start()
+        began = time.monotonic()
+        clean(server, "a writer")
+        case.check(time.monotonic() - began > 0.3, "did not wait for the lock")
     # Of a transaction that a crash cut.
     with open(f"{server.dir}/conf/mailboxes.db", "ab") as f:
         f.write(b"torn.away")

@@ -6,6 +6,7 @@
 #include "meta/base/err.h"
 #include "meta/db.h"
 #include "meta/fsck.h"
+#include "meta/header.h"
 #include "meta/imapd.h"
 #include "tests/lib/t.h"
 
@@ -126,6 +127,26 @@ put_annot(const char *value)
 	buf_fini(&b);
 }
 
+/* cyrus.header as an upgrade leaves it, without a name. */
+static void
+forget_name(void)
+{
+	struct buf b = BUF_INIT;
+	struct header h;
+
+	slurp(path_of("spool/" BY_ID "/cyrus.header"), &b);
+	if (header_decode(b.data, b.len, &h) != 0)
+		abort();
+	free(h.name);
+	h.name = NULL;
+	buf_clear(&b);
+	if (header_encode(&h, &b) != 0)
+		abort();
+	spit("spool/" BY_ID "/cyrus.header", b.data, b.len);
+	header_fini(&h);
+	buf_fini(&b);
+}
+
 /* The golden mailbox in that folder, and databases that agree. */
 static void
 setup(const char *folder)
@@ -235,6 +256,13 @@ TEST(quota_of_what_is_not_here)
 	MAILBOXES(SOUND_ID, "Iother", OF_ID("e", "user\x1fgolden2", "big", "1"),
 		SOUND_NAME, "Nuser\x1fgolden2", BY_NAME("e", "other", "big", "1"));
 	CHECK_STR(check(), "quota-usage;");
+	spit("conf/domain/e/ex.org/quota/root", "%(S (7))\n", 9);
+	CHECK(strstr((check(), text), "ex.org! quota-usage S ") != NULL);
+	put_quota(QUOTA);
+	MAILBOXES(SOUND_ID, "Iother", OF_ID("e", "\"ex.org\x1duser\x1fx\"", "big", "1"),
+		SOUND_NAME, "Nex.org\x1duser\x1fx", BY_NAME("e", "other", "big", "1"));
+	CHECK_STR(check(), "");
+	unlink(path_of("conf/domain/e/ex.org/quota/root"));
 	MAILBOXES(SOUND_ID, SOUND_NAME);
 	spit("spool/" BY_ID "/cyrus.index", "", 0);
 	CHECK_STR(check(), "index-size;");
@@ -315,6 +343,9 @@ TEST(mailbox_name)
 		BY_NAME("e", ID, "default", V));
 	CHECK_STR(check(), "mailbox-name;");
 	CHECK(strstr(text, "mailboxes.db user.old^en") != NULL);
+	/* Whose the private annotations are is then not known either. */
+	forget_name();
+	CHECK_STR(check(), "header-file-crc;");
 	/* By name a rename leaves the old name in the header; whose private annotations count
 	 * tells the folder. */
 	setup("o/user/old^en");
