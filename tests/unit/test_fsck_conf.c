@@ -260,7 +260,7 @@ TEST(quota_of_what_is_not_here)
 	CHECK(strstr((check(), text), "ex.org! quota-usage S ") != NULL);
 	put_quota(QUOTA);
 	MAILBOXES(SOUND_ID, "Iother", OF_ID("e", "\"ex.org\x1duser\x1fx\"", "big", "1"),
-		SOUND_NAME, "Nex.org\x1duser\x1fx", BY_NAME("e", "other", "big", "1"));
+		"Nex.org\x1duser\x1fx", BY_NAME("e", "other", "big", "1"), SOUND_NAME);
 	CHECK_STR(check(), "");
 	unlink(path_of("conf/domain/e/ex.org/quota/root"));
 	MAILBOXES(SOUND_ID, SOUND_NAME);
