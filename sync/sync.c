@@ -789,9 +789,10 @@ sync_each_mailbox(struct sync *s,
 {
 	size_t n;
 	struct mboxent **list = mboxes_list(s->node.mboxes, &n);
+	struct mbox_state state;
 
 	for (size_t i = 0; list != NULL && i < n; i++)
-		if (list[i]->known && !mboxes_is_path(list[i]->dir))
-			fn(arg, list[i]->dir, list[i]->state->uniqueid);
+		if (sync_mailbox_state(s, list[i]->dir, &state) == 0)
+			fn(arg, list[i]->dir, state.uniqueid);
 	free(list);
 }

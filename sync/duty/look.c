@@ -86,9 +86,11 @@ look_aside(struct node *n)
 			continue;
 		}
 		pthread_mutex_lock(&e->lock);
-		/* All files named by the index are there again, with their sizes. */
-		if (mbox_load(n->spool, e->dir, e->known ? e->state : NULL, &now,
-			    &fault) == 0 &&
+		/* All files named by the index are there again, with their sizes; and no commit
+		 * was faster. */
+		if (e->aside &&
+			mbox_load(n->spool, e->dir, e->known ? e->state : NULL, &now,
+				&fault) == 0 &&
 			bodies_check(n->spool, e->dir, &fault) == 0) {
 			*e->state = now;
 			e->known = true;
