@@ -291,14 +291,14 @@ start(struct super *su)
 		return ERR_NOMEM;
 	}
 	inval_start(se);
-	rc = gate_start(
-		shared(gate_at()), m.opts->mountpoint, m.opts->standby, su->births > 1);
-	if (rc != 0)
-		return rc;
 	rc = round_start(shared(rounds_at()), m.root_fd, m.opts->put_off);
 	if (rc != 0)
 		return rc;
 	rc = slot_start(shared(slots_at()), su, se);
+	/* Its threads tell the kernel to forget, and that goes out through the slots. */
+	if (rc == 0)
+		rc = gate_start(shared(gate_at()), m.opts->mountpoint, m.opts->standby,
+			su->births > 1);
 	if (rc == 0 && m.opts->on_start != NULL)
 		rc = m.opts->on_start(m.root_fd, su->births > 1, m.opts->arg);
 	if (rc == 0 && pthread_create(&m.watch, NULL, watch, NULL) != 0)
