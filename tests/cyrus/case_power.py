@@ -17,6 +17,7 @@ import random  # noqa: E402
 import re  # noqa: E402
 import shutil  # noqa: E402
 import threading  # noqa: E402
+import time  # noqa: E402
 
 import imap  # noqa: E402
 import lmtp  # noqa: E402
@@ -219,10 +220,16 @@ def catch_up(two, cut, ahead):
     case.wait_for(lambda: two.a.peer()["state"] == "streaming", "the comparison", 60)
     two.a.wait()
     left = {}
-    for slot in two.slots:
-        left[slot.name] = aside(slot)
-    wrong = [line for line in spools.compare(two.a.spool, two.b.spool)
-             if not is_below(line.split(": ")[0], [*left["a"], *left["b"]])]
+
+    def unexplained():
+        for slot in two.slots:
+            left[slot.name] = aside(slot)
+        return [line for line in spools.compare(two.a.spool, two.b.spool)
+                if not is_below(line.split(": ")[0], [*left["a"], *left["b"]])]
+    # What the active side says of a mailbox is no row, so nobody has waited for it yet.
+    end = time.monotonic() + 10
+    while (wrong := unexplained()) and time.monotonic() < end:
+        time.sleep(0.05)
     case.check(not wrong, lambda: f"{cut}: unequal and not aside\n" + spools.listed(wrong))
     for where, check in left["b"].items():
         if where not in left["a"]:
