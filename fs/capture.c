@@ -99,14 +99,6 @@ join(struct inode *dir, const char *name, char *out, size_t size)
 	return n >= 0 && (size_t)n < size ? 0 : ENAMETOOLONG;
 }
 
-/* Nothing is called so any more, or can be; any other reason is of this moment. */
-static bool
-is_gone(int err)
-{
-	return err == ENOENT || err == ESTALE || err == ENOTDIR || err == ELOOP ||
-	       err == ENAMETOOLONG;
-}
-
 /* A path without a place in a batch: no peer ever hears of it, but somebody should. */
 static void
 is_unnamed(int err, const char *name)
@@ -154,11 +146,12 @@ path_changed(struct inode *dir, const char *name, bool now)
 		names = sync_names(to);
 		int err = join(dir, name, path, sizeof(path));
 		/* It was found to be noted; for want of a descriptor it is looked for again. */
-		for (unsigned i = 0; err != 0 && !is_gone(err) && i < PATH_TRIES; i++) {
+		for (unsigned i = 0; err != 0 && !inode_is_gone(err) && i < PATH_TRIES;
+			i++) {
 			usleep(5000);
 			err = join(dir, name, path, sizeof(path));
 		}
-		if (err != 0 && !is_gone(err))
+		if (err != 0 && !inode_is_gone(err))
 			log_err("a change waits for the next start, its path is not "
 				"found: name=%s: %s",
 				name != NULL ? name : "", strerror(err));
@@ -217,7 +210,7 @@ note_by(int (*fn)(struct sync *, const char *, uint64_t), struct inode *dir,
 		err = join(dir, name, path, sizeof(path));
 		if (err != 0) {
 			is_unnamed(err, name);
-			return is_gone(err) ? 0 : err;
+			return inode_is_gone(err) ? 0 : err;
 		}
 		rc = fn(to, path, names);
 	} while (rc == ERR_NOTFOUND);

@@ -94,6 +94,9 @@ void inode_fd_put(struct inode *ino, int fd);
 /* The path of a folder relative to the spool, without a leading slash; "" for the root. ENOENT
  * if it was removed, ENAMETOOLONG if it does not fit. */
 int inode_path(struct inode *dir, char *buf, size_t size);
+/* Of an errno of inode_path or inode_fd: nothing is called so any more, or can be. Any other is of
+ * this moment (no descriptor left, the disk). */
+bool inode_is_gone(int err);
 
 /* What lies under name in dir, without counting a lookup: its attributes and, if the kernel
  * knows it, its entry (else NULL). ENOENT if nothing. */

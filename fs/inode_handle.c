@@ -129,6 +129,13 @@ fd_path(int fd, char *buf, size_t size)
 	return 0;
 }
 
+bool
+inode_is_gone(int err)
+{
+	return err == ENOENT || err == ESTALE || err == ENOTDIR || err == ELOOP ||
+	       err == ENAMETOOLONG;
+}
+
 int
 inode_path(struct inode *dir, char *buf, size_t size)
 {

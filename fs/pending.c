@@ -357,14 +357,6 @@ take_back(struct pending *p, const struct sync_commit *c, struct mbox_touched **
 static bool index_is_locked(struct pending *p);
 static bool sync_index(struct pending *p);
 
-/* Any other reason is of this moment (no descriptor left, the disk): it is tried again. */
-static bool
-is_gone(int err)
-{
-	return err == ENOENT || err == ESTALE || err == ENOTDIR || err == ELOOP ||
-	       err == ENAMETOOLONG;
-}
-
 /* The same for what was not even tried: it stays what it was, and is derived. */
 static void
 leave(struct pending *p, const struct sync_commit *c, bool committed)
@@ -476,7 +468,7 @@ hand_on(struct pending *p, enum why why, unsigned *kinds_out)
 	c.done_arg = p;
 	FAULT("capture.before-journal");
 	int err = commit_by_path(p, &c, &rc);
-	bool gone = is_gone(err); /* its removal was a commit of its own */
+	bool gone = inode_is_gone(err); /* its removal was a commit of its own */
 	if (gone)
 		err = 0;
 	if (err != 0 || rc == ERR_BUSY) {
@@ -597,7 +589,7 @@ sync_index(struct pending *p)
 		err = fd < 0 ? errno : 0;
 		inode_fd_put(p->dir, dirfd);
 	}
-	if (is_gone(err))
+	if (inode_is_gone(err))
 		return true;
 	if (err != 0) {
 		log_err("an index cannot be opened to be synced: %s", strerror(err));
