@@ -303,12 +303,28 @@ void send_start(struct peer *p); /* judge where it stands, START, then pump */
 void send_stop(struct peer *p);
 void send_pump(struct peer *p); /* as much as the session takes */
 int send_on_ack(void *node, struct session *s, const void *msg);
-int send_on_need(void *node, struct session *s, const void *msg);
 /* The out queue into the journal; then pumps every peer. */
 void send_journal(struct node *n);
 /* The same, now or in a moment: what comes close behind a transaction waits for what comes with it. */
 void send_soon(struct node *n);
 void send_tick(struct node *n);
+
+/* duty/body.c: one body of a peer is open at a time. Opens and checks it: ERR_BODY if what is there is
+ * not what the GUID says, ERR_BUSY while a large one is being looked at (send_pump will be called). */
+/* What a row of that seq calls dir may have another name by now. name NULL: dir is the file. */
+int body_find(struct peer *p, uint64_t seq, const char *dir, const char *name,
+	const uint8_t guid[SHA1_LEN], uint64_t size);
+/* The same of the row that is held, in its mailbox. */
+int body_of_row(
+	struct peer *p, const char *name, const uint8_t guid[SHA1_LEN], uint64_t size);
+/* Sends what is left of it. True when it is through. */
+bool body_send(struct peer *p);
+void body_close(struct peer *p);
+/* Opens one that the peer asked for; between two rows, so that bodies never mix. False: there is none,
+ * or not now. One that is not there is answered GONE, and true. */
+bool body_wanted(struct peer *p);
+void body_forget_wanted(struct peer *p);
+int body_on_need(void *node, struct session *s, const void *msg);
 
 /* duty/digest.c: ERR_BUSY: not yet, send_pump will be called; what it finds is known until forgotten. */
 int digest_file(struct peer *p, int fd, const struct stat *st, uint8_t out[SHA1_LEN]);

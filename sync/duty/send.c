@@ -1,11 +1,10 @@
 /*
  * send.c - the out queue into the journal, the journal to the peers.
  *
- * What is sent for a row: first the bodies that it brings (each read from the spool, or from
- * kept/, and checked against its GUID on the way), then the batch. A body that is not what its
- * record says sets that mailbox aside: an empty batch goes in the row's place, so the numbers go
- * on, and nothing of the mailbox reaches the peer. A session takes bulk up to its high-water
- * mark; `drained` goes on where it stopped.
+ * What is sent for a row: first the bodies that it brings (body.c), then the batch. A body that is
+ * not what its record says sets that mailbox aside: an empty batch goes in the row's place, so the
+ * numbers go on, and nothing of the mailbox reaches the peer. A session takes bulk up to its
+ * high-water mark; `drained` goes on where it stopped.
  */
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
@@ -16,7 +15,6 @@
 #include "sync/level.h"
 #include "sync/node.h"
 
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,12 +23,8 @@
 #include <unistd.h>
 
 enum {
-	SMALL_BODY = 1 << 20,
-	LARGE_BODY = 16 << 20, /* takes a while to read */
 	GROUP_MS = 2, /* between two transactions of the journal */
-	LEAVING_MS = 3000,
-	/* A standby asks for one body of each lane at a time, and again in a new session. */
-	WANTED_MAX = 2 * 4096
+	LEAVING_MS = 3000
 };
 
 /* ---- the journal ---- */
@@ -153,155 +147,6 @@ send_soon(struct node *n)
 		send_journal(n);
 }
 
-/* ---- bodies ---- */
-
-static void
-body_close(struct outbody *b)
-{
-	if (b->on && b->fd >= 0)
-		close(b->fd);
-	free(b->bytes);
-	*b = (struct outbody){ .fd = -1 };
-}
-
-/* Opens and checks the body at fd (taken). ERR_BODY if it is not what the GUID says, ERR_BUSY if that
- * cannot be said yet. */
-static int
-body_check(struct peer *p, int fd, const uint8_t guid[SHA1_LEN], uint64_t size)
-{
-	struct outbody *b = &p->body;
-	uint8_t found[SHA1_LEN];
-	struct stat st;
-	int rc = 0;
-
-	*b = (struct outbody){ .fd = fd, .total = size, .on = true };
-	memcpy(b->guid, guid, SHA1_LEN);
-	if (size > SMALL_BODY) {
-		if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) ||
-			(uint64_t)st.st_size != size)
-			rc = ERR_BODY;
-		else if (size > LARGE_BODY)
-			rc = digest_file(p, fd, &st, found);
-		else
-			rc = hash_sha1_fd(fd, found, NULL);
-	} else if ((b->bytes = malloc(size + 1)) == NULL) {
-		rc = ERR_NOMEM;
-	} else if (pread(fd, b->bytes, size + 1, 0) != (ssize_t)size) {
-		rc = ERR_BODY; /* shorter, longer, or nothing to read at a place */
-	} else {
-		hash_sha1(b->bytes, size, found);
-		close(b->fd);
-		b->fd = -1;
-	}
-	if (rc == 0 && memcmp(found, guid, SHA1_LEN) != 0)
-		rc = ERR_BODY;
-	if (rc != 0)
-		body_close(b);
-	return rc;
-}
-
-/* Is it worth looking elsewhere? */
-static bool
-is_wrong(int rc)
-{
-	return rc != 0 && rc != ERR_NOMEM && rc != ERR_BUSY;
-}
-
-/* The body from its place in the spool, else from kept/. */
-static int
-body_open(struct peer *p, const char *dir, const char *name,
-	const uint8_t guid[SHA1_LEN], uint64_t size)
-{
-	struct spool *sp = p->node->spool;
-	int fd, rc = ERR_NOTFOUND;
-
-	if (spool_file(sp, dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0, &fd) == 0)
-		rc = body_check(p, fd, guid, size);
-	if (is_wrong(rc) && spool_kept_open(sp, guid, &fd) == 0)
-		rc = body_check(p, fd, guid, size);
-	return rc;
-}
-
-/* The same, of what a row of that seq calls dir: it may have another name by now. */
-static int
-body_find(struct peer *p, uint64_t seq, const char *dir, const char *name,
-	const uint8_t guid[SHA1_LEN], uint64_t size)
-{
-	char now[BATCH_MAX_PATH];
-	int rc = body_open(p, dir, name, guid, size);
-
-	if (is_wrong(rc) && moves_now(p->node->moves, seq, dir, now, sizeof(now)))
-		rc = body_open(p, now, name, guid, size);
-	if (rc != ERR_BUSY)
-		digest_forget(p);
-	return rc;
-}
-
-/* The same of the row that is held, in its folder, which stays open for it. What is found there is
- * right whatever the folder is called by now; what is not is looked for by name. */
-static int
-body_of_row(
-	struct peer *p, const char *name, const uint8_t guid[SHA1_LEN], uint64_t size)
-{
-	int fd, rc;
-
-	if (!p->row_at_on && spool_file(p->node->spool, p->batch.dir, NULL,
-				     O_PATH | O_DIRECTORY, 0, &p->row_at) == 0)
-		p->row_at_on = true;
-	if (p->row_at_on) {
-		fd = openat(p->row_at, name,
-			O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-		rc = fd >= 0 ? body_check(p, fd, guid, size) : ERR_NOTFOUND;
-		if (rc == 0)
-			digest_forget(p);
-		if (!is_wrong(rc))
-			return rc;
-	}
-	return body_find(p, p->row_pos.seq, p->batch.dir, name, guid, size);
-}
-
-static bool
-send_gone(struct peer *p, const uint8_t guid[SHA1_LEN])
-{
-	struct wire_gone gone;
-
-	memcpy(gone.guid, guid, SHA1_LEN);
-	return session_send(p->session, WIRE_GONE, &gone) == 0;
-}
-
-/* Sends what is left of the open body. True when it is through. */
-static bool
-body_send(struct peer *p)
-{
-	struct outbody *b = &p->body;
-	uint8_t chunk[WIRE_BODY_MAX];
-
-	do {
-		uint64_t left = b->total - b->at;
-		size_t n = left < sizeof(chunk) ? (size_t)left : sizeof(chunk);
-		const uint8_t *data = b->bytes != NULL ? b->bytes + b->at : chunk;
-		if (b->bytes == NULL &&
-			pread(b->fd, chunk, n, (off_t)b->at) != (ssize_t)n) {
-			/* Cut short behind our back: the peer drops what it has of it. */
-			if (!send_gone(p, b->guid))
-				return false;
-			body_close(b);
-			return true;
-		}
-		struct wire_body m = {
-			.total = b->total, .offset = b->at, .data = { data, n }
-		};
-		memcpy(m.guid, b->guid, SHA1_LEN);
-		if (session_send(p->session, WIRE_BODY, &m) != 0)
-			return false;
-		b->at += n;
-		p->node->body_bytes_sent += n;
-	} while (b->at < b->total);
-	p->node->bodies_sent++;
-	body_close(b);
-	return true;
-}
-
 /* ---- rows ---- */
 
 static int
@@ -328,7 +173,7 @@ drop_row(struct peer *p)
 	if (p->row_at_on)
 		close(p->row_at);
 	p->row_at_on = false;
-	body_close(&p->body);
+	body_close(p);
 	digest_forget(p);
 }
 
@@ -516,71 +361,6 @@ next_body(struct peer *p)
 	return false;
 }
 
-/* ---- asked for ---- */
-
-static void
-drop_wanted(struct peer *p)
-{
-	struct wanted *w = p->wanted;
-
-	p->wanted = w->next;
-	if (p->wanted == NULL)
-		p->wanted_end = &p->wanted;
-	p->n_wanted--;
-	free(w->dir);
-	free(w);
-}
-
-/* Opens a body that the peer asked for; between two rows, so that bodies never mix. */
-static bool
-next_wanted(struct peer *p)
-{
-	struct wanted *w = p->wanted;
-	char name[SCAN_BODY_NAME];
-
-	/* Not even that one is gone can be said for now; send_tick comes again. */
-	if (w == NULL || session_full(p->session))
-		return false;
-	scan_body_name(w->uid, name);
-	/* The peer may ask by any name that the folder had. */
-	int rc = body_find(p, 0, w->dir, w->uid != 0 ? name : NULL, w->guid, w->size);
-	if (rc == ERR_BUSY)
-		return false;
-	if (rc != 0) {
-		(void)send_gone(p, w->guid);
-		log_warn("a body that a peer asked for is not there: dir=%s "
-			 "uid=%" PRIu32,
-			w->dir, w->uid);
-	}
-	drop_wanted(p);
-	return true;
-}
-
-int
-send_on_need(void *node, struct session *s, const void *msg)
-{
-	struct peer *p = duty_peer(node, s);
-	const struct wire_need *m = msg;
-	struct wanted *w;
-
-	if (p->n_wanted == WANTED_MAX)
-		return session_reject(s, ERR_LIMIT, WIRE_BYE_BUSY,
-			"more NEED than a standby can have");
-	w = calloc(1, sizeof(*w));
-	if (w == NULL || (w->dir = strdup(m->dir)) == NULL) {
-		free(w);
-		return ERR_NOMEM;
-	}
-	memcpy(w->guid, m->guid, SHA1_LEN);
-	w->size = m->size;
-	w->uid = m->uid;
-	*p->wanted_end = w;
-	p->wanted_end = &w->next;
-	p->n_wanted++;
-	send_pump(p);
-	return 0;
-}
-
 /* ---- the pump ---- */
 
 /* A row of another run than the last one is announced. */
@@ -624,7 +404,7 @@ send_pump(struct peer *p)
 			continue;
 		}
 		if (!p->row_held) {
-			if (next_wanted(p))
+			if (body_wanted(p))
 				continue;
 			if (p->digest != NULL || !next_row(p))
 				break;
@@ -703,8 +483,7 @@ send_stop(struct peer *p)
 	p->sending = false;
 	confirm_stop(p);
 	drop_row(p);
-	while (p->wanted != NULL)
-		drop_wanted(p);
+	body_forget_wanted(p);
 	compare_stop(p);
 }
 
