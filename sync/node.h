@@ -455,8 +455,11 @@ int prove_on_verified(void *node, struct session *s, const void *msg);
 /* sync.c */
 /* After every change of the quarantine: who removes a body looks at the count. */
 void node_count_asides(struct node *n);
-void node_publish(struct node *n); /* facts for status, and waiters look again */
 void node_note_error(struct peer *p, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
+
+/* facts.c: the peer thread. Positions, and waiters look again; and all that status shows. */
+void node_publish(struct node *n);
+void node_publish_all(struct node *n);
 
 #endif

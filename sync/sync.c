@@ -1,9 +1,8 @@
 /*
- * The wiring of layer 2, the peer thread, and what other threads may ask it.
+ * The wiring of layer 2, and the peer thread.
  *
  * Open runs on the caller's thread: store, table, own gap. Start hands store and loop to the peer
- * thread. Facts for status are copied out by the peer thread a few times a second, and those that
- * waiters look at (positions) whenever they change.
+ * thread. What other threads may ask it is in facts.c and wait.c.
  */
 #include "sync/sync.h"
 #include "meta/base/clock.h"
@@ -16,14 +15,12 @@
 #include "sync/node.h"
 #include "sync/replay.h"
 
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-enum { TICK_MS = 50, FACTS_MS = 100, BYE_MS = 1000, SLICE_MS = 200 };
+enum { TICK_MS = 50, FACTS_MS = 100, BYE_MS = 1000 };
 
 void
 node_note_error(struct peer *p, const char *fmt, ...)
@@ -41,187 +38,6 @@ node_count_asides(struct node *n)
 	n->asides = inbox_quarantine_count(n->inbox);
 	for (unsigned i = 0; i < n->n_peers; i++)
 		n->peers[i].asides_told = false;
-}
-
-/* ---- facts ---- */
-
-static const char *
-peer_state(const struct node *n, const struct peer *p)
-{
-	if (p->session == NULL)
-		return p->cursor.state == JOURNAL_PEER_BEHIND ? "behind" : "connecting";
-	if (n->role == SYNC_STANDBY)
-		return p->feeding ? (p->rebase ? "comparing" : "receiving") : "idle";
-	return p->comparing ? "comparing" : "streaming";
-}
-
-/* Numbers that change with every batch; cheap. */
-static void
-publish_positions(struct node *n)
-{
-	struct sync_facts *f = &n->facts;
-
-	f->position.seq = n->journal_last;
-	n->greeted_all = true;
-	for (unsigned i = 0; i < n->n_peers; i++) {
-		struct peer *p = &n->peers[i];
-		struct sync_peer_facts *pf = &f->peers[i];
-		pf->connected = p->session != NULL;
-		pf->sent = p->sent;
-		pf->received = p->cursor.received;
-		pf->flushed = p->cursor.flushed;
-		pf->applied = p->visible;
-		pf->lag_seqs =
-			n->journal_last > p->visible ? n->journal_last - p->visible : 0;
-		snprintf(pf->state, sizeof(pf->state), "%s", peer_state(n, p));
-		if (!p->greeted)
-			n->greeted_all = false;
-	}
-}
-
-void
-node_publish(struct node *n)
-{
-	pthread_mutex_lock(&n->lock);
-	publish_positions(n);
-	pthread_cond_broadcast(&n->changed);
-	pthread_mutex_unlock(&n->lock);
-}
-
-static int
-fact_aside(void *arg, const struct inbox_quarantine *q)
-{
-	struct sync_facts *f = arg;
-
-	if (f->n_listed < sizeof(f->quarantined) / sizeof(f->quarantined[0])) {
-		struct sync_quarantine_facts *qf = &f->quarantined[f->n_listed++];
-		snprintf(qf->dir, sizeof(qf->dir), "%s", q->dir);
-		snprintf(qf->check, sizeof(qf->check), "%s", q->check);
-		snprintf(qf->text, sizeof(qf->text), "%s", q->text);
-		qf->uid = q->uid;
-		qf->since = q->since;
-	}
-	f->n_quarantined++;
-	return 0;
-}
-
-static int
-oldest_unapplied(void *arg, const struct journal_row *row)
-{
-	*(uint64_t *)arg = row->time;
-	return 0;
-}
-
-static void
-sent_facts(const struct session_stats *stats, struct sync_peer_facts *pf)
-{
-	_Static_assert(WIRE_TYPES <= (int)SYNC_SENT_KINDS, "room for every kind");
-
-	pf->n_sent_kinds = 0;
-	for (unsigned type = 0; type < WIRE_TYPES; type++) {
-		const struct wire_kind *k = wire_kind(type);
-
-		if (k == NULL || stats->sent[type].messages == 0)
-			continue;
-		pf->sent_kinds[pf->n_sent_kinds++] = (struct sync_sent_facts){
-			.kind = k->name,
-			.messages = stats->sent[type].messages,
-			.bytes = stats->sent[type].bytes,
-		};
-	}
-}
-
-static void
-peer_facts(struct node *n, struct peer *p, struct sync_peer_facts *pf)
-{
-	struct hub_peer_facts hf;
-	uint64_t next, oldest = 0, spent;
-
-	hub_facts(n->hub, p->i, &hf);
-	snprintf(pf->name, sizeof(pf->name), "%s", p->conf->name);
-	snprintf(pf->address, sizeof(pf->address), "%s", p->conf->address);
-	snprintf(pf->error, sizeof(pf->error), "%s",
-		p->error[0] ? p->error : hf.last_error);
-	pf->wire_sent = hf.stats.wire_sent;
-	pf->wire_got = hf.stats.wire_got;
-	pf->raw_sent = hf.stats.raw_sent;
-	pf->raw_got = hf.stats.raw_got;
-	sent_facts(&hf.stats, pf);
-	pf->lag_ms = 0;
-	if (n->role == SYNC_ACTIVE && p->visible < n->journal_last &&
-		journal_read(n->journal, p->visible + 1, 1, oldest_unapplied, &oldest,
-			&next) == 0 &&
-		oldest != 0 && clock_wall_ns() > oldest)
-		pf->lag_ms = (clock_wall_ns() - oldest) / 1000000;
-	pf->mailboxes_done = pf->mailboxes_total = pf->messages_done = pf->bytes_done =
-		0;
-	pf->messages_total = pf->bytes_per_s = pf->left_s = 0;
-	if (!p->comparing)
-		return;
-	spent = clock_ms() - p->repair_began_ms + 1;
-	pf->mailboxes_done = p->repaired;
-	pf->mailboxes_total = p->to_repair;
-	pf->messages_done = p->repaired_messages;
-	pf->bytes_done = p->repaired_bytes;
-	pf->bytes_per_s = p->repaired_bytes * 1000 / spent;
-	if (p->repaired > 0)
-		pf->left_s = (p->to_repair - p->repaired) * spent / p->repaired / 1000;
-}
-
-static void
-publish_all(struct node *n)
-{
-	struct journal_facts jf;
-	struct inbox_facts inf;
-	struct replay_facts rf;
-	struct sync_facts f;
-
-	pthread_mutex_lock(&n->lock);
-	f = n->facts;
-	pthread_mutex_unlock(&n->lock);
-	journal_facts(n->journal, &jf);
-	inbox_facts(n->inbox, &inf);
-	replay_facts(n->replay, &rf);
-	f.role = n->role;
-	f.position.epoch = epoch_current(&n->epoch.line);
-	f.position.run = jf.last.run;
-	f.journal_first = jf.first;
-	f.journal_bytes = jf.bytes;
-	f.queued = outq_last(n->outq) - outq_settled_upto(n->outq);
-	f.mailboxes = mboxes_count(n->mboxes);
-	f.batches = n->batches_sent;
-	f.bodies = n->bodies_sent;
-	f.body_bytes = n->body_bytes_sent;
-	f.applied_batches = rf.applied;
-	f.replay_pending = inf.pending;
-	f.held_run = inf.received.run;
-	f.held_received = inf.received.seq;
-	f.held_applied = inf.done.seq;
-	snprintf(f.stalled, sizeof(f.stalled), "%s", rf.stalled);
-	f.later_epoch =
-		hello_outdated(n, f.outdated, sizeof(f.outdated)) ? n->later_epoch : 0;
-	f.n_peers = n->n_peers;
-	f.n_quarantined = f.n_listed = 0;
-	inbox_quarantine_walk(n->inbox, fact_aside, &f);
-	f.n_peer_listed = 0;
-	for (unsigned i = 0; i < n->n_peers; i++) {
-		peer_facts(n, &n->peers[i], &f.peers[i]);
-		asides_facts(&n->peers[i], &f);
-	}
-	pthread_mutex_lock(&n->lock);
-	n->facts = f;
-	publish_positions(n);
-	pthread_cond_broadcast(&n->changed);
-	pthread_mutex_unlock(&n->lock);
-}
-
-void
-sync_facts(struct sync *s, struct sync_facts *out)
-{
-	pthread_mutex_lock(&s->node.lock);
-	*out = s->node.facts;
-	pthread_mutex_unlock(&s->node.lock);
-	level_facts(s->node.level, &out->level);
 }
 
 /* ---- the peer thread ---- */
@@ -265,7 +81,7 @@ on_tick(void *arg)
 	asides_tick(n, clock_ms());
 	if (clock_ms() >= next_facts) {
 		next_facts = clock_ms() + FACTS_MS;
-		publish_all(n);
+		node_publish_all(n);
 	}
 	if (n->stopping)
 		loop_stop(n->loop);
@@ -463,7 +279,7 @@ sync_start(struct sync *s)
 	if (rc != 0)
 		return rc;
 	loop_hook_add(n->loop, &n->hook);
-	publish_all(n);
+	node_publish_all(n);
 	if ((rc = pthread_create(&n->thread, NULL, peer_thread, n)) != 0) {
 		log_err("cannot start the peer thread: %s", strerror(rc));
 		return ERR_NOMEM;
@@ -562,237 +378,4 @@ sync_stored_role(const char *state, enum sync_role *role_out)
 		*role_out = at.role == EPOCH_ACTIVE ? SYNC_ACTIVE : SYNC_STANDBY;
 	store_close(store);
 	return rc;
-}
-
-/* ---- waiting ---- */
-
-/* Under the lock. What keeps the wait from being over. */
-static bool
-lacks(struct node *n, uint64_t ticket, uint64_t *seq, struct buf *text)
-{
-	bool any = false, comparing = false;
-
-	if (text != NULL)
-		buf_clear(text);
-	if (outq_settled_upto(n->outq) < ticket) {
-		if (text != NULL)
-			buf_printf(text, "changes are not in the journal yet\n");
-		return true;
-	}
-	if (*seq == 0)
-		*seq = n->journal_last;
-	for (unsigned i = 0; i < n->n_peers; i++) {
-		struct sync_peer_facts *pf = &n->facts.peers[i];
-		bool whole = pf->connected && strcmp(pf->state, "streaming") == 0;
-		if (whole && pf->applied >= *seq)
-			continue;
-		any = true;
-		comparing |= !whole;
-		if (text == NULL)
-			continue;
-		if (!pf->connected)
-			buf_printf(text,
-				"peer %s is not connected%s%s; it has %" PRIu64
-				" of %" PRIu64 "\n",
-				n->conf.peers[i].name, pf->error[0] ? ": " : "",
-				pf->error, pf->applied, *seq);
-		else
-			buf_printf(text,
-				"peer %s (%s) has applied %" PRIu64 " of %" PRIu64 "\n",
-				n->conf.peers[i].name, pf->state, pf->applied, *seq);
-	}
-	/* What a comparison finds is journaled behind what was there: that counts too. */
-	if (comparing)
-		*seq = 0;
-	return any;
-}
-
-static struct timespec
-deadline(uint64_t ms)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	ts.tv_sec += (time_t)(ms / 1000);
-	ts.tv_nsec += (long)(ms % 1000) * 1000000;
-	if (ts.tv_nsec >= 1000000000) {
-		ts.tv_nsec -= 1000000000;
-		ts.tv_sec++;
-	}
-	return ts;
-}
-
-/* Waits under the lock until what is missing is not, or it is time to give up. */
-struct patience {
-	uint64_t until_ms;
-	sync_on_fn *on;
-	void *on_arg;
-};
-
-static int
-wait_a_little(struct node *n, const struct patience *pa)
-{
-	struct timespec until = deadline(SLICE_MS);
-
-	if (n->stopping)
-		return ERR_CLOSED;
-	if (n->later_epoch > epoch_current(&n->epoch.line))
-		return ERR_ROLE;
-	if (clock_ms() >= pa->until_ms)
-		return ERR_TIMEOUT;
-	/* Asked after every turn: news come often enough to keep a wait from timing out. */
-	pthread_cond_timedwait(&n->changed, &n->lock, &until);
-	if (pa->on != NULL) {
-		pthread_mutex_unlock(&n->lock);
-		bool on = pa->on(pa->on_arg);
-		pthread_mutex_lock(&n->lock);
-		if (!on)
-			return ERR_CLOSED;
-	}
-	return 0;
-}
-
-int
-sync_wait(struct sync *s, uint64_t timeout_ms, sync_on_fn *on, void *on_arg,
-	struct buf *lack_out)
-{
-	struct node *n = &s->node;
-	const struct patience pa = { clock_ms() + timeout_ms, on, on_arg };
-	uint64_t ticket = outq_last(n->outq), seq = 0;
-	char text[400];
-	int rc = 0;
-
-	if (n->role != SYNC_ACTIVE)
-		return 0;
-	pthread_mutex_lock(&n->lock);
-	while (rc == 0 && lacks(n, ticket, &seq, lack_out))
-		rc = wait_a_little(n, &pa);
-	pthread_mutex_unlock(&n->lock);
-	if (hello_outdated(n, text, sizeof(text))) {
-		rc = ERR_ROLE; /* nobody who could confirm anything follows us */
-		if (lack_out != NULL) {
-			buf_clear(lack_out);
-			buf_printf(lack_out, "%s\n", text);
-		}
-	}
-	return rc;
-}
-
-/* Under the lock. */
-static bool
-unproved(struct node *n, uint64_t id, struct buf *text, bool *wrong)
-{
-	bool any = false;
-
-	if (text != NULL)
-		buf_clear(text);
-	*wrong = false;
-	for (unsigned i = 0; i < n->n_peers; i++) {
-		struct peer *p = &n->peers[i];
-		if (p->proved_id < id) {
-			any = true;
-			if (text != NULL)
-				buf_printf(text, "peer %s has not confirmed its sum\n",
-					p->conf->name);
-		} else if (!p->proved_ok) {
-			*wrong = true;
-			if (text != NULL)
-				buf_printf(text, "peer %s: %s\n", p->conf->name,
-					p->proved_text);
-		} else if (p->proved_mended > 0 && text != NULL) {
-			buf_printf(text,
-				"peer %s differed, and was compared: mailboxes=%" PRIu64
-				"; it is equal now%s%s\n",
-				p->conf->name, p->proved_mended,
-				p->proved_text[0] ? "; " : "", p->proved_text);
-		}
-	}
-	return any;
-}
-
-static int
-ask_proof(struct sync *s, const struct patience *pa, struct buf *lack_out)
-{
-	struct node *n = &s->node;
-	uint64_t now = clock_ms();
-	bool wrong = false;
-	int rc;
-
-	if ((rc = sync_wait(s, pa->until_ms > now ? pa->until_ms - now : 0, pa->on,
-		     pa->on_arg, lack_out)) != 0)
-		return rc;
-	pthread_mutex_lock(&n->lock);
-	uint64_t id = ++n->prove_ids;
-	while (rc == 0 && unproved(n, id, lack_out, &wrong))
-		rc = wait_a_little(n, pa);
-	pthread_mutex_unlock(&n->lock);
-	return rc != 0 ? rc : wrong ? ERR_SUM : 0;
-}
-
-/* Where the first answer is no, a comparison began with it: its end is waited for. */
-int
-sync_prove(struct sync *s, uint64_t timeout_ms, sync_on_fn *on, void *on_arg,
-	struct buf *lack_out)
-{
-	const struct patience pa = { clock_ms() + timeout_ms, on, on_arg };
-	int rc;
-
-	if (s->node.role != SYNC_ACTIVE)
-		return 0;
-	if ((rc = ask_proof(s, &pa, lack_out)) == ERR_SUM)
-		rc = ask_proof(s, &pa, lack_out);
-	return rc;
-}
-
-bool
-sync_greeted(struct sync *s)
-{
-	pthread_mutex_lock(&s->node.lock);
-	bool all = s->node.n_peers == 0 || s->node.greeted_all;
-	pthread_mutex_unlock(&s->node.lock);
-	return all;
-}
-
-/* ---- questions of status ---- */
-
-int
-sync_mailbox_by_id(struct sync *s, const char *uniqueid, char *dir_out, size_t size)
-{
-	struct mboxent *e = mboxes_by_id(s->node.mboxes, uniqueid);
-
-	if (e == NULL || strlen(e->dir) >= size)
-		return ERR_NOTFOUND;
-	strcpy(dir_out, e->dir);
-	return 0;
-}
-
-int
-sync_mailbox_state(struct sync *s, const char *dir, struct mbox_state *out)
-{
-	struct mboxent *e = mboxes_find(s->node.mboxes, dir);
-	int rc = ERR_NOTFOUND;
-
-	if (e == NULL || e->state == NULL)
-		return rc;
-	pthread_mutex_lock(&e->lock);
-	if (e->known) {
-		*out = *e->state;
-		rc = 0;
-	}
-	pthread_mutex_unlock(&e->lock);
-	return rc;
-}
-
-void
-sync_each_mailbox(struct sync *s,
-	void (*fn)(void *arg, const char *dir, const char *uniqueid), void *arg)
-{
-	size_t n;
-	struct mboxent **list = mboxes_list(s->node.mboxes, &n);
-	struct mbox_state state;
-
-	for (size_t i = 0; list != NULL && i < n; i++)
-		if (sync_mailbox_state(s, list[i]->dir, &state) == 0)
-			fn(arg, list[i]->dir, state.uniqueid);
-	free(list);
 }
