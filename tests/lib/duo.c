@@ -173,6 +173,7 @@ duo_start_a(struct duo *d)
 		.journal_age = d->journal_age,
 		.piece = d->piece,
 		.rate = d->rate,
+		.takeover = d->takeover,
 		.level = { d->level, d->level, d->level },
 		.level_limit = 3600000 };
 	d->sync = node_open(&conf, d->root_a, &d->hooks, &d->spool);

@@ -32,6 +32,7 @@ struct duo {
 	uint64_t journal_size, journal_age; /* of both, from their next start on */
 	uint64_t rate; /* of the active */
 	unsigned piece; /* the same */
+	bool takeover; /* the active's next start is that of a server whose forerunner was killed */
 	struct sync_peer_conf peer;
 	const char *peer_name; /* the standby's, in the active's configuration */
 	struct spool *spool; /* the active's, while it runs */

@@ -572,6 +572,13 @@ b_stored_more(const struct sync_facts *f, void *arg)
 	return f->peers[0].received > *(const uint64_t *)arg;
 }
 
+static bool
+b_has_said_hello(const struct sync_facts *f, void *arg)
+{
+	(void)arg;
+	return strcmp(f->peers[0].state, "streaming") == 0;
+}
+
 /* Both with one message; what box/b gets is confirmed at that level, and not replayed until `go`. */
 static void
 level_with_b_held(enum sync_level level, const char *broken, char go[320])
@@ -647,6 +654,34 @@ TEST(what_was_known_of_an_inode_is_not_said_of_the_next_with_its_number)
 	duo_sh("touch %s", go);
 	CHECK(duo_settled(&d));
 	duo_sh("rm %s/staged", d.root_a);
+	duo_stop_equal(&d);
+	duo_close(&d);
+}
+
+/* A server is killed while an answer waits for the peer; the next one carries that request out again, and
+ * nothing else happens: it waits for what the last one journaled, and is answered once that is there. */
+TEST(an_answer_waits_in_the_next_life_for_what_the_last_one_journaled)
+{
+	char go[320];
+
+	level_with_b_held(SYNC_APPLIED, NULL, go);
+	uint64_t before = last_seq();
+	rig_append(&B, 700);
+	duo_commit(&d, &B);
+	CHECK(sync_confirm(d.sync, 1u << SYNC_DELIVERY, on_confirmed, NULL));
+	CHECK(duo_until(&d, b_stored_more, &before));
+	uint64_t last = last_seq();
+	duo_stop_a(&d, false);
+	CHECK(!confirmed);
+	d.takeover = true;
+	duo_start_a(&d);
+	CHECK(sync_confirm(d.sync, SYNC_ALL_KINDS, on_confirmed, NULL));
+	CHECK(duo_until(&d, b_has_said_hello, NULL));
+	usleep(100000);
+	CHECK(!confirmed);
+	duo_sh("touch %s", go);
+	CHECK(duo_until(&d, is_confirmed, NULL));
+	CHECK_EQ(last_seq(), last);
 	duo_stop_equal(&d);
 	duo_close(&d);
 }
