@@ -46,6 +46,8 @@ enum { BUCKETS = 1024, TOUCHED_MAX = 1 << 16, OLD_INDEX_MAX = 1 << 30 };
 /* How long files that do not add up may be a writer's that is not through; then the mailbox is
  * set aside. The longer one is for a writer that still has the index locked. */
 enum { PATIENCE_MS = 5000, LOCKED_MS = 60000, FLUSH_STEP_MS = 20 };
+/* How often a commit is read that others disturb while its writer waits for it. */
+enum { COMMIT_TRIES = 10 };
 
 struct pending {
 	struct pending *next; /* in its bucket */
@@ -62,6 +64,7 @@ struct pending {
 	bool committed; /* a header was written since the last commit */
 	uint64_t touches; /* how often it was touched */
 	uint64_t taken; /* under order too: touches when it was last handed on */
+	bool awaited; /* under order: by its writer, who is through and has the lock */
 	void *old_index;
 	size_t old_size;
 	unsigned in_flight;
@@ -378,7 +381,7 @@ disturbed(void *arg, bool odd)
 	pthread_mutex_lock(&p->lock);
 	bool touched = p->touches != p->taken;
 	pthread_mutex_unlock(&p->lock);
-	return touched || (odd && index_is_locked(p));
+	return touched || (odd && !p->awaited && index_is_locked(p));
 }
 
 /* Why something is handed on. */
@@ -439,6 +442,7 @@ hand_on(struct pending *p, enum why why, unsigned *kinds_out)
 	c.old_size = p->old_size;
 	bool committed = p->committed;
 	p->taken = p->touches;
+	p->awaited = why == WHY_COMMIT;
 	p->touched = NULL;
 	p->n = p->cap = 0;
 	p->unsure = p->annots = p->names = p->dirty = p->committed = false;
@@ -487,15 +491,29 @@ hand_on(struct pending *p, enum why why, unsigned *kinds_out)
 	return err;
 }
 
+/* Did somebody touch the mailbox while its commit was read, so that it came back? What its writer waits
+ * for is not the touch, but that commit. */
+static bool
+came_back(struct pending *p)
+{
+	pthread_mutex_lock(&p->lock);
+	bool back = p->committed && p->busy_ms != 0 && p->touches != p->taken;
+	pthread_mutex_unlock(&p->lock);
+	return back;
+}
+
 int
 pending_commit(struct inode *dir, unsigned *kinds_out)
 {
 	struct pending *p = get(dir, false);
+	unsigned tries = 1;
 
 	*kinds_out = SYNC_ALL_KINDS;
 	if (p == NULL)
 		return 0;
 	int err = hand_on(p, WHY_COMMIT, kinds_out);
+	while (err == 0 && came_back(p) && tries++ < COMMIT_TRIES && sync_index(p))
+		err = hand_on(p, WHY_COMMIT, kinds_out);
 	put(p);
 	return err;
 }
