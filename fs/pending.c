@@ -27,6 +27,7 @@
 #include "fs/stats.h"
 #include "fs/unmount.h"
 #include "meta/base/clock.h"
+#include "meta/base/disk.h"
 #include "meta/base/err.h"
 #include "meta/base/fault.h"
 #include "meta/base/log.h"
@@ -613,8 +614,7 @@ sync_index(struct pending *p)
 		log_err("an index cannot be opened to be synced: %s", strerror(err));
 		return false;
 	}
-	stats_add(STATS_SYNCS, 1);
-	bool done = fsync(fd) == 0;
+	bool done = disk_sync(fd, DISK_INDEX) == 0;
 	if (!done)
 		log_err("sync of an index failed: %s", strerror(errno));
 	close(fd);

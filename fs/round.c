@@ -15,6 +15,7 @@
 
 #include "fs/slot.h"
 #include "fs/stats.h"
+#include "meta/base/disk.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
 
@@ -72,17 +73,16 @@ ticket_of(struct inode *dir)
 }
 
 static int
-sync_alone(int fd, bool datasync)
+sync_alone(int fd, bool datasync, enum disk_what what)
 {
-	stats_add(STATS_SYNCS, 1);
-	return (datasync ? fdatasync(fd) : fsync(fd)) == 0 ? 0 : errno;
+	return (datasync ? disk_datasync(fd, what) : disk_sync(fd, what)) == 0 ? 0
+									       : errno;
 }
 
 static int
 sync_whole(void)
 {
-	stats_add(STATS_SYNCS, 1);
-	return syncfs(r.root_fd) == 0 ? 0 : errno;
+	return disk_sync_all(r.root_fd) == 0 ? 0 : errno;
 }
 
 /* The debts up to this ticket may be lost. Lock held. */
@@ -155,7 +155,7 @@ lead(struct round *now)
 	r.running = true;
 	pthread_mutex_unlock(&r.lock);
 	stats_add(STATS_ROUNDS, 1);
-	err = alone ? sync_alone(now->fd, false) : sync_whole();
+	err = alone ? sync_alone(now->fd, false, DISK_INDEX) : sync_whole();
 	pthread_mutex_lock(&r.lock);
 	r.running = false;
 	now->done = true;
@@ -254,11 +254,12 @@ sync_message(struct inode *file, int fd)
 int
 round_sync(struct inode *file, int fd, bool datasync)
 {
+	struct place place = inode_place(file);
 	struct inode *dir;
 
 	if (!puts_off())
-		return sync_alone(fd, datasync);
-	switch (inode_place(file).kind) {
+		return sync_alone(fd, datasync, place_disk(place));
+	switch (place.kind) {
 	case PLACE_INDEX:
 		return join(fd);
 	case PLACE_MESSAGE:
@@ -271,7 +272,7 @@ round_sync(struct inode *file, int fd, bool datasync)
 		owe(dir != NULL ? FOLDER : EVERYBODY, dir);
 		return 0;
 	default:
-		return sync_alone(fd, datasync);
+		return sync_alone(fd, datasync, place_disk(place));
 	}
 }
 

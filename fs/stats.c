@@ -6,6 +6,8 @@
  */
 #include "fs/stats.h"
 
+#include "meta/base/disk.h"
+
 #include <linux/fuse.h>
 #include <stdatomic.h>
 #include <sys/resource.h>
@@ -15,6 +17,7 @@
 struct stats_shared {
 	_Atomic uint64_t requests[OPCODES];
 	_Atomic uint64_t other[STATS_IDS];
+	_Atomic uint64_t syncs[DISK_WHATS];
 	_Atomic uint64_t answers[OPCODES][STATS_BUCKETS];
 	_Atomic uint64_t answer_us[OPCODES]; /* sum */
 };
@@ -85,6 +88,7 @@ stats_shared_size(void)
 void
 stats_start(struct stats_shared *sh)
 {
+	disk_count_in(sh != NULL ? sh->syncs : NULL);
 	atomic_store(&shared, sh);
 }
 
@@ -196,6 +200,18 @@ render_histograms(const char *slot, struct buf *out)
 	}
 }
 
+static void
+render_syncs(const char *slot, struct buf *out)
+{
+	buf_printf(out,
+		"# HELP twinspool_syncs_total sync calls, by what they made durable\n"
+		"# TYPE twinspool_syncs_total counter\n");
+	for (int what = 0; what < DISK_WHATS; what++)
+		buf_printf(out, "twinspool_syncs_total{slot=\"%s\",kind=\"%s\"} %llu\n",
+			slot, disk_names[what],
+			(unsigned long long)disk_counted((enum disk_what)what));
+}
+
 static double
 seconds(struct timeval t)
 {
@@ -248,6 +264,7 @@ stats_render(const char *slot, struct buf *out)
 			other_names[id], other_help[id], other_names[id],
 			other_names[id], slot,
 			(unsigned long long)stats_get((enum stats_id)id));
+	render_syncs(slot, out);
 	render_histograms(slot, out);
 	render_usage(slot, out);
 }

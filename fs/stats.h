@@ -16,7 +16,6 @@
 #define STATS_TABLE(X) \
 	X(STATS_READ_BYTES, "read_bytes", "bytes answered to READ requests") \
 	X(STATS_WRITE_BYTES, "written_bytes", "bytes taken from WRITE requests") \
-	X(STATS_SYNCS, "spool_syncs", "sync calls made on the backing filesystem") \
 	X(STATS_PUT_OFF, "syncs_put_off", "syncs owed to a later round") \
 	X(STATS_ROUNDS, "sync_rounds", "rounds of syncs shared by all who asked") \
 	X(STATS_STARTS, "server_starts", "server processes started for this mount") \
@@ -30,7 +29,8 @@ enum stats_id { STATS_TABLE(STATS_ENUM) STATS_IDS };
 
 struct stats_shared;
 size_t stats_shared_size(void);
-/* Counts into sh from now on, continuing what is there. NULL: stop counting. */
+/* Counts into sh from now on, what disk.h counts as well, continuing what is there. NULL: stop
+ * counting. */
 void stats_start(struct stats_shared *sh);
 
 /* One request of this FUSE opcode was read from the device. */

@@ -14,9 +14,11 @@
 #include "meta/apply.h"
 
 #include "meta/base/cur.h"
+#include "meta/base/disk.h"
 #include "meta/base/err.h"
 #include "meta/base/fault.h"
 #include "meta/cache.h"
+#include "meta/place.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -74,6 +76,14 @@ apply_edit_begin(struct apply *a, const char *name, bool anew, struct apply_edit
 	return rc;
 }
 
+static int
+sync_copy(const struct apply_edit *e)
+{
+	struct place dir = { .kind = PLACE_DIR };
+
+	return disk_datasync(e->fd, place_disk(place_step(dir, e->name, S_IFREG)));
+}
+
 /* Gives it its name if rc is 0, else forgets it. A copy is synced first, or a power cut could
  * leave the name of a file that was whole on an empty one. A mailbox that was not there needs no
  * sync of its own: until the spool was synced its batch comes again after a power cut, and makes
@@ -92,7 +102,7 @@ apply_edit_end(struct apply *a, struct apply_edit *e, uint32_t mode, int rc)
 	}
 	if (rc == 0 && (fchown(e->fd, a->owner.uid, a->owner.gid) < 0 ||
 			       fchmod(e->fd, mode & 07777) < 0 ||
-			       (a->exists && fdatasync(e->fd) < 0)))
+			       (a->exists && sync_copy(e) < 0)))
 		rc = err_from_errno(errno);
 	if (rc == 0)
 		rc = spool_temp_place(a->sp, e->temp, a->b->dir, e->name);

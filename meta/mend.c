@@ -9,6 +9,7 @@
  */
 #include "meta/mend.h"
 
+#include "meta/base/disk.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
 #include "meta/index.h"
@@ -79,7 +80,7 @@ mend_index(struct spool *sp, const char *dir)
 			st.st_uid, st.st_gid);
 	if (rc == 0 &&
 		(rc = spool_file(sp, dir, "cyrus.index", O_RDONLY, 0, &fd)) == 0) {
-		if (fsync(fd) < 0)
+		if (disk_sync(fd, DISK_INDEX) < 0)
 			rc = err_from_errno(errno);
 		close(fd);
 	}

@@ -116,3 +116,26 @@ place_step(struct place parent, const char *name, mode_t mode)
 		at = (struct place){ PLACE_NEW, PLACE_NONE, 0 };
 	return at;
 }
+
+enum disk_what
+place_disk(struct place p)
+{
+	switch (p.kind == PLACE_NEW ? p.which : p.kind) {
+	case PLACE_ROOT:
+	case PLACE_DIR:
+		return DISK_FOLDER;
+	case PLACE_INDEX:
+		return DISK_INDEX;
+	case PLACE_HEADER:
+		return DISK_HEADER;
+	case PLACE_CACHE:
+		return DISK_CACHE;
+	case PLACE_ANNOT:
+		return DISK_ANNOT;
+	case PLACE_MESSAGE:
+	case PLACE_STAGE:
+		return DISK_BODY;
+	default:
+		return DISK_FILE;
+	}
+}

@@ -7,6 +7,8 @@
 #ifndef META_PLACE_H
 #define META_PLACE_H
 
+#include "meta/base/disk.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -39,5 +41,8 @@ struct place {
 
 /* The place of name in the folder whose place is parent; mode gives the file's type. */
 struct place place_step(struct place parent, const char *name, mode_t mode);
+
+/* What a sync of it makes durable. */
+enum disk_what place_disk(struct place p);
 
 #endif

@@ -12,6 +12,7 @@
 #include "meta/spool_priv.h"
 
 #include "meta/base/cur.h"
+#include "meta/base/disk.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
 
@@ -601,5 +602,5 @@ spool_attrs(struct spool *sp, const char *dir, const char *name, uint64_t uid,
 int
 spool_sync(struct spool *sp)
 {
-	return syncfs(sp->root) < 0 ? err_from_errno(errno) : 0;
+	return disk_sync_all(sp->root) < 0 ? err_from_errno(errno) : 0;
 }

@@ -9,6 +9,7 @@
  */
 #include "meta/spool_priv.h"
 
+#include "meta/base/disk.h"
 #include "meta/base/err.h"
 
 #include <dirent.h>
@@ -82,7 +83,7 @@ spool_stage_done(struct spool_stage *st, bool sync)
 	hash_sha1_end(st->hash, sha1);
 	if (st->got != st->size || memcmp(sha1, st->guid, SHA1_LEN) != 0)
 		rc = ERR_BODY;
-	else if (sync && fsync(st->fd) < 0)
+	else if (sync && disk_sync(st->fd, DISK_BODY) < 0)
 		rc = err_from_errno(errno);
 	if (rc == 0) {
 		hash_hex(st->guid, SHA1_LEN, hex);
@@ -131,7 +132,7 @@ spool_stage_sync(struct spool *sp, const uint8_t guid[SHA1_LEN])
 	if ((rc = spool_file(sp, STAGING, hex, O_RDONLY | O_NOFOLLOW, 0, &fd)) != 0)
 		return rc;
 	/* Its name as well: the file was renamed in a transaction that this one waits for. */
-	if (fsync(fd) < 0)
+	if (disk_sync(fd, DISK_BODY) < 0)
 		rc = err_from_errno(errno);
 	close(fd);
 	return rc;

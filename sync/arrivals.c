@@ -17,6 +17,7 @@
 #include "meta/base/buf.h"
 #include "meta/base/clock.h"
 #include "meta/base/cur.h"
+#include "meta/base/disk.h"
 #include "meta/base/err.h"
 #include "meta/base/fault.h"
 #include "meta/base/log.h"
@@ -318,7 +319,7 @@ turn_over(struct arrivals *a)
 		p->size = 0;
 		p->fd = openat(a->dir_fd, name,
 			O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-		if (p->fd < 0 || fsync(a->dir_fd) != 0)
+		if (p->fd < 0 || disk_sync(a->dir_fd, DISK_INBOX) != 0)
 			return err_from_errno(errno);
 	}
 	p->gen = ++a->gen;
@@ -445,7 +446,7 @@ arrivals_sync(struct arrivals *a)
 	if (rc == 0)
 		rc = write_out(a);
 	FAULT("arrivals.written");
-	if (rc == 0 && a->now != NULL && fdatasync(a->now->fd) != 0)
+	if (rc == 0 && a->now != NULL && disk_datasync(a->now->fd, DISK_INBOX) != 0)
 		rc = err_from_errno(errno);
 	a->facts.syncs++;
 	FAULT("arrivals.synced");
@@ -476,7 +477,7 @@ arrivals_forget(struct arrivals *a)
 		if (p->fd < 0 || p->size < HEAD)
 			continue;
 		int err = write_at(p->fd, nothing, HEAD, 0);
-		if (err == 0 && fdatasync(p->fd) != 0)
+		if (err == 0 && disk_datasync(p->fd, DISK_INBOX) != 0)
 			err = err_from_errno(errno);
 		if (err == 0)
 			p->gen = 0;

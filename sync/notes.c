@@ -18,6 +18,7 @@
  */
 #include "sync/notes.h"
 #include "meta/base/buf.h"
+#include "meta/base/disk.h"
 #include "meta/base/err.h"
 #include "meta/base/hash.h"
 #include "meta/base/log.h"
@@ -241,7 +242,7 @@ static int
 sync_folder(const char *folder)
 {
 	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int rc = fd < 0 || fsync(fd) != 0 ? ERR_IO : 0;
+	int rc = fd < 0 || disk_sync(fd, DISK_NOTES) != 0 ? ERR_IO : 0;
 
 	if (fd >= 0)
 		close(fd);
@@ -261,7 +262,8 @@ replace_file(const char *folder, const struct buf *lines, int *fd_out)
 		O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return code_of(errno);
-	if ((rc = write_all(fd, lines->data, lines->len)) == 0 && fsync(fd) != 0)
+	if ((rc = write_all(fd, lines->data, lines->len)) == 0 &&
+		disk_sync(fd, DISK_NOTES) != 0)
 		rc = code_of(errno);
 	if (rc == 0 && rename(temp, path) != 0)
 		rc = code_of(errno);
@@ -313,7 +315,7 @@ write_round(struct notes *n)
 		rc = replace_file(n->folder, &lines, &fd);
 	} else if (rc == 0) {
 		rc = write_all(fd, lines.data, lines.len);
-		if (rc == 0 && fdatasync(fd) != 0)
+		if (rc == 0 && disk_datasync(fd, DISK_NOTES) != 0)
 			rc = code_of(errno);
 		/* give back what a full disk let us write of it */
 		if (rc != 0 && ftruncate(fd, (off_t)size) != 0)

@@ -13,6 +13,7 @@
  */
 #include "sync/store_sql.h"
 #include "meta/base/clock.h"
+#include "meta/base/disk.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
 
@@ -174,7 +175,7 @@ static int
 sync_folder(const struct store *s)
 {
 	int fd = open(s->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int rc = fd < 0 || fsync(fd) != 0 ? ERR_IO : 0;
+	int rc = fd < 0 || disk_sync(fd, DISK_FOLDER) != 0 ? ERR_IO : 0;
 
 	if (fd >= 0)
 		close(fd);
@@ -202,7 +203,7 @@ store_sync(struct store *s)
 	int fd = open(path, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		return errno == ENOENT ? 0 : ERR_STORE;
-	int rc = fsync(fd) == 0 ? 0 : ERR_STORE;
+	int rc = disk_sync(fd, DISK_JOURNAL) == 0 ? 0 : ERR_STORE;
 	close(fd);
 	return rc;
 }

@@ -12,6 +12,7 @@
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
+#include "sync/store_sql_vfs.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -450,7 +451,7 @@ open_file(struct store_sql *c)
 	rc = sqlite3_open_v2(path, &c->h,
 		SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW |
 			SQLITE_OPEN_EXRESCODE,
-		NULL);
+		store_sql_vfs());
 	if (rc != SQLITE_OK)
 		return fail(c, rc);
 	sqlite3_busy_timeout(c->h, BUSY_MS);

@@ -21,6 +21,7 @@ import case
 import contain
 import control
 import cyrus
+import metrics
 import spools
 import witness
 
@@ -179,6 +180,10 @@ class Slot:
         """How many files the kernel may ask for."""
         with open(f"{self.mnt}/.twinspool/metrics") as f:
             return int(re.search(r"^twinspool_known_files{.*} (\d+)$", f.read(), re.M)[1])
+
+    def syncs(self):
+        """Sync calls so far, by what they made durable."""
+        return metrics.by(metrics.of(self.mnt), "syncs_total", "kind")
 
     def held(self):
         """Files without a name that server or supervisor have open."""

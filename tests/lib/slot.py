@@ -17,6 +17,7 @@ import signal
 import subprocess
 
 import case
+import metrics
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
@@ -104,6 +105,10 @@ class Slot:
             case.wait_for(lambda: [p for p in self.servers() if p != pid],
                           "the next server process")
         return pid
+
+    def syncs(self):
+        """Sync calls so far, by what they made durable."""
+        return metrics.by(metrics.of(self.mnt), "syncs_total", "kind")
 
     def stop(self, limit=60):
         """The exit status of a clean stop."""

@@ -1,10 +1,14 @@
 /* Counters: counted once each, kept by the memory that they lie in, rendered as Prometheus text. */
 #include "fs/stats.h"
+#include "meta/base/disk.h"
+#include "sync/store.h"
 #include "tests/lib/t.h"
 
+#include <fcntl.h>
 #include <linux/fuse.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static void *
 count(void *arg)
@@ -57,7 +61,7 @@ TEST(unknown_kinds_have_one_row)
 	CHECK(strstr(buf_str(&out), "\ntwinspool_fuse_requests_total{slot=\"a\",kind="
 				    "\"LOOKUP\"} 1\n") != NULL);
 	CHECK(strstr(buf_str(&out), "WRITE\"") == NULL);
-	CHECK(strstr(buf_str(&out), "\ntwinspool_spool_syncs_total{slot=\"a\"} 0\n") !=
+	CHECK(strstr(buf_str(&out), "\ntwinspool_sync_rounds_total{slot=\"a\"} 0\n") !=
 		NULL);
 	buf_fini(&out);
 	stats_start(NULL);
@@ -123,6 +127,44 @@ TEST(a_histogram_adds_up)
 	CHECK(strstr(text, "kind=\"WRITE\"") == NULL);
 #undef ROW
 	stats_start(NULL);
+	buf_fini(&out);
+	free(sh);
+}
+
+/* The state folder's too, SQLite's own among them. */
+TEST(syncs_by_what_they_made_durable)
+{
+	struct stats_shared *sh = calloc(1, stats_shared_size());
+	struct buf out = BUF_INIT;
+	struct store *store;
+	int fd = open(t_tmpdir(), O_RDONLY | O_DIRECTORY);
+
+	stats_start(sh);
+	CHECK_EQ(disk_sync(fd, DISK_FOLDER), 0);
+	CHECK_EQ(disk_datasync(fd, DISK_NOTES), 0);
+	CHECK_EQ(disk_sync_all(fd), 0);
+	CHECK_EQ(disk_sync_all(-1), -1); /* asked for all the same */
+	CHECK_EQ(store_open(t_tmpdir(), &store), 0);
+	uint64_t journal = disk_counted(DISK_JOURNAL), state = disk_counted(DISK_STATE);
+	CHECK_EQ(store_put_u64(store, "x", 1), 0); /* its commit is synced */
+	CHECK_EQ(disk_counted(DISK_STATE), state + 1);
+	CHECK_EQ(store_sync(store), 0);
+	CHECK_EQ(disk_counted(DISK_JOURNAL), journal + 1);
+	store_close(store);
+	CHECK(disk_counted(DISK_JOURNAL) > journal + 1); /* its log went into it */
+	stats_render("a", &out);
+#define ROW "\ntwinspool_syncs_total{slot=\"a\",kind="
+	CHECK(strstr(buf_str(&out), ROW "\"notes\"} 1\n") != NULL);
+	CHECK(strstr(buf_str(&out), ROW "\"spool\"} 2\n") != NULL);
+	CHECK(strstr(buf_str(&out), ROW "\"body\"} 0\n") != NULL);
+#undef ROW
+	/* the next server goes on from there */
+	stats_start(NULL);
+	disk_count(DISK_NOTES);
+	stats_start(sh);
+	CHECK_EQ(disk_counted(DISK_NOTES), 1);
+	stats_start(NULL);
+	close(fd);
 	buf_fini(&out);
 	free(sh);
 }
