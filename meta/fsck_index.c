@@ -245,7 +245,9 @@ check_header(struct fsck *f)
 			h->deletedmodseq, h->highestmodseq);
 	if (h->minor_version >= 12 && f->file.len > 0 &&
 		hash_crc32(0, f->file.data, f->file.len) != h->header_file_crc)
-		fsck_tell(f, FSCK_SHOULD, 0, "header-file-crc", FSCK_RECONSTRUCT,
+		fsck_tell(f, FSCK_SHOULD, 0, "header-file-crc",
+			"change a right of this mailbox (setacl); reconstruct leaves "
+			"it so",
 			"cyrus.index expects another cyrus.header than is there");
 }
 

@@ -85,7 +85,7 @@ scan_names_check(const struct scan_names *n, const struct index_header *h,
 		return 0;
 	return scan_fault(fault, ERR_BUSY, 0, "header-file-crc",
 		"cyrus.header has CRC %08" PRIx32 ", the index says %08" PRIx32
-		"; reconstruct the mailbox",
+		"; change a right of the mailbox (setacl)",
 		crc, h->header_file_crc);
 }
 

@@ -13,6 +13,7 @@ import shutil  # noqa: E402
 import time  # noqa: E402
 
 import cyrus  # noqa: E402
+import hand  # noqa: E402
 import load  # noqa: E402
 import mail  # noqa: E402
 import pair  # noqa: E402
@@ -102,6 +103,23 @@ def test_both_killed_under_load():
     two.settle()
     work.errors.clear()
     work.verify(two.a.spool, two.b.spool)
+
+
+def test_all_killed_between_a_keyword_and_its_index():
+    two = ready()
+    deliver(two, 1, 6)
+    with two.server.imap("u0") as c:
+        c.select("INBOX")
+        c.store("1", "+FLAGS", "$first")
+    two.wait()
+    with hand.Hand(two.server.mailbox_dir("user.u0")) as h:
+        h.keyword("$new")
+        two.a.kill()
+    two.server.stop(hard=True)
+    two.a.start()
+    two.server.start()
+    case.equal(two.mend(), 1, "mailboxes to be mended")
+    two.settle()
 
 
 def away_for_long(two, change, before=120):

@@ -186,6 +186,23 @@ def test_damage_among_the_databases():
     case.check(code == 2 and "mboxlist_db: skiplist: only twoskip is read" in text, text)
 
 
+def cut_in_a_commit(server, user, change):
+    """What is there when Cyrus is killed just before the index header of that change, and
+    reconstruct has run."""
+    path = server.mailbox_dir(f"user.{user}") + "/cyrus.index"
+    with open(path, "rb") as f:
+        before = f.read(160)
+    with server.imap(user) as c:
+        c.select("INBOX")
+        change(c)
+    server.stop()
+    with open(path, "r+b") as f:
+        f.write(before)
+    server.start()
+    server.run("reconstruct", f"user/{user}")
+    return pair.program("fsck", server.spool)
+
+
 def test_what_a_killed_expunge_leaves():
     """Records expunged, the header not written. reconstruct counts again, but leaves
     first_expunged alone: the finding stays, and its cure must be a true one."""
@@ -195,23 +212,32 @@ def test_what_a_killed_expunge_leaves():
     with server.lmtp() as c:
         for n in range(3):
             c.deliver(["ann"], mail.message(n))
-    path = server.mailbox_dir("user.ann") + "/cyrus.index"
-    with open(path, "rb") as f:
-        before = f.read(160)
-    with server.imap("ann") as c:
-        c.select("INBOX")
+
+    def change(c):
         c.store("1", "+FLAGS", r"\Deleted")
         c.expunge()
-    server.stop()
-    with open(path, "r+b") as f:
-        f.write(before)
-    server.start()
-    server.run("reconstruct", "user/ann")
-    code, text = pair.program("fsck", server.spool)
+    code, text = cut_in_a_commit(server, "ann", change)
     case.equal((code, text.count("cure: ")), (1, 1), text)
     case.check("first-expunged (S): " in text and "cyr_expire -X" in text, text)
     server.run("cyr_expire", "-E", "1", "-X", "0")
     clean(server, "cyr_expire")
+    server.stop()
+
+
+def test_what_a_killed_keyword_leaves():
+    """cyrus.header is new, the index does not know; nor does reconstruct care."""
+    base = case.folder()
+    server = cyrus.Cyrus(base + "/cyrus", base + "/spool").start()
+    server.add_user("ann")
+    with server.lmtp() as c:
+        c.deliver(["ann"], mail.message(1))
+    code, text = cut_in_a_commit(server, "ann", lambda c: c.store("1", "+FLAGS", "$new"))
+    case.equal((code, text.count("cure: ")), (1, 1), text)
+    case.check("header-file-crc (S): " in text and "setacl" in text, text)
+    with server.imap() as c:
+        c.setacl("user/ann", "anyone", "l")
+        c.deleteacl("user/ann", "anyone")
+    clean(server, "setacl")
     server.stop()
 
 

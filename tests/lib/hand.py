@@ -60,6 +60,19 @@ class Hand:
         if bit == FLAGGED:
             self.next["flagged"] += 1 if rec["flags"] & bit else -1
 
+    def keyword(self, name):
+        """cyrus.header with one keyword more, of which the index does not know."""
+        path = f"{self.path}/cyrus.header"
+        was = os.stat(path)
+        with open(path + ".NEW", "xb") as f:
+            # the keywords are the last list of the last
+            f.write(self.box.header_bytes.removesuffix(b"))\n") + b" " + name.encode() + b"))\n")
+            os.fchown(f.fileno(), was.st_uid, was.st_gid)
+            os.fchmod(f.fileno(), was.st_mode & 0o777)
+            f.flush()
+            os.fsync(f.fileno())
+        os.rename(path + ".NEW", path)
+
     def header(self, **changed):
         """The whole header at offset 0, not synced."""
         self.next.update(changed)
