@@ -132,10 +132,23 @@ caches_sound(const struct apply *a)
 	return true;
 }
 
+/* Can it make a mailbox? A derived batch that says no more than what changed, or only the sum, is for
+ * whoever has it. */
+static bool
+is_for_any(const struct batch *b)
+{
+	bool any = (b->flags & (BATCH_WHOLE | BATCH_CREATE)) != 0;
+
+	for (size_t i = 0; i < b->n && !any; i++)
+		any = b->changes[i].kind == CHANGE_NAMES &&
+		      (b->flags & BATCH_DERIVED) != 0;
+	return any;
+}
+
 static int
 stand_in_full(struct apply *a)
 {
-	bool restates = apply_overrides(a->b) || (a->b->flags & BATCH_CREATE) != 0;
+	bool restates = is_for_any(a->b);
 	struct stat st;
 	int rc = scan_open(a->sp, a->b->dir, SCAN_LENIENT, NULL, &a->scan, a->fault);
 

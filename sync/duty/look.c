@@ -62,6 +62,34 @@ look_removed(struct node *n, struct mboxent *e)
 	node_count_asides(n);
 }
 
+/* It is sound again. What was withheld of it nobody will say any more, so it is stated by its sum: a
+ * peer that does not have that, now or when it comes back, asks for the mailbox. Entry lock held. */
+static int
+state_sum(struct node *n, struct mboxent *e, const struct mbox_state *now)
+{
+	struct mbox_state old = *e->state;
+	bool known = e->known;
+	struct batch b;
+
+	batch_init(&b);
+	b.flags = BATCH_DERIVED;
+	b.dir = e->dir;
+	b.uniqueid = now->uniqueid;
+	b.after = mbox_sum_total(&now->sum);
+	*e->state = *now;
+	e->known = true;
+	e->aside = false;
+	int rc = node_enqueue(n, e, &b, 0, NULL, NULL);
+	if (rc != 0) {
+		*e->state = old;
+		e->known = known;
+		e->aside = true;
+	}
+	b.dir = b.uniqueid = "";
+	batch_fini(&b);
+	return rc;
+}
+
 /* A mailbox that was set aside is looked at now and then: healed by hand, it needs no command. */
 static void
 look_aside(struct node *n)
@@ -91,19 +119,10 @@ look_aside(struct node *n)
 		if (e->aside &&
 			mbox_load(n->spool, e->dir, e->known ? e->state : NULL, &now,
 				&fault) == 0 &&
-			bodies_check(n->spool, e->dir, &fault) == 0) {
-			*e->state = now;
-			e->known = true;
-			e->aside = false;
-			mboxes_identify(n->mboxes, e);
-			int rc = inbox_quarantine_release(n->inbox, e->dir, false);
-			node_count_asides(n);
-			if (rc == 0)
-				log_info("mailbox is sound again: dir=%s", e->dir);
-		}
+			bodies_check(n->spool, e->dir, &fault) == 0 &&
+			state_sum(n, e, &now) == 0)
+			log_info("mailbox is sound again: dir=%s", e->dir);
 		pthread_mutex_unlock(&e->lock);
-		if (!e->aside)
-			compare_one(n, e->dir);
 	}
 	free(list);
 }
