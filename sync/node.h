@@ -135,7 +135,8 @@ struct peer {
 	unsigned want; /* levels that it waits for */
 	struct wire_confirm confirmed;
 	uint32_t round; /* of the comparison */
-	bool asides_told; /* it knows what we have set aside */
+	bool asides_told; /* it knows what we have set aside: we are a standby */
+	bool withheld_told; /* it was told last that something is withheld: we are active */
 	/* what it has set aside: we are active */
 	uint32_t n_asides, n_asides_listed, asides_coming;
 	struct sync_quarantine_facts *asides;
@@ -202,6 +203,11 @@ struct node {
 	_Atomic uint64_t
 		confirmed; /* smallest applied seq of the peers that hold something */
 	_Atomic uint64_t asides; /* mailboxes in quarantine */
+	uint64_t
+		withheld_seq; /* active: who has applied this row lacks nothing of those that
+				* were set aside and are no more */
+	_Atomic bool
+		withheld; /* a standby: rows do not come of all mailboxes, perhaps */
 	_Atomic bool stopping;
 	/* what arrived in this turn and goes to the inbox at its end */
 	struct inbox_item *arrived;
@@ -420,6 +426,19 @@ void asides_tick(struct node *n, uint64_t now); /* a standby tells its list */
 void asides_move(void *node, const char *from, const char *to);
 bool asides_take(struct peer *p, const struct wire_quarantine *m);
 void asides_facts(const struct peer *p, struct sync_facts *f);
+
+/* duty/withheld.c. At open: what an earlier life of the active side withheld; a standby does not know. */
+void withheld_load(struct node *n);
+/* The active side: of the rows up to seq some were withheld, or state what was; store: for a later
+ * life, too. */
+void withheld_upto(struct node *n, uint64_t seq, bool store);
+/* Says whether anything is: behind START; before a row, where that is news (false: not now); and
+ * when it is over. */
+bool withheld_begin(struct peer *p);
+bool withheld_before_row(struct peer *p);
+void withheld_end(struct peer *p);
+/* A standby is told. */
+int withheld_take(struct peer *p, const struct wire_quarantine *m);
 
 /* duty/look.c: a few times a second, on the peer thread. */
 void look_tick(struct node *n);

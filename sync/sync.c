@@ -35,7 +35,11 @@ node_note_error(struct peer *p, const char *fmt, ...)
 void
 node_count_asides(struct node *n)
 {
+	uint64_t before = n->asides;
+
 	n->asides = inbox_quarantine_count(n->inbox);
+	if (n->role == SYNC_ACTIVE && n->asides < before)
+		withheld_upto(n, n->journal_last, true);
 	for (unsigned i = 0; i < n->n_peers; i++)
 		n->peers[i].asides_told = false;
 }
@@ -183,6 +187,7 @@ open_store(struct node *n)
 		return rc;
 	n->role = n->epoch.role == EPOCH_ACTIVE ? SYNC_ACTIVE : SYNC_STANDBY;
 	n->unsure = n->role == SYNC_STANDBY;
+	withheld_load(n);
 	if ((rc = hello_load(n)) != 0 || (rc = adopt_load(n)) != 0 ||
 		(n->role == SYNC_STANDBY && (rc = flush_open(n)) != 0))
 		return rc;

@@ -21,7 +21,9 @@
 /* Feature bits of HELLO; both sides must have one for it to be used. */
 #define WIRE_FEATURE_LEVELS 1u /* WANT and CONFIRM are understood */
 #define WIRE_FEATURE_ASIDES 4u /* QUARANTINE comes in lists as well */
-#define WIRE_FEATURES (WIRE_FEATURE_LEVELS | WIRE_FEATURE_ASIDES)
+#define WIRE_FEATURE_WITHHELD 8u /* QUARANTINE also says whether anything is withheld */
+#define WIRE_FEATURES \
+	(WIRE_FEATURE_LEVELS | WIRE_FEATURE_ASIDES | WIRE_FEATURE_WITHHELD)
 /* No feature, a request that this sender alone has: it lost its states, and is to be compared. */
 #define WIRE_FEATURE_LOST 2u
 
@@ -177,7 +179,8 @@ struct wire_records {
 	bool last;
 };
 
-/* This mailbox was set aside at the sender. Without a folder: a list follows, of uid mailboxes. */
+/* This mailbox was set aside at the sender. Without a folder: a list follows, of uid mailboxes; from
+ * the active side: uid is 1 while rows of mailboxes are withheld, 0 when they are not any more. */
 struct wire_quarantine {
 	const char *dir;
 	uint32_t uid; /* 0: the mailbox as a whole */

@@ -300,7 +300,8 @@ ask_mark(struct node *n, struct mboxent *e, bool repairing)
 bool
 ask_keeps(const struct node *n)
 {
-	return n->asides > 0 || n->repairing > 0 || n->open_repairs > 0 || n->unsure;
+	return n->asides > 0 || n->repairing > 0 || n->open_repairs > 0 || n->unsure ||
+	       n->withheld;
 }
 
 void

@@ -620,6 +620,8 @@ compare_on_quarantine(void *node, struct session *s, const void *msg)
 
 	if (n->role == SYNC_ACTIVE && asides_take(p, m))
 		return 0;
+	if (n->role == SYNC_STANDBY && m->dir[0] == '\0')
+		return withheld_take(p, m);
 	log_warn("mailbox set aside at the other side: peer=%s dir=%s uid=%" PRIu32
 		 " check=%s: %s",
 		p->conf->name, m->dir, m->uid, m->check, m->text);

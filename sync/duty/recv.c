@@ -76,6 +76,8 @@ recv_on_start(void *node, struct session *s, const void *msg)
 		int rc = follow(n, session_hello(s));
 		if (rc != 0)
 			return rc;
+		if ((session_features(s) & WIRE_FEATURE_WITHHELD) == 0)
+			n->withheld = false;
 		replay_ask_again(n->replay);
 		if (m->mode != WIRE_MODE_COMPARE) {
 			ask_resume(n);

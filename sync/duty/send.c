@@ -75,8 +75,10 @@ journaled(struct node *n, struct outq_item *it)
 	if (it->aside)
 		note_aside(n, it);
 	else if (it->bytes.len > 0 && inbox_quarantined(n->inbox, it->key) &&
-		 inbox_quarantine_release(n->inbox, it->key, false) == 0)
+		 inbox_quarantine_release(n->inbox, it->key, false) == 0) {
+		node_count_asides(n);
 		compare_one(n, it->key);
+	}
 	/* A folder that is set aside and moved is so under its new name. */
 	if (it->what == OUTQ_STATE_DROP && it->bytes.len == 0 &&
 		inbox_quarantine_release(n->inbox, it->key, false) == 0)
@@ -177,7 +179,7 @@ drop_row(struct peer *p)
 	digest_forget(p);
 }
 
-/* What a row says instead when its mailbox is set aside. */
+/* What a row says instead that is not sent. */
 static void
 blank_row(struct peer *p)
 {
@@ -191,6 +193,14 @@ blank_row(struct peer *p)
 		p->row_held = true;
 	p->body_next = 0;
 	batch_fini(&empty);
+}
+
+/* The same of a mailbox's row. */
+static void
+withhold_row(struct peer *p)
+{
+	withheld_upto(p->node, p->row_pos.seq, false);
+	blank_row(p);
 }
 
 static bool
@@ -221,10 +231,10 @@ next_row(struct peer *p)
 		p->row_held = false;
 		log_err("a row of the journal is damaged: seq=%" PRIu64 ": %s",
 			p->row_pos.seq, err_text(rc));
-		blank_row(p);
+		withhold_row(p);
 	} else if (p->batch.dir[0] != '\0' &&
 		   (e = mboxes_find(n->mboxes, p->batch.dir)) != NULL && e->aside) {
-		blank_row(p);
+		withhold_row(p);
 	}
 	return p->row_held;
 }
@@ -247,7 +257,7 @@ bad_body(struct peer *p, const char *dir, uint32_t uid, const char *name, int co
 		node_set_aside(n, e, &fault, code);
 		pthread_mutex_unlock(&e->lock);
 	}
-	blank_row(p);
+	withhold_row(p);
 }
 
 /* Is the message of this record gone from its mailbox by now, as it should be? */
@@ -308,7 +318,7 @@ missing_body(struct peer *p, uint32_t uid, const char *name, int code)
 			 "dir=%s "
 			 "uid=%" PRIu32,
 			dir, uid);
-		blank_row(p);
+		withhold_row(p);
 		compare_one(n, dir);
 	}
 	return true;
@@ -384,7 +394,8 @@ row_send(struct peer *p)
 {
 	struct wire_batch m = { p->row_pos.seq, { p->row.data, p->row.len } };
 
-	if (!tell_run(p) || session_send(p->session, WIRE_BATCH, &m) != 0)
+	if (!tell_run(p) || !withheld_before_row(p) ||
+		session_send(p->session, WIRE_BATCH, &m) != 0)
 		return false;
 	p->node->batches_sent++;
 	p->sent = p->row_pos.seq;
@@ -469,7 +480,7 @@ send_start(struct peer *p)
 		p->next, journal_verdict_text(v));
 	m = (struct wire_start){ jf.last.epoch, jf.last.run, p->next,
 		v == JOURNAL_STREAM ? WIRE_MODE_STREAM : WIRE_MODE_COMPARE };
-	if (session_send(p->session, WIRE_START, &m) != 0)
+	if (session_send(p->session, WIRE_START, &m) != 0 || !withheld_begin(p))
 		return;
 	if (v != JOURNAL_STREAM)
 		compare_start(p);
@@ -539,8 +550,11 @@ send_tick(struct node *n)
 	settled_tick(n->settled);
 	n->confirmed = journal_confirmed(n->journal);
 	uint64_t mark = kept_mark(n->kept); /* NULL on a standby */
-	if (outq_last(n->outq) == outq_settled_upto(n->outq))
+	if (outq_last(n->outq) == outq_settled_upto(n->outq)) {
 		kept_clamp(n->kept, mark, n->journal_last);
+		for (unsigned i = 0; i < n->n_peers; i++)
+			withheld_end(&n->peers[i]);
+	}
 	kept_release(n->kept, n->confirmed);
 	moves_release(n->moves, n->confirmed);
 	journal_trim(n->journal, on_behind, n, &more);

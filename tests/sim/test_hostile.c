@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 static struct duo d;
-static struct rig A;
+static struct rig A, B;
 static struct link_tls *tls;
 static struct loop *loop;
 static struct hub *hub;
@@ -348,6 +348,53 @@ TEST(a_row_that_was_skipped_is_not_confirmed)
 	CHECK_EQ(acked.applied, 1);
 	buf_fini(&bytes);
 	duo_stop_b(&d, false);
+	end();
+}
+
+static void
+send_removal(uint64_t seq, const char *dir)
+{
+	struct buf bytes = BUF_INIT;
+	struct batch b;
+
+	batch_init(&b);
+	b.flags = BATCH_REMOVE | BATCH_DERIVED;
+	b.dir = dir;
+	CHECK_EQ(batch_encode(&b, &bytes), 0);
+	struct wire_batch m = { seq, { bytes.data, bytes.len } };
+	session_send(up, WIRE_BATCH, &m);
+	buf_fini(&bytes);
+	b.dir = "";
+	batch_fini(&b);
+}
+
+/* It does not know what an active side withholds before that has said so, and then it does. */
+TEST(what_a_standby_removes_before_it_was_told_is_kept)
+{
+	static const struct wire_start later = { 1, UINT64_MAX / 4, 1,
+		WIRE_MODE_STREAM };
+	struct wire_quarantine nothing = { "", 0, "", "" };
+
+	CHECK(duo_two(&d, &A, &B));
+	rig_append(&B, 300);
+	duo_commit(&d, &B);
+	CHECK(duo_settled(&d));
+	duo_stop_b(&d, false);
+	duo_stop_a(&d, true);
+	as_active = true;
+	features = 0;
+	duo_start_b(&d);
+	open_hub();
+	UNTIL(up != NULL);
+	session_send(up, WIRE_START, &later);
+	send_removal(1, "box/a");
+	UNTIL(acked.applied == 1);
+	CHECK_EQ(duo_kept(d.root_b), 3);
+	session_send(up, WIRE_QUARANTINE, &nothing);
+	send_removal(2, "box/b");
+	UNTIL(acked.applied == 2);
+	CHECK(!duo_exists(d.root_b, "box/b"));
+	CHECK_EQ(duo_kept(d.root_b), 3);
 	end();
 }
 

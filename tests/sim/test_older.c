@@ -32,7 +32,7 @@ static struct {
 	struct hub *hub;
 	struct session *s;
 	uint64_t mail; /* the last row that came with a message */
-	int wants;
+	int wants, told;
 	bool compared;
 } b;
 
@@ -117,6 +117,14 @@ on_want(void *node, struct session *s, const void *msg)
 	return 0;
 }
 
+static int
+on_quarantine(void *node, struct session *s, const void *msg)
+{
+	(void)node, (void)s, (void)msg;
+	b.told++;
+	return 0;
+}
+
 static const struct session_ops ops = { .hello = on_hello,
 	.up = on_up,
 	.down = on_down,
@@ -127,6 +135,7 @@ static const struct session_ops ops = { .hello = on_hello,
 		[WIRE_GONE] = ignored,
 		[WIRE_DIFF] = ignored,
 		[WIRE_SUMS] = on_sums,
+		[WIRE_QUARANTINE] = on_quarantine,
 		[WIRE_WANT] = on_want } };
 
 /* The standby turns until so, for ten seconds at most. */
@@ -228,6 +237,7 @@ TEST(received_is_what_an_ack_calls_received)
 	CHECK(!answered(seq - 1, 0, 0));
 	CHECK(answered(seq, 0, 0));
 	CHECK_EQ(b.wants, 0);
+	CHECK_EQ(b.told, 0);
 	end();
 }
 
@@ -262,6 +272,7 @@ TEST(a_standby_of_this_version_is_asked)
 
 	begin(SYNC_FLUSHED, 0);
 	UNTIL(b.wants == 1);
+	CHECK_EQ(b.told, 1); /* that nothing is withheld */
 	uint64_t seq = deliver();
 	CHECK(!answered(seq, seq, seq));
 	m = (struct wire_confirm){ 0, seq, 0 };
