@@ -447,6 +447,40 @@ metrics_of_messages(const struct status_facts *f, bool bytes, struct buf *out)
 }
 
 static void
+change_line(const struct status_facts *f, const struct sync_peer_facts *p,
+	const char *name, const char *change, uint64_t v, struct buf *out)
+{
+	buf_printf(out, "twinspool_%s{slot=", name);
+	label(out, f->name);
+	buf_printf(out, ",peer=");
+	label(out, p->name);
+	buf_printf(out, ",change=\"%s\"} %" PRIu64 "\n", change, v);
+}
+
+/* The same by what they say; bytes are those that left, and add up to wire_sent. */
+static void
+metrics_of_changes(const struct status_facts *f, bool bytes, struct buf *out)
+{
+	const struct sync_facts *s = f->sync;
+	const char *name =
+		bytes ? "peer_sent_change_bytes_total" : "peer_sent_changes_total";
+
+	buf_printf(out,
+		"# HELP twinspool_%s %s by kind.\n# TYPE twinspool_%s counter\n", name,
+		bytes ? "Bytes of changes, as they travel," : "Changes sent,", name);
+	for (unsigned i = 0; i < s->n_peers; i++) {
+		const struct sync_peer_facts *p = &s->peers[i];
+
+		for (unsigned k = 0; k < SYNC_CHANGES; k++)
+			change_line(f, p, name, sync_change_names[k],
+				bytes ? p->sent_changes[k].bytes : p->sent_changes[k].n,
+				out);
+		if (bytes)
+			change_line(f, p, name, "other", p->sent_other, out);
+	}
+}
+
+static void
 metrics_of_peers(const struct status_facts *f, struct buf *out)
 {
 	const struct sync_facts *s = f->sync;
@@ -476,6 +510,8 @@ metrics_of_peers(const struct status_facts *f, struct buf *out)
 	}
 	metrics_of_messages(f, false, out);
 	metrics_of_messages(f, true, out);
+	metrics_of_changes(f, false, out);
+	metrics_of_changes(f, true, out);
 }
 
 void

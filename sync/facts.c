@@ -116,6 +116,7 @@ peer_facts(struct node *n, struct peer *p, struct sync_peer_facts *pf)
 	pf->raw_sent = hf.stats.raw_sent;
 	pf->raw_got = hf.stats.raw_got;
 	sent_facts(&hf.stats, pf);
+	tally_facts(&hf.stats, pf);
 	pf->lag_ms = 0;
 	if (n->role == SYNC_ACTIVE && p->visible < n->journal_last &&
 		journal_read(n->journal, p->visible + 1, 1, oldest_unapplied, &oldest,
@@ -183,6 +184,10 @@ node_publish_all(struct node *n)
 	pthread_cond_broadcast(&n->changed);
 	pthread_mutex_unlock(&n->lock);
 }
+
+#define NAME_ROW(id, name) name,
+const char *const sync_change_names[SYNC_CHANGES] = { SYNC_CHANGE_TABLE(NAME_ROW) };
+#undef NAME_ROW
 
 void
 sync_facts(struct sync *s, struct sync_facts *out)

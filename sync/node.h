@@ -332,6 +332,11 @@ bool body_wanted(struct peer *p);
 void body_forget_wanted(struct peer *p);
 int body_on_need(void *node, struct session *s, const void *msg);
 
+/* duty/tally.c: counts the row that was queued just now, or bytes of a body (whole: the last ones). */
+void tally_row(struct peer *p);
+void tally_body(struct peer *p, size_t bytes, bool whole);
+void tally_facts(const struct session_stats *stats, struct sync_peer_facts *pf);
+
 /* duty/digest.c: ERR_BUSY: not yet, send_pump will be called; what it finds is known until forgotten. */
 int digest_file(struct peer *p, int fd, const struct stat *st, uint8_t out[SHA1_LEN]);
 void digest_forget(struct peer *p);

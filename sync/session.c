@@ -639,4 +639,8 @@ session_stats_add(struct session_stats *sum, const struct session_stats *more)
 	sum->wire_sent += more->wire_sent;
 	sum->wire_got += more->wire_got;
 	sum->bursts_sent += more->bursts_sent;
+	for (unsigned i = 0; i < SESSION_BOOKS; i++) {
+		sum->books[i].n += more->books[i].n;
+		sum->books[i].bytes += more->books[i].bytes;
+	}
 }

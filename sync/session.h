@@ -90,13 +90,22 @@ size_t session_queued(const struct session *s);
 struct session_count {
 	uint64_t messages, bytes; /* bytes before deflate, length and type included */
 };
+/* Of what is sent its user knows more than the type: he books it on accounts of his own. */
+enum { SESSION_BOOKS = 16 };
+struct session_book {
+	uint64_t n, bytes; /* bytes after deflate */
+};
 struct session_stats {
 	struct session_count sent[WIRE_TYPES], got[WIRE_TYPES];
 	uint64_t raw_sent, raw_got; /* all frames */
 	uint64_t zip_sent, zip_got; /* after deflate */
 	uint64_t wire_sent, wire_got; /* in TLS records, handshake included */
 	uint64_t bursts_sent;
+	struct session_book books[SESSION_BOOKS];
 };
+/* Books n things that took so many bytes of what was queued since the last turn. What is deflated as
+ * one burst is shared among the accounts (and what nobody booked) by size before. */
+void session_book(struct session *s, unsigned account, uint64_t n, uint64_t bytes);
 void session_stats(const struct session *s, struct session_stats *out);
 void session_stats_add(struct session_stats *sum, const struct session_stats *more);
 

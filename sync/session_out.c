@@ -204,6 +204,25 @@ effort(struct session *s, size_t left)
 	return s->line_slow && !s->line_idle ? ZIP_FAST : ZIP_NONE;
 }
 
+void
+session_book(struct session *s, unsigned account, uint64_t n, uint64_t bytes)
+{
+	s->stats.books[account].n += n;
+	s->booked[account] += bytes;
+}
+
+/* n of left queued bytes have become that many. */
+static void
+share_out(struct session *s, size_t left, size_t n, size_t became)
+{
+	for (unsigned i = 0; i < SESSION_BOOKS; i++) {
+		uint64_t part = s->booked[i] * n / left;
+
+		s->booked[i] -= part;
+		s->stats.books[i].bytes += (part * became + n / 2) / n;
+	}
+}
+
 /* Deflates the next part of the queue; the last part of it ends with a flush. */
 static void
 deflate_next(struct session *s)
@@ -217,6 +236,7 @@ deflate_next(struct session *s)
 		session_lose(s, rc, "cannot deflate");
 		return;
 	}
+	share_out(s, left, n, s->out.len);
 	s->raw_off += n;
 	if (s->raw_off == s->raw.len) {
 		buf_clear(&s->raw);

@@ -66,6 +66,7 @@ struct session {
 	union wire_any theirs; /* HELLO */
 	struct buf hello_frame; /* theirs points into it */
 	struct rec_mem hello_mem;
+	uint64_t booked[SESSION_BOOKS]; /* bytes in raw of each account */
 	struct session_stats stats;
 
 	int code; /* why it ends; 0: it does not */

@@ -215,6 +215,30 @@ struct sync_sent_facts {
 	uint64_t messages, bytes;
 };
 
+/* What is sent, by what it says; the name is that of the metrics. */
+#define SYNC_CHANGE_TABLE(X) \
+	X(SYNC_CHANGE_APPEND, "append") /* a record; its message is BODY */ \
+	X(SYNC_CHANGE_FLAGS, \
+		"flags") /* of one message, or what else its record says */ \
+	X(SYNC_CHANGE_EXPUNGE, "expunge") /* or unlink, or drop from the index */ \
+	X(SYNC_CHANGE_CREATE, "create") /* a mailbox */ \
+	X(SYNC_CHANGE_RENAME, "rename") /* of a mailbox or folder */ \
+	X(SYNC_CHANGE_REMOVE, "remove") /* a mailbox */ \
+	X(SYNC_CHANGE_HEADER, "header") /* ACL, quota root, name, owner, modes */ \
+	X(SYNC_CHANGE_COUNTS, "counts") /* the index header alone, as by a SELECT */ \
+	X(SYNC_CHANGE_ANNOTATION, "annotation") \
+	X(SYNC_CHANGE_FILE, "file") /* a path that is no mailbox's */ \
+	X(SYNC_CHANGE_BODY, "body") /* a message, or such a file's content */
+#define SYNC_CHANGE_ENUM(id, name) id,
+enum sync_change { SYNC_CHANGE_TABLE(SYNC_CHANGE_ENUM) SYNC_CHANGES };
+#undef SYNC_CHANGE_ENUM
+extern const char *const sync_change_names[SYNC_CHANGES];
+
+/* How many, and their share of the bytes that left: what is deflated together is shared by size. */
+struct sync_change_facts {
+	uint64_t n, bytes;
+};
+
 struct sync_peer_facts {
 	char name[SYNC_NAME_MAX];
 	char address[300];
@@ -231,6 +255,9 @@ struct sync_peer_facts {
 	uint64_t wire_sent, wire_got, raw_sent, raw_got;
 	unsigned n_sent_kinds;
 	struct sync_sent_facts sent_kinds[SYNC_SENT_KINDS];
+	struct sync_change_facts sent_changes[SYNC_CHANGES];
+	uint64_t
+		sent_other; /* of wire_sent: confirmations, comparing, heartbeats, TLS */
 	uint64_t n_quarantined; /* there; as it said last */
 };
 

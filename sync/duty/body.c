@@ -168,6 +168,7 @@ body_send(struct peer *p)
 		if (session_send(p->session, WIRE_BODY, &m) != 0)
 			return false;
 		b->at += n;
+		tally_body(p, n, b->at == b->total);
 		p->node->body_bytes_sent += n;
 	} while (b->at < b->total);
 	p->node->bodies_sent++;

@@ -397,6 +397,7 @@ row_send(struct peer *p)
 	if (!tell_run(p) || !withheld_before_row(p) ||
 		session_send(p->session, WIRE_BATCH, &m) != 0)
 		return false;
+	tally_row(p);
 	p->node->batches_sent++;
 	p->sent = p->row_pos.seq;
 	p->next = p->row_next;

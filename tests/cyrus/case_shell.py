@@ -14,6 +14,7 @@ import subprocess  # noqa: E402
 import time  # noqa: E402
 
 import mail  # noqa: E402
+import metrics  # noqa: E402
 import pair  # noqa: E402
 import witness  # noqa: E402
 
@@ -119,6 +120,53 @@ def test_metrics_are_prometheus_text():
     case.check(float(cpu) > 0, "no CPU time")
     bare = [m for m in one if m.startswith("twinspool_") and '{slot="a"' not in m]
     case.equal(bare, [], "metrics that two slots in one scrape would share")
+
+
+def test_what_is_sent_is_counted_by_what_it_says():
+    def now():
+        two().wait()
+        text = metrics.of(two().a.mnt)
+        return (metrics.by(text, "peer_sent_changes_total", "change"),
+                metrics.by(text, "peer_sent_change_bytes_total", "change"),
+                sum(metrics.by(text, "peer_wire_sent_bytes_total", "peer").values()))
+
+    def since(before, *kinds):
+        """Counts of that moment, once these kinds have moved on: they are published now and then."""
+        case.wait_for(lambda: all(now()[0][k] > before[0][k] for k in kinds),
+                      f"{kinds} to be counted, before: {before[0]}")
+        after = now()
+        return {k: after[0][k] - n for k, n in before[0].items() if after[0][k] != n}
+
+    server = two().server
+    before = now()
+    with server.lmtp() as c:
+        c.deliver("alice", mail.message(70))
+    did = since(before, "append", "body")
+    case.equal((did["append"], did["body"]), (1, 1), f"a delivery: {did}")
+    for kinds, act in (
+            (("create",), lambda c: c.create("INBOX/Kinds")),
+            (("append", "body"), lambda c: c.append("INBOX/Kinds", mail.message(71))),
+            (("header",), lambda c: c.setacl("INBOX/Kinds", "bob", "lrs")),
+            (("annotation",), lambda c: (c.select("INBOX/Kinds"),
+                                         c.annotate("1", "/comment", "seen"))),
+            (("flags",), lambda c: (c.select("INBOX/Kinds"), c.store("1", "+FLAGS", r"\Flagged"))),
+            (("expunge",), lambda c: (c.select("INBOX/Kinds"),
+                                      c.store("1", "+FLAGS", r"\Deleted"), c.expunge())),
+            (("header", "remove"), lambda c: (c.delete("INBOX/Kinds"), server.run(
+                "cyr_expire", "-E", "1", "-D", "0"))),
+            (("file",), lambda c: os.mkdir(f"{two().a.mnt}/one")),
+            (("rename",), lambda c: os.rename(f"{two().a.mnt}/one", f"{two().a.mnt}/two"))):
+        before = now()
+        with server.imap("alice") as c:
+            act(c)
+        did = since(before, *kinds)
+        case.note(f"{kinds[0]}: {did}")
+        odd = set(did) & {"create", "append", "body", "header", "annotation", "expunge", "remove", "rename"}
+        case.equal(odd - set(kinds), set(), f"{kinds[0]}: {did}")
+    two().settle()
+    _, sent, wire = now()
+    case.equal(sum(sent.values()), wire, f"all bytes that left: {sent}")
+    case.check(all(sent[k] > 0 for k in ("append", "body", "flags", "expunge", "other")), sent)
 
 
 def test_mailboxes():

@@ -740,6 +740,16 @@ settled_facts(struct sync_facts *out)
 	} while (out->peers[0].wire_sent != last || last == 0);
 }
 
+static uint64_t
+sent_since(const struct sync_facts *from, const struct sync_facts *to,
+	enum sync_change kind, bool bytes)
+{
+	const struct sync_change_facts *x = &from->peers[0].sent_changes[kind],
+				       *y = &to->peers[0].sent_changes[kind];
+
+	return bytes ? y->bytes - x->bytes : y->n - x->n;
+}
+
 /* Design 10: what one change of a flag costs on the wire, each in a burst of its own. */
 TEST(cost_of_a_flag_change)
 {
@@ -771,6 +781,13 @@ TEST(cost_of_a_flag_change)
 				     before.peers[0].raw_sent) /
 			CHANGES);
 	CHECK(each <= MOST);
+	for (unsigned k = 0; k < SYNC_CHANGES; k++)
+		CHECK_EQ(sent_since(&before, &after, k, false),
+			k == SYNC_CHANGE_FLAGS ? CHANGES : 0);
+	uint64_t booked =
+		sent_since(&before, &after, SYNC_CHANGE_FLAGS, true) / CHANGES;
+	printf("# of which the batch itself: %llu\n", (unsigned long long)booked);
+	CHECK(booked > each / 3 && booked < each);
 	a_stop(true);
 	CHECK(b_stop(false));
 	story_close();

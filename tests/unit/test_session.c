@@ -604,6 +604,43 @@ TEST(idle_pair_beats_and_stays)
 	end_pair();
 }
 
+/* What a burst came to is shared by size; nothing is lost or made up. */
+TEST(what_was_booked_is_shared_out)
+{
+	static uint8_t noise[600000];
+	struct wire_batch batch = { 18, { noise, 30000 } };
+	struct session_stats before, st;
+
+	for (size_t i = 0; i < sizeof(noise); i++)
+		noise[i] = (uint8_t)t_rand(); /* does not deflate */
+	begin();
+	connect_both();
+	start(&a);
+	session_stats(a.s, &before);
+	CHECK_EQ(session_send(a.s, WIRE_BATCH, &batch), 0);
+	session_book(a.s, 3, 1, 20000);
+	session_book(a.s, 4, 2, 10000);
+	turn(3);
+	session_stats(a.s, &st);
+	CHECK_EQ(st.books[3].n, 1);
+	CHECK_EQ(st.books[4].n, 2);
+	CHECK(st.books[3].bytes >= 20000 && st.books[3].bytes < 20100);
+	CHECK(st.books[4].bytes >= 10000 && st.books[4].bytes < 10050);
+	CHECK(st.books[3].bytes + st.books[4].bytes <= st.zip_sent - before.zip_sent);
+	/* in several steps of deflate; nobody booked the half of it */
+	before = st;
+	batch = (struct wire_batch){ 19, { noise, sizeof(noise) } };
+	CHECK_EQ(session_send(a.s, WIRE_BATCH, &batch), 0);
+	session_book(a.s, 4, 1, sizeof(noise) / 2);
+	turn(20);
+	session_stats(a.s, &st);
+	CHECK_EQ(b.messages, 2);
+	CHECK_EQ(st.books[3].bytes, before.books[3].bytes);
+	CHECK(st.books[4].bytes - before.books[4].bytes > 299000 &&
+		st.books[4].bytes - before.books[4].bytes < 301000);
+	end_pair();
+}
+
 TEST(busy_pair_does_not_beat)
 {
 	struct wire_batch batch = { 18, { (const uint8_t *)"x", 1 } };

@@ -196,6 +196,9 @@ TEST(metrics)
 
 	prepare();
 	facts.name = "q\"\\\n";
+	sync_now.peers[0].sent_changes[SYNC_CHANGE_FLAGS] =
+		(struct sync_change_facts){ 3, 150 };
+	sync_now.peers[0].sent_other = 70;
 	status_metrics(&facts, &b);
 	char *text = strdup(buf_str(&b));
 	buf_fini(&b);
@@ -206,6 +209,12 @@ TEST(metrics)
 			   "peer=\"b\"} 12\n") != NULL);
 	CHECK(strstr(text,
 		"twinspool_peer_connected{slot=\"q\\\"\\\\\\n\",peer=\"b\"} 1\n"));
+	CHECK(strstr(text, "twinspool_peer_sent_changes_total{slot=\"q\\\"\\\\\\n\","
+			   "peer=\"b\",change=\"flags\"} 3\n") != NULL);
+	CHECK(strstr(text,
+		      "twinspool_peer_sent_change_bytes_total{slot=\"q\\\"\\\\\\n\","
+		      "peer=\"b\",change=\"flags\"} 150\n") != NULL);
+	CHECK(strstr(text, ",change=\"other\"} 70\n") != NULL);
 	CHECK(strstr(text, "twinspool_uring{slot=\"q\\\"\\\\\\n\"} 1\n") != NULL);
 	/* each line is a comment or a name, labels and a number */
 	for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n"))
