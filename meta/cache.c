@@ -64,13 +64,13 @@ cache_record_length(const void *p, size_t n, size_t *len_out)
 	return ERR_MANGLED;
 }
 
-/* Reads until there are want bytes or the file ends. */
+/* Reads at least need bytes, ERR_MANGLED if the file ends before, and not more than fit. */
 static int
-read_more(int fd, uint64_t offset, uint8_t *p, size_t *have, size_t want)
+read_more(int fd, uint64_t offset, uint8_t *p, size_t *have, size_t need, size_t cap)
 {
-	while (*have < want) {
+	while (*have < need) {
 		ssize_t got =
-			pread(fd, p + *have, want - *have, (off_t)(offset + *have));
+			pread(fd, p + *have, cap - *have, (off_t)(offset + *have));
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0)
@@ -98,10 +98,6 @@ cache_record_read(
 	rc = ERR_NOMEM;
 	if ((p = malloc(cap)) == NULL)
 		goto out;
-	/* The end of the file inside the first piece is no error yet. */
-	rc = read_more(fd, offset, p, &have, cap);
-	if (rc != 0 && rc != ERR_MANGLED)
-		goto out;
 	while (!measure(p, have, &len)) {
 		rc = ERR_MANGLED;
 		if (len > CACHE_MAX_RECORD)
@@ -114,7 +110,7 @@ cache_record_read(
 			p = grown;
 			cap = len + FIRST_PIECE;
 		}
-		rc = read_more(fd, offset, p, &have, len);
+		rc = read_more(fd, offset, p, &have, len, cap);
 		if (rc != 0)
 			goto out;
 	}

@@ -107,7 +107,7 @@ maker_append(struct maker *m, const struct index_record *r)
 			st.st_mode & 07777 };
 	add_cache(m, cr, r->cache_offset);
 	if (m->ref != NULL && linked && !elsewhere && st.st_nlink > 1 &&
-		m->ref(m->ref_arg, m->dir, r->uid, ref_dir, &cr->ref_uid)) {
+		m->ref(m->ref_arg, m->dir, r->uid, st.st_ino, ref_dir, &cr->ref_uid)) {
 		cr->ref_dir = batch_keep(m->out, ref_dir, strlen(ref_dir));
 		if (cr->ref_dir == NULL)
 			return ERR_NOMEM;

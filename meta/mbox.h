@@ -60,9 +60,9 @@ struct mbox_touched {
 };
 
 /* Where a body was already committed under another name, if the caller knows; asked for files that
- * have more than one. Returns true and fills dir (BATCH_MAX_PATH bytes) and uid. */
-typedef bool
-mbox_ref_fn(void *arg, const char *dir, uint32_t uid, char *ref_dir, uint32_t *ref_uid);
+ * have more than one. ino is the file's. Returns true and fills dir (BATCH_MAX_PATH bytes) and uid. */
+typedef bool mbox_ref_fn(void *arg, const char *dir, uint32_t uid, uint64_t ino,
+	char *ref_dir, uint32_t *ref_uid);
 
 struct mbox_delta {
 	const char *dir;

@@ -33,7 +33,7 @@
 
 /* The number of an inode that went is the next new one's at once. */
 static bool
-is_inode(struct node *n, const char *dir, uint32_t uid, ino_t ino)
+is_inode(struct node *n, const char *dir, uint32_t uid, uint64_t ino)
 {
 	char name[SCAN_BODY_NAME];
 	struct stat st;
@@ -44,36 +44,25 @@ is_inode(struct node *n, const char *dir, uint32_t uid, ino_t ino)
 
 bool
 node_ref_in(struct node *n, struct refs *refs, const char *dir, uint32_t uid,
-	char *ref_dir, uint32_t *ref_uid)
+	uint64_t ino, char *ref_dir, uint32_t *ref_uid)
 {
-	char name[SCAN_BODY_NAME];
-	struct stat st;
-	int fd;
-
-	scan_body_name(uid, name);
-	if (spool_file(n->spool, dir, name, O_PATH, 0, &fd) != 0)
-		return false;
-	int rc = fstat(fd, &st);
-	close(fd);
-	if (rc != 0)
-		return false;
-	bool known = st.st_nlink > 1 &&
-		     refs_get(refs, st.st_ino, ref_dir, BATCH_MAX_PATH, ref_uid) &&
+	bool known = refs_get(refs, ino, ref_dir, BATCH_MAX_PATH, ref_uid) &&
 		     (strcmp(ref_dir, dir) != 0 || *ref_uid != uid) &&
-		     is_inode(n, ref_dir, *ref_uid, st.st_ino);
+		     is_inode(n, ref_dir, *ref_uid, ino);
+
 	/* From now on this one can be named, too; the older name may go first. */
-	if (st.st_nlink > 1)
-		refs_put(refs, st.st_ino, dir, uid);
+	refs_put(refs, ino, dir, uid);
 	return known;
 }
 
 /* Where the body of (dir, uid) may already be known to the peers; an mbox_ref_fn. */
 static bool
-body_ref(void *arg, const char *dir, uint32_t uid, char *ref_dir, uint32_t *ref_uid)
+body_ref(void *arg, const char *dir, uint32_t uid, uint64_t ino, char *ref_dir,
+	uint32_t *ref_uid)
 {
 	struct node *n = arg;
 
-	return node_ref_in(n, n->refs, dir, uid, ref_dir, ref_uid);
+	return node_ref_in(n, n->refs, dir, uid, ino, ref_dir, ref_uid);
 }
 
 void

@@ -246,9 +246,9 @@ struct sync {
  * the mark of the path's notes before it was looked at; they end with the batch. */
 int node_enqueue(struct node *n, struct mboxent *e, struct batch *b, uint64_t noted,
 	sync_done_fn *done, void *done_arg);
-/* The same for links that refs knows of. */
+/* An mbox_ref_fn by what refs knows. */
 bool node_ref_in(struct node *n, struct refs *refs, const char *dir, uint32_t uid,
-	char *ref_dir, uint32_t *ref_uid);
+	uint64_t ino, char *ref_dir, uint32_t *ref_uid);
 /* Sets a mailbox aside on the active side: logs, and tells the peer thread. Entry lock held. */
 void node_set_aside(
 	struct node *n, struct mboxent *e, const struct mbox_fault *fault, int code);

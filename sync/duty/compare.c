@@ -354,12 +354,13 @@ has_more(struct peer *p, const struct repair *r, const struct mboxent *e,
 /* A peer that is compared may lack any message: only what this comparison has sent before can be
  * named instead of its bytes. */
 static bool
-repair_ref(void *arg, const char *dir, uint32_t uid, char *ref_dir, uint32_t *ref_uid)
+repair_ref(void *arg, const char *dir, uint32_t uid, uint64_t ino, char *ref_dir,
+	uint32_t *ref_uid)
 {
 	struct peer *p = arg;
 
 	return p->refs != NULL &&
-	       node_ref_in(p->node, p->refs, dir, uid, ref_dir, ref_uid);
+	       node_ref_in(p->node, p->refs, dir, uid, ino, ref_dir, ref_uid);
 }
 
 /* It is not sound here. What makes it a mailbox is gone: then rm -r is at it, and about to say so. Or

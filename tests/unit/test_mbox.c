@@ -185,10 +185,12 @@ TEST(whole_onto_nothing_and_onto_anything)
 static const char *ref_dir_is;
 
 static bool
-ref_same_uid(void *arg, const char *dir, uint32_t uid, char *ref_dir, uint32_t *ref_uid)
+ref_same_uid(void *arg, const char *dir, uint32_t uid, uint64_t ino, char *ref_dir,
+	uint32_t *ref_uid)
 {
 	(void)arg;
 	(void)dir;
+	(void)ino;
 	snprintf(ref_dir, BATCH_MAX_PATH, "%s", ref_dir_is);
 	*ref_uid = uid;
 	return true;
