@@ -443,18 +443,19 @@ link_it(struct inode *ino, const struct in_dir *d, const char *name,
 	err = capture_name_begin(&op);
 	if (err != 0)
 		return err;
-	if (now.handle.len == 0) {
-		err = inode_fd(ino, INODE_ANY, &fd);
+	err = inode_fd(ino, INODE_ANY, &fd);
+	if (err == 0 && now.handle.len == 0) {
 		FAULT("link.noted");
-		if (err == 0 && linkat(fd, "", d->fd, name, AT_EMPTY_PATH) != 0)
+		if (linkat(fd, "", d->fd, name, AT_EMPTY_PATH) != 0)
 			err = errno;
 		FAULT("link.done");
-		inode_fd_put(ino, fd);
-	} else if (!inode_has_handle(ino, &now.handle)) {
+	} else if (err == 0 && !inode_has_handle(ino, &now.handle)) {
 		err = EEXIST;
 	}
+	/* What has the name now is known: it need not be looked up by it. */
 	if (err == 0)
-		err = ops_name_entry(d->ino, d->fd, name, e, &op.target);
+		err = fill_entry(d->ino, name, fd, e, &op.target);
+	inode_fd_put(ino, fd);
 	capture_name_end(&op, err);
 	return err;
 }
