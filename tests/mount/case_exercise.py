@@ -2,6 +2,7 @@
 """The exercisers on a mount, without and with extended attributes."""
 # limit: 600
 
+import ctypes
 import os
 import sys
 
@@ -11,12 +12,16 @@ import exercise  # noqa: E402
 import slot  # noqa: E402
 
 
-def on_a_mount(xattr):
+PR_CAPBSET_DROP, CAP_SETPCAP = 24, 8
+
+
+def on_a_mount(xattr, confine=None, only=None):
     s = slot.Slot(case.folder(), xattr=xattr)
+    s.confine = confine
     case.later(s.stop)
     s.start()
     os.chmod(s.mnt, 0o755)
-    exercise.run(s.mnt, "xattr=" + xattr)
+    exercise.run(s.mnt, "xattr=" + xattr, only=only)
     case.equal(os.listdir(s.mnt), [], "what is left")
     case.equal(s.stop(), 0, "exit status")
     case.equal(sorted(os.listdir(s.spool)), [".twinspool"], "what is left behind")
@@ -28,6 +33,12 @@ def test_without_extended_attributes():
 
 def test_with_extended_attributes():
     on_a_mount("yes")
+
+
+def test_where_secure_bits_may_not_be_set():
+    def confine():
+        case.equal(ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_SETPCAP, 0, 0, 0), 0, "prctl")
+    on_a_mount("no", confine, only={"ex_attr"})
 
 
 case.main()
