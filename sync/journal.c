@@ -14,6 +14,8 @@
  *                       run ended is not known and stays so (NULL): a peer that was in it is
  *                       judged BEHIND, for the spool has all that was ever sent
  *
+ * What was appended last is also in memory (journal_tail.h), where a peer that keeps up finds it.
+ *
  * Invariants
  *   trimmed < first held seq <= last.seq <= seq, the counter from which the next seq is made
  *   a closed run's "last" is the last seq in it that journal.db had when the next one opened
@@ -22,6 +24,7 @@
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
+#include "sync/journal_tail.h"
 #include "sync/store_sql.h"
 
 #include <stdlib.h>
@@ -105,6 +108,7 @@ struct journal {
 	struct store *s;
 	struct store_sql *jdb, *sdb;
 	struct journal_peers *peers;
+	struct journal_tail *tail;
 	struct journal_limits limits;
 	struct store_q q[Q_N], st[Q_STATE_N];
 	struct counters c, before; /* before: at journal_begin */
@@ -200,6 +204,7 @@ dispose(struct journal *j)
 	store_sql_drop(j->q, Q_N);
 	store_sql_drop(j->st, Q_STATE_N);
 	journal_peer_close(j->peers);
+	journal_tail_close(j->tail);
 	free(j);
 }
 
@@ -219,7 +224,7 @@ journal_open(struct store *s, const struct journal_limits *limits, struct journa
 	if ((rc = store_sql_prepare(j->jdb, sql, Q_N, j->q)) == 0 &&
 		(rc = store_sql_prepare(j->sdb, state_sql, Q_STATE_N, j->st)) == 0 &&
 		(rc = load_rows(j)) == 0 && (rc = load_oldest(j)) == 0 &&
-		(rc = load_runs(j)) == 0 &&
+		(rc = load_runs(j)) == 0 && (rc = journal_tail_open(&j->tail)) == 0 &&
 		(rc = journal_peer_open(s, &j->peers)) == 0) {
 		*out = j;
 		j = NULL;
@@ -345,13 +350,21 @@ journal_begin(struct journal *j)
 	return rc;
 }
 
+/* The group is over, and was never there. */
+static void
+undo(struct journal *j)
+{
+	j->c = j->before;
+	journal_tail_cut(j->tail, j->c.seq);
+}
+
 void
 journal_rollback(struct journal *j)
 {
 	if (!j->in_group)
 		return;
 	store_sql_rollback(j->jdb);
-	j->c = j->before;
+	undo(j);
 	j->in_group = false;
 }
 
@@ -362,7 +375,7 @@ journal_commit(struct journal *j)
 		return ERR_USAGE;
 	int rc = store_sql_commit(j->jdb);
 	if (rc != 0)
-		j->c = j->before;
+		undo(j);
 	j->in_group = false;
 	return rc;
 }
@@ -396,8 +409,11 @@ append(struct journal *j, const struct journal_entry *e)
 			e->state_n };
 		rc = store_mbox_put(j->s, &m);
 	}
-	if (rc == 0)
+	if (rc == 0) {
+		struct journal_row row = { c.last, now, e->dir, e->bytes, e->n };
+		journal_tail_put(j->tail, &row);
 		j->c = c;
+	}
 	return rc;
 }
 
@@ -427,21 +443,38 @@ journal_append(struct journal *j, const struct journal_entry *e, uint64_t *seq_o
 	return rc;
 }
 
-int
-journal_read(struct journal *j, uint64_t from, uint64_t max_bytes, journal_fn *fn,
-	void *arg, uint64_t *next_out)
+/* A walk over rows that ends with fn, with so many bytes, or with the last row. */
+struct walk {
+	journal_fn *fn;
+	void *arg;
+	uint64_t bytes, most;
+	uint64_t next;
+	bool full;
+};
+
+static int
+walk_row(struct walk *w, const struct journal_row *r)
 {
-	struct store_q *q = &j->q[Q_READ];
-	uint64_t bytes = 0;
-	struct journal_row r;
 	int rc;
 
-	*next_out = from;
-	if (j->in_group)
-		return ERR_USAGE; /* what it would see may yet be undone */
-	if (from <= j->trimmed.seq)
-		return ERR_GONE;
-	rc = store_sql_first(q, "i", from);
+	w->full = w->bytes > 0 && w->bytes + r->n > w->most;
+	if (w->full)
+		return 0;
+	w->bytes += r->n + ROW_OVERHEAD;
+	rc = w->fn(w->arg, r);
+	if (rc == 0)
+		w->next = r->pos.seq + 1;
+	return rc;
+}
+
+static int
+walk_file(struct journal *j, struct walk *w)
+{
+	struct store_q *q = &j->q[Q_READ];
+	struct journal_row r;
+	int rc, told = 0;
+
+	rc = store_sql_first(q, "i", w->next);
 	while (rc > 0) {
 		r.pos.seq = store_sql_u64(q, 0);
 		r.pos.epoch = store_sql_u64(q, 1);
@@ -449,20 +482,31 @@ journal_read(struct journal *j, uint64_t from, uint64_t max_bytes, journal_fn *f
 		r.time = store_sql_u64(q, 3);
 		r.dir = store_sql_text(q, 4);
 		r.bytes = store_sql_blob(q, 5, &r.n);
-		if (bytes > 0 && bytes + r.n > max_bytes) {
-			rc = 0;
-			break;
-		}
-		bytes += r.n + ROW_OVERHEAD;
-		int told = fn(arg, &r);
-		if (told != 0) {
-			rc = told;
-			break;
-		}
-		*next_out = r.pos.seq + 1;
-		rc = store_sql_next(q);
+		told = walk_row(w, &r);
+		rc = told == 0 && !w->full ? store_sql_next(q) : 0;
 	}
 	store_sql_reset(q);
+	return rc != 0 ? rc : told;
+}
+
+int
+journal_read(struct journal *j, uint64_t from, uint64_t max_bytes, journal_fn *fn,
+	void *arg, uint64_t *next_out)
+{
+	struct walk w = { .fn = fn, .arg = arg, .most = max_bytes, .next = from };
+	const struct journal_row *r;
+	int rc = 0;
+
+	*next_out = from;
+	if (j->in_group)
+		return ERR_USAGE; /* what it would see may yet be undone */
+	if (from <= j->trimmed.seq)
+		return ERR_GONE;
+	while (rc == 0 && !w.full && (r = journal_tail_find(j->tail, w.next)) != NULL)
+		rc = walk_row(&w, r);
+	if (rc == 0 && !w.full && w.next <= j->c.last.seq)
+		rc = walk_file(j, &w);
+	*next_out = w.next;
 	return rc;
 }
 

@@ -169,6 +169,8 @@ TEST(groups_are_one_or_nothing)
 	CHECK_EQ(journal_read(r.j, 1, 100, join, &b, &next), ERR_USAGE);
 	CHECK_EQ(store_mbox_drop(r.s, "user/a", 3), 0);
 	journal_rollback(r.j);
+	CHECK_STR(read_all(r.j, 1, 10000, &next), "1/1/1=one ");
+	CHECK_EQ(next, 2);
 	CHECK_EQ(state_of_mbox(r.s, &b, &seq), 0);
 	CHECK_STR(buf_str(&b), "one");
 	CHECK_EQ(seq, 1);
@@ -190,6 +192,40 @@ TEST(groups_are_one_or_nothing)
 	CHECK_STR(buf_str(&b), "three");
 	CHECK_EQ(seq, 3);
 	buf_fini(&b);
+	close_rig(&r, false);
+}
+
+/* The last rows are also in memory, but not large ones. */
+TEST(rows_read_alike_from_memory_and_file)
+{
+	enum { ROWS = 200, LARGE = 20000 };
+	static const uint64_t from[] = { 1, 100, 136, 137, 150, 199, 200, 201 };
+	enum { READS = sizeof(from) / sizeof(from[0]) };
+	char *was[READS][2], text[LARGE + 1];
+	uint64_t seq, next, nexts[READS];
+	struct rig r;
+
+	CHECK(open_rig(&r, &no_limits));
+	CHECK_EQ(journal_resume(r.j, 1, 0), 0);
+	for (unsigned i = 0; i < ROWS; i++) {
+		snprintf(text, sizeof(text), "%0*u",
+			i % 9 == 4 ? LARGE : (int)(i % 50) + 4, i);
+		CHECK_EQ(append(r.j, text, &seq), 0);
+	}
+	for (unsigned i = 0; i < READS; i++) {
+		was[i][0] = strdup(read_all(r.j, from[i], UINT64_MAX, &next));
+		CHECK_EQ(next, 201);
+		was[i][1] = strdup(read_all(r.j, from[i], 300, &nexts[i]));
+	}
+	close_rig(&r, false);
+	CHECK(open_rig(&r, &no_limits));
+	for (unsigned i = 0; i < READS; i++) {
+		CHECK_STR(read_all(r.j, from[i], UINT64_MAX, &next), was[i][0]);
+		CHECK_STR(read_all(r.j, from[i], 300, &next), was[i][1]);
+		CHECK_EQ(next, nexts[i]);
+		free(was[i][0]);
+		free(was[i][1]);
+	}
 	close_rig(&r, false);
 }
 
