@@ -24,6 +24,7 @@
  */
 #include "fs/pending.h"
 #include "fs/inode.h"
+#include "fs/known_path.h"
 #include "fs/stats.h"
 #include "fs/unmount.h"
 #include "meta/base/clock.h"
@@ -400,7 +401,7 @@ commit_by_path(struct pending *p, struct sync_commit *c, int *rc_out)
 
 	for (;;) {
 		c->ticket = sync_names(to);
-		int err = inode_path(p->dir, path, sizeof(path));
+		int err = known_path(p->dir, c->ticket, path, sizeof(path));
 		if (err != 0)
 			return err;
 		FAULT("pending.path-found");

@@ -3,6 +3,7 @@
  * a server's private memory starts empty and a death is part of what is tested.
  */
 #include "fs/inode.h"
+#include "fs/known_path.h"
 #include "fs/slot.h"
 #include "fs/super.h"
 #include "tests/lib/t.h"
@@ -516,6 +517,47 @@ TEST(a_pin_does_not_outlive_its_file)
 {
 	world();
 	CHECK_EQ(life(forgotten_meanwhile), 0);
+}
+
+static bool
+lies_at(struct inode *dir, uint64_t names, const char *path)
+{
+	char buf[64];
+
+	return known_path(dir, names, buf, sizeof(buf)) == 0 && strcmp(buf, path) == 0;
+}
+
+static int
+moved_about(void)
+{
+	struct inode *in, *other;
+	char buf[64];
+
+	MUST(mkdirat(root_fd, "a", 0755) == 0 && mkdirat(root_fd, "a/in", 0755) == 0);
+	in = enter("a/in", slot);
+	MUST(in != NULL && lies_at(in, 1, "a/in") && lies_at(in, 1, "a/in"));
+	/* behind our back, and another takes its name */
+	MUST(renameat(root_fd, "a", root_fd, "b") == 0);
+	MUST(lies_at(in, 1, "b/in"));
+	MUST(renameat(root_fd, "b", root_fd, "c") == 0);
+	MUST(mkdirat(root_fd, "b", 0755) == 0 && mkdirat(root_fd, "b/in", 0755) == 0);
+	MUST(lies_at(in, 1, "c/in"));
+	/* through the mount, and its old name leads there all the same */
+	MUST(renameat(root_fd, "c", root_fd, "d") == 0);
+	MUST(symlinkat("d", root_fd, "c") == 0);
+	MUST(lies_at(in, 2, "d/in"));
+	MUST(known_path(in, 2, buf, 4) == ENAMETOOLONG);
+	other = enter("b/in", slot);
+	MUST(other != NULL && lies_at(other, 2, "b/in") && lies_at(in, 2, "d/in"));
+	MUST(unlinkat(root_fd, "d/in", AT_REMOVEDIR) == 0);
+	MUST(known_path(in, 2, buf, sizeof(buf)) == ENOENT);
+	return 0;
+}
+
+TEST(a_known_path_leads_to_its_folder)
+{
+	world();
+	CHECK_EQ(life(moved_about), 0);
 }
 
 static int
