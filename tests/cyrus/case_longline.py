@@ -5,6 +5,7 @@ nothing waits for an answer that need not.
 TWINSPOOL_LONGLINE_MB (60) is how much travels each time.
 """
 # limit: 600
+# alone: how full a line is
 
 import base64
 import os

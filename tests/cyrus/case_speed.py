@@ -4,6 +4,7 @@ synchronisation against rsync.
 
 TWINSPOOL_MESSAGES: how many for the first synchronisation (tests/long runs 40,000)."""
 # limit: 400
+# alone: it compares times
 
 import os
 import sys

@@ -4,6 +4,7 @@ case started outlives it; layers are really checked."""
 # limit: 120
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,9 @@ CASES = {
     "hang": "echo ok 1 - a; sleep 1000",
     "leaver": "setsid sleep 1001 >/dev/null 2>&1 & echo ok 1 - a",
     "mounter": "mkdir $TMPDIR/m; mount -t tmpfs none $TMPDIR/m; echo ok 1 - a",
+    "disk": 'on=$(findmnt -n -o TARGET -T $TMPDIR); echo on a disk, in "${TMPDIR#"$on"}"',
+    **{f"alone{n}": "# alone: as what measures\nflock -nx $HERE/lock sleep 0.3" for n in "12"},
+    **{f"beside{n}": "flock -ns $HERE/lock sleep 0.3" for n in "123"},
 }
 
 
@@ -41,12 +45,12 @@ def suite():
     return build
 
 
-def run(*names, build=None):
+def run(*names, options=()):
     tmp = case.folder()
     done = subprocess.run(
-        [RUN, "--build", build or suite(), *[f"unit/{n}" for n in names]],
+        [RUN, "--build", suite(), *options, *[f"unit/{n}" for n in names]],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env=os.environ | {"TMPDIR": tmp})
+        env=os.environ | {"TMPDIR": tmp, "HERE": case.folder()})
     case.equal(os.listdir(tmp), [], "left in the runner's folder")
     return done.returncode, done.stdout.splitlines()[-1], done.stdout
 
@@ -103,6 +107,39 @@ def test_skips_are_no_passes():
     case.check("no such thing here" in text, "the reason is not shown")
 
 
+REPORTER = """#!/bin/bash
+echo 'int main(int c, char **v) { int a[1]; return a[c] + !v; }' >$TMPDIR/x.c
+gcc -fsanitize=address -o $TMPDIR/x $TMPDIR/x.c 2>/dev/null
+$TMPDIR/x >/dev/null 2>&1
+echo ok 1 - its server died, and it did not look
+"""
+
+
+def test_a_sanitizers_report_is_a_failure():
+    tests = case.folder() + "/tests"
+    shutil.copytree(os.path.dirname(__file__), f"{tests}/lib")
+    shutil.copy(RUN, tests)
+    os.mkdir(f"{tests}/mount")
+    with open(f"{tests}/mount/case_reporter", "w") as f:
+        f.write(REPORTER)
+    os.chmod(f.name, 0o755)
+    done = subprocess.run([f"{tests}/run", "reporter"], stdout=subprocess.PIPE, text=True,
+                          env=os.environ | {"TMPDIR": case.folder()})
+    case.equal(done.stdout.splitlines()[-1], "1 passed, 1 failed", done.stdout)
+    case.check("stack-buffer-overflow" in done.stdout, done.stdout)
+
+
+def test_what_measures_runs_alone():
+    text = run("alone", "beside", options=["--jobs", "5"])
+    case.equal(text[:2], (0, "5 passed, 0 failed"), text[2])
+
+
+def test_folders_in_memory():
+    for options, disk in (["-v"], False), (["-v", "--memory", "unit"], True):
+        text = run("disk", options=options)[2]
+        case.equal(re.search(r"on a disk, in /\d+$", text, re.M) is not None, disk, text)
+
+
 def test_a_hang_is_ended():
     start = time.monotonic()
     expect("hang", 1, "1 passed, 1 failed")
@@ -124,7 +161,7 @@ def test_what_a_killed_run_left_is_cleaned_by_the_next():
         f.write("#!/bin/bash\ncd $TMPDIR; mkdir m; mount -t tmpfs none m\n"
                 "(trap '' TERM; exec sleep 1002) & echo started >m/up; sleep 1003\n")
     env = os.environ | {"TMPDIR": tmp}
-    runner = subprocess.Popen([RUN, "--build", build, "unit/hang"], env=env,
+    runner = subprocess.Popen([RUN, "--build", build, "--memory", "unit", "unit/hang"], env=env,
                               stdout=subprocess.DEVNULL, start_new_session=True)
     case.wait_for(lambda: [m for m, _, _ in contain.mounts_below(tmp)
                            if os.path.exists(m + "/up")], "the mount")
