@@ -9,10 +9,10 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import case  # noqa: E402
 import fcntl  # noqa: E402
-import shutil  # noqa: E402
 import struct  # noqa: E402
 import time  # noqa: E402
 
+import hand  # noqa: E402
 import mail  # noqa: E402
 import pair  # noqa: E402
 import spools  # noqa: E402
@@ -31,26 +31,10 @@ def ready():
     return two, two.server.mailbox_dir("user.one")
 
 
-def with_keyword(names, word):
-    """The bytes of cyrus.header with one more keyword, the first."""
-    case.check(b" U (" not in names, "there are keywords already")
-    body, end = names.rstrip(b"\n")[:-1], names[-1:]
-    return body + b" U (" + word + b"))" + end
-
-
-def killed_after_rename(path, word=b"spare"):
-    """As an imapd that is killed between cyrus.header and the index header: it has the index
-    locked, renames, and is gone."""
-    with open(f"{path}/cyrus.index", "r+b") as lock:
-        fcntl.lockf(lock, fcntl.LOCK_EX)
-        names = with_keyword(witness.read(f"{path}/cyrus.header"), word)
-        with open(f"{path}/cyrus.header.NEW", "wb") as f:
-            f.write(names)
-            f.flush()
-            os.fsync(f.fileno())
-        shutil.chown(f"{path}/cyrus.header.NEW", "cyrus", "mail")
-        os.chmod(f"{path}/cyrus.header.NEW", 0o600)
-        os.rename(f"{path}/cyrus.header.NEW", f"{path}/cyrus.header")
+def killed_after_rename(path, word="spare"):
+    """As an imapd that is killed between cyrus.header and the index header."""
+    with hand.Hand(path) as h:
+        h.keyword(word)
 
 
 def killed_in_store(path, records=1, word=0x2):

@@ -64,9 +64,11 @@ class Hand:
         """cyrus.header with one keyword more, of which the index does not know."""
         path = f"{self.path}/cyrus.header"
         was = os.stat(path)
+        text = self.box.header_bytes.removesuffix(b")\n")
+        # The list of them comes last, if there is one.
+        text = text.removesuffix(b")") + b" " if b" U (" in text else text + b" U ("
         with open(path + ".NEW", "xb") as f:
-            # the keywords are the last list of the last
-            f.write(self.box.header_bytes.removesuffix(b"))\n") + b" " + name.encode() + b"))\n")
+            f.write(text + name.encode() + b"))\n")
             os.fchown(f.fileno(), was.st_uid, was.st_gid)
             os.fchmod(f.fileno(), was.st_mode & 0o777)
             f.flush()
