@@ -84,7 +84,8 @@ $(O)/%.o: %.c $(O)/flags
 $(UNIT_BIN): $(O)/%: $(O)/%.o $(call obj,$(TESTLIB)) $(LIB)
 	$(CC) $(SAN) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(O)/tests/sim/test_pair $(O)/tests/sim/test_power $(O)/tests/sim/test_level: $(call obj,$(SIMLIB))
+$(O)/tests/sim/test_pair $(O)/tests/sim/test_power $(O)/tests/sim/test_level $(O)/tests/unit/test_round: \
+	$(call obj,$(SIMLIB))
 
 # The recorder of tests/sim/power.h for any program.
 $(O)/tests/sim/powerlog.so: tests/sim/powerlog.c $(O)/flags
