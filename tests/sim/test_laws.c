@@ -4,7 +4,8 @@
  *
  * syncfs is this program's own, so that a standby can have a disk that never ends a sync: what
  * it wrote since is then taken away again, as a power cut would. So is pwrite, for a standby whose
- * disk keeps something else of the mailbox id-b's cyrus.header than was written.
+ * disk keeps something else of the mailbox id-b's cyrus.header than was written, and fsync, for one
+ * whose mailboxes' states do not reach the disk.
  */
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
@@ -13,12 +14,16 @@
 #include "tests/lib/duo.h"
 #include "tests/lib/t.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 static bool disk_hangs, header_lies;
+static const char *states_fail; /* where each attempt leaves a byte, if so */
 
 ssize_t
 pwrite(int fd, const void *p, size_t n, off_t at)
@@ -34,6 +39,25 @@ pwrite(int fd, const void *p, size_t n, off_t at)
 		p = other;
 	}
 	return syscall(SYS_pwrite64, fd, p, n, at);
+}
+
+int
+fsync(int fd)
+{
+	static const char log[] = "/journal.db-wal";
+	char link[64], path[600];
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	ssize_t n = states_fail != NULL ? readlink(link, path, sizeof(path)) : -1;
+	if (n < (ssize_t)strlen(log) ||
+		memcmp(path + n - strlen(log), log, strlen(log)) != 0)
+		return (int)syscall(SYS_fsync, fd);
+	int tried = open(states_fail, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	if (tried < 0 || write(tried, "x", 1) != 1)
+		abort();
+	close(tried);
+	errno = EIO;
+	return -1;
 }
 
 int
@@ -104,9 +128,9 @@ last_seq(void)
 
 /* The standby, on a disk with that trouble until it starts anew. */
 static void
-start_b_with(const char *trouble)
+start_b_with(const char *trouble, const char *value)
 {
-	setenv(trouble, "1", 1);
+	setenv(trouble, value, 1);
 	duo_start_b(&d);
 	unsetenv(trouble);
 }
@@ -269,7 +293,7 @@ TEST(a_mailbox_that_no_repair_helps_is_set_aside_at_last)
 	duo_commit(&d, &B);
 	CHECK(duo_settled(&d));
 	duo_stop_b(&d, false);
-	start_b_with("LAWS_HEADER_LIES");
+	start_b_with("LAWS_HEADER_LIES", "1");
 	uint64_t before = last_seq();
 	rig_keyword(&B, 1, "odd");
 	duo_commit(&d, &B);
@@ -310,7 +334,7 @@ TEST(what_was_applied_and_not_synced_is_done_again)
 	duo_stop_b(&d, false);
 	uint64_t synced = duo_standby(&d).applied.seq;
 	duo_sh("cp -a %s %s.synced", d.root_b, d.root_b);
-	start_b_with("LAWS_DISK_HANGS");
+	start_b_with("LAWS_DISK_HANGS", "1");
 	for (int i = 0; i < 3; i++) {
 		rig_append(&A, 700);
 		rig_flag(&A, 2, 1);
@@ -343,7 +367,7 @@ TEST(what_was_applied_and_not_recorded_is_done_over_itself)
 {
 	CHECK(duo_two(&d, &A, &B));
 	duo_stop_b(&d, false);
-	start_b_with("LAWS_DISK_HANGS");
+	start_b_with("LAWS_DISK_HANGS", "1");
 	for (int i = 0; i < 3; i++) {
 		rig_append(&A, 700);
 		duo_commit(&d, &A);
@@ -360,6 +384,49 @@ TEST(what_was_applied_and_not_recorded_is_done_over_itself)
 	CHECK_EQ(last_seq(), last);
 	duo_stop_equal(&d);
 	CHECK_EQ(duo_standby(&d).asides, 0);
+	duo_close(&d);
+}
+
+struct tried {
+	const char *file;
+	uint64_t flushed;
+};
+
+static bool
+tried_twice_or_recorded(const struct sync_facts *f, void *arg)
+{
+	const struct tried *t = arg;
+	struct stat st;
+
+	return f->peers[0].flushed > t->flushed ||
+	       (stat(t->file, &st) == 0 && st.st_size >= 2);
+}
+
+/* The rows that made a mailbox are never done again once they are recorded as applied, so what is
+ * known of it goes first: or after a power cut nobody knew that it is there. */
+TEST(nothing_is_recorded_as_applied_before_the_states_are_on_disk)
+{
+	static struct sync_facts f;
+	char file[320];
+
+	CHECK(duo_two(&d, &A, &B));
+	duo_stop_b(&d, false);
+	snprintf(file, sizeof(file), "%s.tried", d.root_b);
+	struct tried t = { file, duo_standby(&d).applied.seq };
+	start_b_with("LAWS_STATES_FAIL", file);
+	rig_append(&A, 700);
+	duo_commit(&d, &A);
+	CHECK(duo_settled(&d));
+	CHECK(duo_until(&d, tried_twice_or_recorded, &t));
+	sync_facts(d.sync, &f);
+	CHECK_EQ(f.peers[0].flushed, t.flushed);
+	CHECK(f.journal_first <= t.flushed + 1);
+	duo_stop_b(&d, true);
+	CHECK_EQ(duo_standby(&d).applied.seq, t.flushed);
+	CHECK(duo_standby(&d).pending > 0);
+	duo_start_b(&d);
+	CHECK(duo_settled(&d));
+	duo_stop_equal(&d);
 	duo_close(&d);
 }
 
@@ -691,6 +758,7 @@ main(int argc, char **argv)
 {
 	disk_hangs = getenv("LAWS_DISK_HANGS") != NULL;
 	header_lies = getenv("LAWS_HEADER_LIES") != NULL;
+	states_fail = getenv("LAWS_STATES_FAIL");
 	duo_main(argc, argv);
 	return t_main(argc, argv);
 }
