@@ -112,6 +112,7 @@ struct peer {
 	uint64_t ahead_bytes; /* of messages in rows of repairs not yet sent */
 	bool comparing;
 	bool forked; /* it may hold what we lost */
+	bool fork_told; /* it was told what of that it is to set aside, and asked once more */
 	struct refs *refs; /* bodies that this comparison has sent; NULL outside one */
 	uint64_t repaired, to_repair, repaired_messages, repaired_bytes,
 		repair_began_ms;

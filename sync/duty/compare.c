@@ -136,7 +136,7 @@ fork_key(const struct peer *p, char *key, size_t size)
 }
 
 /* On disk until the comparison is through: cut off, it begins again as that of a peer which only
- * lacks something. */
+ * lacks something. It is through when the peer has on disk what it was told to set aside. */
 void
 compare_fork(struct peer *p, bool beyond)
 {
@@ -146,6 +146,7 @@ compare_fork(struct peer *p, bool beyond)
 
 	fork_key(p, key, sizeof(key));
 	p->forked = beyond || (store_get_u64(s, key, &was) == 0 && was != 0);
+	p->fork_told = false;
 	if (beyond && store_put_u64(s, key, 1) != 0)
 		log_warn("cannot remember that a peer is beyond the journal: peer=%s",
 			p->conf->name);
@@ -223,6 +224,19 @@ send_sums(struct peer *p)
 	}
 	if (m.last)
 		p->sums_sent = true;
+}
+
+/* It was told all that it is to set aside, and notes each on disk before it reads on. So it is asked
+ * once more, with a list of nothing: its answer comes from behind that. False: it must answer first. */
+static bool
+is_noted_there(struct peer *p)
+{
+	if (!p->forked || p->fork_told)
+		return true;
+	p->fork_told = true;
+	p->sums_sent = p->diff_done = false;
+	send_sums(p);
+	return false;
 }
 
 void
@@ -513,7 +527,7 @@ compare_pump(struct peer *p)
 		repair_next(p);
 	if (p->comparing && p->sums_sent && p->diff_done && p->repairs == NULL &&
 		p->filling == NULL &&
-		outq_last(n->outq) == outq_settled_upto(n->outq)) {
+		outq_last(n->outq) == outq_settled_upto(n->outq) && is_noted_there(p)) {
 		p->comparing = false;
 		refs_close(p->refs);
 		p->refs = NULL;
