@@ -15,6 +15,7 @@ struct apply_item {
 	bool drop; /* the record is no longer there afterwards */
 	bool skip; /* nothing to do: the disk is as new or newer (redo) */
 	bool body; /* its message must be in place */
+	bool placed; /* and is */
 	const struct change_body
 		*file; /* its owner and mode, if they are not the usual ones */
 	bool unlink; /* its message goes, after the index is written */

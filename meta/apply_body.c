@@ -15,6 +15,9 @@
 #include <string.h>
 #include <unistd.h>
 
+/* So many, and other threads may help. */
+#define SPREAD_FROM 32
+
 static bool
 file_is(struct apply *a, const char *dir, const char *name, const uint8_t *guid,
 	uint64_t size)
@@ -125,18 +128,25 @@ place_arrived(struct apply *a, struct apply_item *item, struct spool_place *to)
 	return env->take_body(env->arg, guid, to);
 }
 
+static struct spool_place
+place_of(const struct apply *a, const struct apply_item *item, int at,
+	char name[SCAN_BODY_NAME])
+{
+	const struct change_body usual = { item->uid, a->owner.uid, a->owner.gid,
+		a->owner.message_mode };
+	const struct change_body *file = item->file != NULL ? item->file : &usual;
+
+	return (struct spool_place){ at, a->b->dir, scan_body_name(item->uid, name),
+		file->owner, file->group, file->mode, item->now.internaldate, false };
+}
+
 static int
 place_body(struct apply *a, struct apply_item *item, int at)
 {
 	const char *dir = a->b->dir;
 	const struct change_record *c = item->c;
 	char name[SCAN_BODY_NAME];
-	struct change_body file = { item->uid, a->owner.uid, a->owner.gid,
-		a->owner.message_mode };
-	if (item->file != NULL)
-		file = *item->file;
-	struct spool_place to = { at, dir, scan_body_name(item->uid, name), file.owner,
-		file.group, file.mode, item->now.internaldate, false };
+	struct spool_place to = place_of(a, item, at, name);
 	int rc;
 
 	if (item->keep && file_is(a, dir, name, item->old.guid, item->old.size)) {
@@ -163,8 +173,30 @@ place_body(struct apply *a, struct apply_item *item, int at)
 	if (rc != 0)
 		return rc == ERR_NOTFOUND ? ERR_NEED : rc;
 	FAULT("apply.link");
-	return spool_attrs(a->sp, dir, name, file.owner, file.group, file.mode,
-		item->now.internaldate);
+	return spool_attrs(
+		a->sp, dir, name, to.uid, to.gid, to.mode, item->now.internaldate);
+}
+
+struct placing {
+	struct apply *a;
+	int at;
+};
+
+/* One that came as bytes, which no other of the batch waits for. What is not placed, for whatever
+ * reason, is left to place_body. */
+static void
+place_one(void *arg, size_t i)
+{
+	const struct placing *p = arg;
+	struct apply_item *item = &p->a->items[i];
+	char name[SCAN_BODY_NAME];
+
+	if (item->skip || !item->body || item->keep ||
+		(item->c != NULL && item->c->ref_dir != NULL))
+		return;
+	struct spool_place to = place_of(p->a, item, p->at, name);
+	item->placed = place_arrived(p->a, item, &to) == 0;
+	FAULT("apply.body");
 }
 
 static int
@@ -207,10 +239,14 @@ apply_bodies(struct apply *a)
 			a->owner.gid);
 	if (rc == 0)
 		rc = spool_file(a->sp, a->b->dir, NULL, O_PATH | O_DIRECTORY, 0, &at);
+	struct placing p = { a, at };
+	if (rc == 0 && a->n >= SPREAD_FROM && a->b->from_dir == NULL &&
+		a->env->spread != NULL)
+		a->env->spread(a->env->arg, place_one, &p, a->n);
 	/* All that can be had are placed, so that the next call asks for the next one. */
 	for (size_t i = 0; rc == 0 && i < a->n; i++) {
 		struct apply_item *item = &a->items[i];
-		if (item->skip || !item->body)
+		if (item->skip || !item->body || item->placed)
 			continue;
 		rc = place_body(a, item, at);
 		if (rc != ERR_NEED)

@@ -114,6 +114,10 @@ struct mbox_env {
 	/* May (dir, name), open as fd, be changed in place? True takes it until end_in_place. */
 	bool (*begin_in_place)(void *arg, const char *dir, const char *name, int fd);
 	void (*end_in_place)(void *arg, const char *dir, const char *name, int fd);
+	/* Calls fn(fn_arg, i) for each i below n, in any order and on several threads, and returns when
+	 * all are done. May be NULL. */
+	void (*spread)(
+		void *arg, void (*fn)(void *fn_arg, size_t i), void *fn_arg, size_t n);
 };
 
 enum mbox_apply_mode {

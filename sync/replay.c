@@ -39,35 +39,6 @@ enum {
 	REPAIRS_MAX = 20 /* in a row for one mailbox, none of which helped */
 };
 
-/* ---- workers ---- */
-
-static void *
-worker_main(void *arg)
-{
-	struct replay *r = arg;
-
-	pthread_mutex_lock(&r->ready_lock);
-	for (;;) {
-		while (r->ready == NULL && !r->stop)
-			pthread_cond_wait(&r->ready_cond, &r->ready_lock);
-		if (r->stop)
-			break;
-		struct job *j = r->ready;
-		r->ready = j->run_next;
-		if (r->ready == NULL)
-			r->ready_end = &r->ready;
-		pthread_mutex_unlock(&r->ready_lock);
-		replay_job_run(r->n, j);
-		pthread_mutex_lock(&r->ended_lock);
-		j->run_next = r->ended;
-		r->ended = j;
-		pthread_mutex_unlock(&r->ended_lock);
-		loop_raise(r->n->loop, &r->ended_call);
-		pthread_mutex_lock(&r->ready_lock);
-	}
-	pthread_mutex_unlock(&r->ready_lock);
-	return NULL;
-}
 /* ---- the order of things, on the peer thread ---- */
 
 static unsigned
@@ -84,14 +55,8 @@ static void
 run(struct replay *r, struct job *j)
 {
 	j->state = JOB_RUNNING;
-	j->run_next = NULL;
 	r->n_running++;
-	pthread_mutex_lock(&r->ready_lock);
-	*r->ready_end = j;
-	r->ready_end = &j->run_next;
-	pthread_mutex_unlock(&r->ready_lock);
-	/* Now, or who wakes would only wait for the lock. */
-	pthread_cond_signal(&r->ready_cond);
+	replay_work_add(r, j);
 }
 
 /* Is there a path or a rename before it that is not settled? */
@@ -404,7 +369,7 @@ ask_repair(struct replay *r, struct job *j)
 		if (j->path != NULL)
 			replay_job_find_path(n, e);
 		else if (!e->known)
-			replay_job_unmake(n, j->dir, j->redo);
+			replay_job_unmake(r, j->dir, j->redo);
 		hopeless = first && ++e->repairs > REPAIRS_MAX;
 		pthread_mutex_unlock(&e->lock);
 	}
@@ -610,17 +575,10 @@ replay_open(struct node *n, unsigned workers, bool redo, struct replay **out)
 	inbox_facts(n->inbox, &f);
 	r->redo_upto = f.received;
 	r->ended_call = (struct loop_call){ .fn = on_ended, .arg = r };
-	r->ready_end = &r->ready;
 	pthread_mutex_init(&r->ended_lock, NULL);
-	pthread_mutex_init(&r->ready_lock, NULL);
-	pthread_cond_init(&r->ready_cond, NULL);
-	for (unsigned i = 0; i < workers && i < REPLAY_WORKERS_MAX; i++) {
-		if ((rc = pthread_create(&r->workers[i], NULL, worker_main, r)) != 0) {
-			log_err("cannot start a replay thread: %s", strerror(rc));
-			replay_close(r);
-			return ERR_NOMEM;
-		}
-		r->n_workers++;
+	if ((rc = replay_work_open(r, workers)) != 0) {
+		replay_close(r);
+		return rc;
 	}
 	r->more = true;
 	(void)is_redone(r);
@@ -637,12 +595,7 @@ replay_close(struct replay *r)
 
 	if (r == NULL)
 		return true;
-	pthread_mutex_lock(&r->ready_lock);
-	r->stop = true;
-	pthread_cond_broadcast(&r->ready_cond);
-	pthread_mutex_unlock(&r->ready_lock);
-	for (unsigned i = 0; i < r->n_workers; i++)
-		pthread_join(r->workers[i], NULL);
+	replay_work_close(r);
 	if (r->recording)
 		replay_record_finish(r);
 	for (struct job *j = r->ended; j != NULL; j = j->run_next)
@@ -658,8 +611,6 @@ replay_close(struct replay *r)
 	inbox_facts(r->n->inbox, &f);
 	redone = !r->redo || pos_cmp(f.applied, r->redo_upto) >= 0;
 	pthread_mutex_destroy(&r->ended_lock);
-	pthread_mutex_destroy(&r->ready_lock);
-	pthread_cond_destroy(&r->ready_cond);
 	free(r);
 	return redone;
 }

@@ -15,10 +15,16 @@
 
 /* ---- what replay needs of its surroundings (mbox_env) ---- */
 
+static struct node *
+node_of(void *replay)
+{
+	return ((struct replay *)replay)->n;
+}
+
 static int
 take_body(void *arg, const uint8_t guid[SHA1_LEN], const struct spool_place *to)
 {
-	struct node *n = arg;
+	struct node *n = node_of(arg);
 
 	return held_place(n->held, guid, to);
 }
@@ -26,7 +32,7 @@ take_body(void *arg, const uint8_t guid[SHA1_LEN], const struct spool_place *to)
 static void
 drop_body(void *arg, const uint8_t guid[SHA1_LEN])
 {
-	struct node *n = arg;
+	struct node *n = node_of(arg);
 
 	held_drop(n->held, guid);
 }
@@ -37,13 +43,13 @@ static bool
 keep_body(void *arg, const uint8_t guid[SHA1_LEN])
 {
 	(void)guid;
-	return ask_keeps(arg);
+	return ask_keeps(node_of(arg));
 }
 
 static bool
 begin_in_place(void *arg, const char *dir, const char *name, int fd)
 {
-	struct node *n = arg;
+	struct node *n = node_of(arg);
 
 	return n->hooks.begin_in_place == NULL ||
 	       n->hooks.begin_in_place(n->hooks.arg, dir, name, fd);
@@ -52,17 +58,23 @@ begin_in_place(void *arg, const char *dir, const char *name, int fd)
 static void
 end_in_place(void *arg, const char *dir, const char *name, int fd)
 {
-	struct node *n = arg;
+	struct node *n = node_of(arg);
 
 	if (n->hooks.end_in_place != NULL)
 		n->hooks.end_in_place(n->hooks.arg, dir, name, fd);
 }
 
-static struct mbox_env
-env_of(struct node *n)
+static void
+spread(void *arg, void (*fn)(void *, size_t), void *fn_arg, size_t n)
 {
-	return (struct mbox_env){ n, take_body, drop_body, keep_body, begin_in_place,
-		end_in_place };
+	replay_work_share(arg, fn, fn_arg, n);
+}
+
+static struct mbox_env
+env_of(struct replay *r)
+{
+	return (struct mbox_env){ r, take_body, drop_body, keep_body, begin_in_place,
+		end_in_place, spread };
 }
 
 /* ---- one job, on a worker ---- */
@@ -160,9 +172,9 @@ apply_mbox(struct node *n, struct job *j, const struct batch *b,
 }
 
 void
-replay_job_run(struct node *n, struct job *j)
+replay_job_run(struct replay *r, struct job *j)
 {
-	const struct mbox_env env = env_of(n);
+	const struct mbox_env env = env_of(r);
 	struct batch b;
 
 	memset(&j->fault, 0, sizeof(j->fault));
@@ -174,9 +186,9 @@ replay_job_run(struct node *n, struct job *j)
 		return;
 	}
 	if (b.dir == NULL || b.dir[0] == '\0')
-		apply_path(n, j, &b, &env);
+		apply_path(r->n, j, &b, &env);
 	else
-		apply_mbox(n, j, &b, &env);
+		apply_mbox(r->n, j, &b, &env);
 	batch_fini(&b);
 }
 
@@ -216,9 +228,10 @@ replay_job_find_path(struct node *n, struct mboxent *e)
 /* A batch that was to make a mailbox and cannot: the folder and the bodies that it brought so far
  * are of no mailbox, and the active side may never name it again. Entry lock held. */
 void
-replay_job_unmake(struct node *n, const char *dir, bool torn)
+replay_job_unmake(struct replay *r, const char *dir, bool torn)
 {
-	const struct mbox_env env = env_of(n);
+	const struct mbox_env env = env_of(r);
+	struct node *n = r->n;
 	struct mbox_need no_need;
 	struct mbox_state none;
 	struct mbox_fault fault;

@@ -1,5 +1,5 @@
 /*
- * replay_priv.h - what replay.c, replay_job.c and replay_record.c share. For these three only.
+ * replay_priv.h - what replay.c and replay_*.c share. For these only.
  */
 #ifndef SYNC_REPLAY_PRIV_H
 #define SYNC_REPLAY_PRIV_H
@@ -46,6 +46,14 @@ struct lane {
 	struct job *first, **end;
 };
 
+/* What idle workers may help with; n is 0 when there is nothing. */
+struct share {
+	void (*fn)(void *arg, size_t i);
+	void *arg;
+	size_t next, n;
+	unsigned helpers;
+};
+
 struct replay {
 	struct node *n;
 	struct job *first, **end; /* in order of pos */
@@ -59,6 +67,8 @@ struct replay {
 	pthread_mutex_t ready_lock;
 	pthread_cond_t ready_cond;
 	struct job *ready, **ready_end;
+	struct share share;
+	pthread_cond_t share_left; /* the last helper has */
 	bool stop;
 	size_t n_running; /* with workers, or ended and not yet looked at */
 	bool redo, redone;
@@ -81,11 +91,21 @@ struct replay {
 	uint64_t mark;
 };
 
+/* replay_work.c: the workers. Each takes the next job, carries it out and raises ended_call. Open
+ * begins with zeros; close waits for what they are at. */
+int replay_work_open(struct replay *r, unsigned workers);
+void replay_work_close(struct replay *r);
+void replay_work_add(struct replay *r, struct job *j);
+/* From a worker: calls fn for each number below n, in any order, on this thread and on those that
+ * have nothing else to do. Returns when all are done. */
+void replay_work_share(
+	struct replay *r, void (*fn)(void *arg, size_t i), void *arg, size_t n);
+
 /* replay_job.c: any thread. Carries a job out; its outcome is in rc, need and fault. */
-void replay_job_run(struct node *n, struct job *j);
+void replay_job_run(struct replay *r, struct job *j);
 /* Takes away what a batch made of a mailbox that it could not finish; torn: also if it was finished
  * and does not parse. Entry lock held. */
-void replay_job_unmake(struct node *n, const char *dir, bool torn);
+void replay_job_unmake(struct replay *r, const char *dir, bool torn);
 /* Makes a path's entry true to the disk if it is there unknown. Entry lock held. */
 void replay_job_find_path(struct node *n, struct mboxent *e);
 

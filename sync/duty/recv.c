@@ -190,11 +190,13 @@ recv_ack(void *node)
 			ack(n, &n->peers[i], &f, true);
 }
 
-/* Large rows come in rows: a comparison. One sync for some of them costs nobody anything. */
+/* Large rows come in rows: a comparison. One sync for some of them costs nobody anything, while there
+ * are others to be replayed. */
 static bool
 may_wait(struct node *n)
 {
-	return n->n_arrived < 64 && n->arrived_size < BULK_MAX &&
+	return replay_busy(n->replay) && n->n_arrived < 64 &&
+	       n->arrived_size < BULK_MAX &&
 	       n->arrived_size / n->n_arrived >= BULK_ROW &&
 	       clock_ms() - n->arrived_ms < BULK_MS;
 }

@@ -84,7 +84,7 @@ struct rig_peer {
 	bool in_place; /* what begin_in_place answers */
 	bool keep; /* what keep_body answers */
 	int held; /* begun, not ended */
-	unsigned fetched;
+	unsigned fetched, spread; /* bodies; lists that any thread may help with */
 	struct mbox_fault fault;
 };
 void rig_peer_init(struct rig_peer *p, struct spool *sp, struct spool *from);

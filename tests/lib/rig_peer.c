@@ -64,6 +64,17 @@ end_in_place(void *arg, const char *dir, const char *name, int fd)
 	p->held--;
 }
 
+/* The last one first: none may need another. */
+static void
+spread(void *arg, void (*fn)(void *, size_t), void *fn_arg, size_t n)
+{
+	struct rig_peer *p = arg;
+
+	p->spread++;
+	while (n-- > 0)
+		fn(fn_arg, n);
+}
+
 void
 rig_peer_init(struct rig_peer *p, struct spool *sp, struct spool *from)
 {
@@ -71,7 +82,8 @@ rig_peer_init(struct rig_peer *p, struct spool *sp, struct spool *from)
 	p->sp = sp;
 	p->from = from;
 	p->in_place = true;
-	p->env = (struct mbox_env){ p, take, NULL, keep, begin_in_place, end_in_place };
+	p->env = (struct mbox_env){ p, take, NULL, keep, begin_in_place, end_in_place,
+		spread };
 }
 
 /* The body from wherever the sender has it: the mailbox, else its kept ones. */

@@ -75,6 +75,35 @@ TEST(append_flag_expunge_unlink_repack)
 	rig_pair_close(x);
 }
 
+/* Those that came are placed in any order; those that did not are asked for, and a copy of one of them
+ * is a link. */
+TEST(many_messages_are_placed_in_any_order)
+{
+	struct rig_pair *x = rig_pair_open(17);
+	struct spool_place to = { -1, NULL, "5.", 0, 0, 0600, SPOOL_KEEP, false };
+	struct stat st;
+
+	rig_create(&x->g);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	for (int i = 0; i < 40; i++)
+		rig_append(&x->g, 100 + (size_t)i);
+	rig_commit(&x->g);
+	/* What a crash may have left under one of the names. */
+	to.dir = x->g.dir;
+	CHECK_EQ(spool_make(x->b, &to, "debris", 6), 0);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	RIG_SAME(x);
+	CHECK_EQ(x->p.fetched, 40);
+	CHECK(x->p.spread > 0);
+	for (uint32_t uid = 1; uid <= 40; uid++)
+		CHECK(rig_copy(&x->g, &x->g, uid) == 40 + uid);
+	rig_commit(&x->g);
+	CHECK_EQ(rig_step(x, MBOX_CHECK), 0);
+	RIG_SAME(x);
+	CHECK_EQ(spool_stat(x->b, x->g.dir, "80.", &st), 0);
+	rig_pair_close(x);
+}
+
 /* A rename of folders by name leaves the old name in cyrus.header; Cyrus counts the owner's
  * annotations under the new one. */
 TEST(an_owners_annotation_after_a_rename_by_name)
