@@ -164,8 +164,8 @@ read_file(struct reading *r, const char *path, int depth)
 static bool
 is_yes(const char *word)
 {
-	return word != NULL && (word[0] == '1' || strchr("tTyY", word[0]) != NULL ||
-				       strcasecmp(word, "on") == 0);
+	return word != NULL && word[0] != '\0' &&
+	       (strchr("1tTyY", word[0]) != NULL || strcasecmp(word, "on") == 0);
 }
 
 static bool

@@ -27,9 +27,15 @@ def made(name):
         # The first record begins behind the generation; what follows it does no harm.
         yield from (data[4:] for data in golden("*/cyrus.cache"))
     if name == "annot":
-        key = b"12\0/comment\0[.OwNeR.]\0"
         value = (b"\0\0\0\3\0\0\0\0a b\0text/plain\0" + b"\0" * 8 + b"\0" * 7 + b"\x09\0")
-        yield bytes([len(key)]) + key + value
+        for of in (b"12", b"51wmmxqe3qsor71u0apqwrxl", b""):
+            key = of + b"\0/comment\0[.OwNeR.]\0"
+            yield bytes([len(key)]) + key + value
+    if name == "imapd":
+        yield (b"# imapd.conf\nConfigDirectory: /var/lib/cyrus\npartition-default: /var/spool\n"
+               b"hashimapspool: \\\n yes\nfulldirhash: 1\nmboxlist_db: twoskip\n"
+               b"mboxlist_db_path: /db/boxes\nannotation_db_path: /a\nquota_db: quotalegacy\n")
+        yield b"@include: /dev/null\nannotation_db: sql\npartition-a : \\\n /b\n"
     if name == "dump":
         for i, pattern in enumerate(DUMPED):
             yield from (bytes([i]) + data for data in golden(pattern))

@@ -476,6 +476,15 @@ TEST(imapd_conf)
 	CHECK_EQ(c.hashimapspool, true);
 	CHECK_EQ(c.fulldirhash, false);
 	imapd_fini(&c);
+	/* what says neither yes nor no is no */
+	for (int i = 0; i < 2; i++) {
+		snprintf(line, sizeof(line), "configdirectory: /c\nhashimapspool:%s\n",
+			i == 0 ? "" : " perhaps");
+		spit("more.conf", line, strlen(line));
+		CHECK_EQ(imapd_load(path_of("more.conf"), &c, why, sizeof(why)), 0);
+		CHECK_EQ(c.hashimapspool, false);
+		imapd_fini(&c);
+	}
 	snprintf(line, sizeof(line), "configdirectory: /c\nmboxlist_db: sql\n");
 	spit("more.conf", line, strlen(line));
 	CHECK_EQ(imapd_load(path_of("more.conf"), &c, why, sizeof(why)), ERR_CONF);
