@@ -9,12 +9,15 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-enum { MAX_INCLUDES = 8, MAX_PARTITIONS = 10000 };
+enum { MAX_FILES = 64, MAX_SIZE = 1 << 20, MAX_PARTITIONS = 10000 };
 
 /* The options as they stand in the file. */
 struct texts {
@@ -27,6 +30,7 @@ struct reading {
 	struct imapd *out;
 	char *why;
 	size_t n_why;
+	unsigned files; /* read so far */
 };
 
 static int
@@ -89,10 +93,10 @@ trim(char *s)
 	return s + strspn(s, " \t\r\n\f\v");
 }
 
-static int read_file(struct reading *r, const char *path, int depth);
+static int read_file(struct reading *r, const char *path);
 
 static int
-take_line(struct reading *r, char *line, int depth)
+take_line(struct reading *r, char *line)
 {
 	char *key = trim(line), *colon = strchr(key, ':');
 
@@ -102,7 +106,7 @@ take_line(struct reading *r, char *line, int depth)
 	char *value = trim(colon + 1);
 	key = trim(key);
 	if (strcasecmp(key, "@include") == 0)
-		return read_file(r, value, depth + 1);
+		return read_file(r, value);
 	return take_option(r, key, value);
 }
 
@@ -132,19 +136,38 @@ next_line(FILE *f, char **line, size_t *cap, char **part, size_t *part_cap)
 	return feof(f) ? ERR_NOTFOUND : ERR_IO;
 }
 
+/* Neither waits for somebody to write it nor reads without end. NULL: why says it. */
+static FILE *
+open_file(struct reading *r, const char *path)
+{
+	struct stat st;
+	FILE *f = NULL;
+	int fd = -1;
+
+	if (r->files++ == MAX_FILES)
+		snprintf(r->why, r->n_why, "%s: too many @include", path);
+	else if ((fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)) < 0)
+		snprintf(r->why, r->n_why, "%s: %s", path, strerror(errno));
+	else if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > MAX_SIZE)
+		snprintf(r->why, r->n_why, "%s: not a file of at most %d bytes", path,
+			MAX_SIZE);
+	else
+		f = fdopen(fd, "r");
+	if (f == NULL && fd >= 0)
+		close(fd);
+	return f;
+}
+
 static int
-read_file(struct reading *r, const char *path, int depth)
+read_file(struct reading *r, const char *path)
 {
 	char *line = NULL, *part = NULL;
 	size_t cap = 0, part_cap = 0;
-	FILE *f = depth > MAX_INCLUDES ? NULL : fopen(path, "re");
+	FILE *f = open_file(r, path);
 	int rc = 0;
 
-	if (f == NULL) {
-		snprintf(r->why, r->n_why, "%s: %s", path,
-			depth > MAX_INCLUDES ? "too many @include" : strerror(errno));
+	if (f == NULL)
 		return ERR_CONF;
-	}
 	while (rc == 0) {
 		rc = next_line(f, &line, &cap, &part, &part_cap);
 		if (rc == ERR_NOTFOUND) {
@@ -152,7 +175,7 @@ read_file(struct reading *r, const char *path, int depth)
 			break;
 		}
 		if (rc == 0)
-			rc = take_line(r, line, depth);
+			rc = take_line(r, line);
 	}
 	free(line);
 	free(part);
@@ -224,7 +247,7 @@ imapd_load(const char *path, struct imapd *out, char *why, size_t n)
 
 	memset(out, 0, sizeof(*out));
 	why[0] = '\0';
-	int rc = read_file(&r, path, 0);
+	int rc = read_file(&r, path);
 	if (rc == 0)
 		rc = judge(&r);
 	free(r.t.configdirectory);

@@ -35,7 +35,7 @@ def made(name):
         yield (b"# imapd.conf\nConfigDirectory: /var/lib/cyrus\npartition-default: /var/spool\n"
                b"hashimapspool: \\\n yes\nfulldirhash: 1\nmboxlist_db: twoskip\n"
                b"mboxlist_db_path: /db/boxes\nannotation_db_path: /a\nquota_db: quotalegacy\n")
-        yield b"@include: /dev/null\nannotation_db: sql\npartition-a : \\\n /b\n"
+        yield b"@include: /etc/hostname\nannotation_db: sql\npartition-a : \\\n /b\n"
     if name == "dump":
         for i, pattern in enumerate(DUMPED):
             yield from (bytes([i]) + data for data in golden(pattern))

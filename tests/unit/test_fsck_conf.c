@@ -499,4 +499,30 @@ TEST(imapd_conf)
 	CHECK_EQ(imapd_load(path_of("none"), &c, why, sizeof(why)), ERR_CONF);
 }
 
+/* What may have no end, and what nobody may ever write to, is not read. */
+TEST(imapd_conf_that_is_no_file)
+{
+	char line[2000], why[300];
+	struct imapd c;
+
+	setup(BY_ID);
+	CHECK_EQ(mkfifo(path_of("fifo"), 0600), 0);
+	spit("large", "", 0);
+	CHECK_EQ(truncate(path_of("large"), 2 << 20), 0);
+	char what[3][400] = { "/dev/null" };
+	snprintf(what[1], sizeof(what[1]), "%s", path_of("fifo"));
+	snprintf(what[2], sizeof(what[2]), "%s", path_of("large"));
+	alarm(20);
+	for (int i = 0; i < 3; i++) {
+		snprintf(line, sizeof(line), "configdirectory: /c\n@include: %s\n",
+			what[i]);
+		spit("more.conf", line, strlen(line));
+		CHECK_EQ(imapd_load(path_of("more.conf"), &c, why, sizeof(why)),
+			ERR_CONF);
+		CHECK(strstr(why, what[i]) != NULL);
+		CHECK(strstr(why, "not a file of at most") != NULL);
+	}
+	alarm(0);
+}
+
 T_MAIN
