@@ -1,6 +1,6 @@
 """The ratios as a bar chart in SVG, for the documentation."""
 
-COLOURS = ["#9aa5b1", "#d9a441", "#2f6f9f", "#3f9b6d", "#8a5fa8", "#c0504d"]
+COLOURS = ["#9aa5b1", "#d9a441", "#2f6f9f", "#3f9b6d", "#8a5fa8", "#c0504d", "#5f6b3a"]
 BAR, GAP, LEFT, WIDTH, TOP = 12, 14, 190, 420, 74
 NAMES, NAME = 3, 215      # in a line of the legend, and as wide as one
 

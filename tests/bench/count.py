@@ -14,6 +14,7 @@ import subprocess
 import time
 
 import contain
+import names
 
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -241,15 +242,30 @@ class Instructions:
         return {part: n for part, n in found.items() if n} or None
 
 
-def traced(events):
-    """Counters of a trace: FUSE requests by kind, syncs by kind, both as a Counter."""
+def traced(events, disks):
+    """Counters of a trace: FUSE requests by kind, syncs by what was synced."""
     fuse, syncs = collections.Counter(), collections.Counter()
+    known = None
     for _, event, text in events or ():
         if event == "fuse_request_send":
             fuse[re.search(r"\(FUSE_(\w+)\)", text)[1]] += 1
-        elif event == "ext4_sync_fs":
-            syncs["syncfs"] += 1
         else:
-            syncs["fdatasync" if text.endswith("datasync 1") or "datasync 1 " in text
-                  else "fsync"] += 1
+            known = known or names.Names(disks)
+            syncs[names.word(known.synced(text)[1])] += 1
     return fuse, syncs
+
+
+class Changes:
+    """What the active side sends, by kind of change, as it says itself: ten times a second it tells
+    what it has counted."""
+
+    def start(self, system):
+        self.system, self.before = system, system.changes()
+
+    def stop(self):
+        """Bytes since start by kind of change; none for a system that does not say."""
+        if self.before is None:
+            return {}
+        time.sleep(0.2)
+        return {k: n - self.before[k] for k, n in self.system.changes().items()
+                if n != self.before[k]}

@@ -47,7 +47,10 @@ class Disk:
         return self
 
     def umount(self):
-        run("umount", self.where)
+        """Those who had it open may be about to end."""
+        case.wait_for(lambda: subprocess.run(
+            ["umount", self.where], stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL).returncode == 0, f"{self.where} to be let go")
         self.path = None
 
     def gone(self):

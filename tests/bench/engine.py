@@ -34,7 +34,7 @@ class Cell:
 
     def __init__(self):
         self.samples, self.counted = [], 0
-        self.instructions = None
+        self.instructions, self.changes = None, {}
         self.fuse, self.syncs = collections.Counter(), collections.Counter()
         self.refused = None
 
@@ -52,6 +52,7 @@ class Engine:
         self.systems, self.rounds, self.seconds = systems, rounds, seconds
         self.trace, self.say = trace, say
         self.instructions = count.Instructions()
+        self.changes = count.Changes()
         self.cells = {}      # (workload name, system name) -> Cell
         self.foreign = []    # processor time of others, as a share of the machine
 
@@ -63,6 +64,7 @@ class Engine:
 
         def go():
             if traced:
+                self.changes.start(system)
                 self.instructions.start(system)
                 self.trace.start(system)
             start.append((count.Snapshot(system), time.monotonic()))
@@ -73,8 +75,9 @@ class Engine:
         drained = now - drained
         delta = count.Snapshot(system) - start[0][0]
         if traced:
-            cell.fuse, cell.syncs = count.traced(self.trace.stop())
+            cell.fuse, cell.syncs = count.traced(self.trace.stop(), system.disks)
             cell.instructions = self.instructions.stop()
+            cell.changes = self.changes.stop()
             cell.counted = done
         else:
             if work.lone:

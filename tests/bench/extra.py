@@ -86,7 +86,7 @@ def fresh(folder, name):
     return d
 
 
-def first_sync(folder, image, rounds, say):
+def first_sync(folder, image, rounds):
     """Facts of all ways, taking turns; or why not."""
     try:
         case.need("rsync")
@@ -193,7 +193,7 @@ def lag(system, pool, rate, seconds, share=0.8):
             "ms_50": quantile(ms, 0.5), "ms_99": quantile(ms, 0.99), "ms_max": max(ms)}
 
 
-def lags(run, pool, seconds, say):
+def lags(run, pool, seconds):
     """Of every system that has a second node; the rate is that of its own four connections."""
     out = {}
     for system in run.systems:

@@ -16,65 +16,20 @@ import time
 import case
 import contain
 import count
-
-
-def kind_of(path):
-    """A path with what differs from one message to the other taken out."""
-    name = os.path.basename(path)
-    if "/stage./" in path or re.search(r"/stage\.$", path):
-        return "stage./*" if "/stage./" in path else "stage."
-    if re.fullmatch(r"\d+\.", name):
-        return "<uid>."
-    if name.startswith("cyrus."):
-        return name
-    if os.path.isdir(path):
-        return "folder"
-    return name
-
-
-class Names:
-    """Inode number -> kind, of everything on a disk; asked again for what came later."""
-
-    def __init__(self, disk):
-        self.root, self.dev = disk.path, disk.dev
-        self.known = {}
-
-    def read(self):
-        for base, folders, files in os.walk(self.root):
-            # A mount below has other inodes.
-            folders[:] = [f for f in folders
-                          if os.lstat(os.path.join(base, f)).st_dev == self.dev]
-            for name in folders + files:
-                path = os.path.join(base, name)
-                try:
-                    ino = os.lstat(path).st_ino
-                except OSError:
-                    continue
-                # A staged message is the delivered one under its first name.
-                kind = kind_of(path)
-                if self.known.get(ino) != "<uid>.":
-                    where = os.path.relpath(path, self.root).split("/")[0]
-                    self.known[ino] = f"{where}: {kind}"
-        return self
-
-    def __getitem__(self, ino):
-        return self.known.get(ino, "a file that is gone")
+import names
 
 
 def syncs(events, disks):
     """Counter of (process, disk, what)."""
-    names = {d.dev: (d, Names(d).read()) for d in disks}
+    known = names.Names(disks)
     found = collections.Counter()
     for who, event, text in events:
         if event == "fuse_request_send":
             continue
-        m = re.search(r"dev (\d+),(\d+)(?: ino (\d+))?", text)
-        dev = os.makedev(int(m[1]), int(m[2]))
-        d, known = names[dev]
+        d, what = known.synced(text)
         node = os.path.basename(d.where).rpartition("-")[2]
-        what = "syncfs" if event == "ext4_sync_fs" else (
-            ("fdatasync " if "datasync 1" in text else "fsync ") + known[int(m[3])])
-        found[who, node, what] += 1
+        found[who, node, what if event == "ext4_sync_fs" else (
+            ("fdatasync " if "datasync 1" in text else "fsync ") + what)] += 1
     return found
 
 
@@ -153,7 +108,7 @@ def requests(system, run, count_ops):
         i = bisect.bisect([c[0] for c in mine], when + offset + 5e-6) - 1
         call, paths = mine[i][1:] if i >= 0 else ("?", [])
         paths = [p for p in paths if p.startswith(system.spool)]
-        found[kind, call, " -> ".join(kind_of(p) for p in paths[:2])] += 1
+        found[kind, call, " -> ".join(names.kind_of(p) for p in paths[:2])] += 1
     return found
 
 

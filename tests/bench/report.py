@@ -42,6 +42,7 @@ def cell_facts(run, work, system, base):
                                  for p, n in (cell.instructions or {}).items()},
         "counted_operations": cell.counted,
         "fuse": {k: n / cell.counted for k, n in cell.fuse.most_common()},
+        "wire_bytes_by_change": {k: n / cell.counted for k, n in cell.changes.items()},
         "syncs": {k: n / cell.counted for k, n in cell.syncs.most_common()},
     }
 
@@ -186,12 +187,13 @@ def tables(f):
             out.extend([title, *found, ""])
 
     def kinds(key):
-        return lambda c: ", ".join(f"{v:.2g} {k}" for k, v in c[key].items() if v >= 0.05)
+        return lambda c: ", ".join(f"{number(v, 2)} {k}" for k, v in c[key].items() if v >= 0.05)
 
     def parts(key):
         return lambda c: ", ".join(f"{p} {number(v)}" for p, v in c[key].items() if v)
     lines("FUSE requests by kind", kinds("fuse"))
     lines("Syncs by kind", kinds("syncs"))
+    lines("Bytes that were sent, by kind of change", parts("wire_bytes_by_change"))
     lines("Where the processor time goes, milliseconds an operation", parts("cpu_ms_by_part"))
     lines("Context switches by part", parts("switches_by_part"))
     lines("Instructions by part", parts("instructions_by_part"))

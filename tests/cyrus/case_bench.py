@@ -28,22 +28,28 @@ def test_a_short_run():
     case.need("mkfs.ext4", "losetup", "ss")
     folder = case.folder()
     code, text = bench(
-        folder, "--only", "lmtp-4-4k,flags", "--systems", "plain,rolling,local", "--rounds",
+        folder, "--only", "lmtp-4-4k,flags", "--systems", "plain,rolling,local,local-xattr", "--rounds",
         "1", "--seconds", "0.1", "--json", f"{folder}/out.json", "--svg", f"{folder}/out.svg")
     case.equal(code, 0, text)
     with open(f"{folder}/out.json") as f:
         facts = json.load(f)
-    case.equal([s["name"] for s in facts["systems"]], ["bare", "plain", "rolling", "local"],
+    case.equal([s["name"] for s in facts["systems"]], ["bare", "plain", "rolling", "local", "local-xattr"],
                "systems")
     for work in facts["workloads"]:
         for name, cell in work["cells"].items():
             where = f"{work['name']} on {name}: {cell}"
             case.check(cell["value"] > 0 and cell["cpu_ms"] > 0, where)
-            case.equal(cell["wire_bytes"] is not None, name in ("rolling", "local"), where)
+            case.equal(cell["wire_bytes"] is not None, name in ("rolling", "local", "local-xattr"), where)
             if "fuse/fuse_request_send" in facts["counted"]["events"]:
-                case.equal(bool(cell["fuse"]), name in ("plain", "local"), where)
+                case.equal(bool(cell["fuse"]), name in ("plain", "local", "local-xattr"), where)
             if "ext4/ext4_sync_file_enter" in facts["counted"]["events"]:
                 case.check(sum(cell["syncs"].values()) >= 0.5, where)
+                # By what is synced: an index by itself, or with all that is owed.
+                kinds = {"index", "syncfs" if name.startswith("local") else "index"}
+                case.check(kinds & set(cell["syncs"]), where)
+            if name.startswith("local"):
+                kinds = {"append", "body"} if work["name"].startswith("lmtp") else {"flags"}
+                case.check(all(cell["wire_bytes_by_change"].get(k, 0) > 5 for k in kinds), where)
     deliver, flags = (w["cells"] for w in facts["workloads"])
     if deliver["plain"]["fuse"]:
         # docs/performance.md names each of them; the first deliveries of a connection look up more.
@@ -52,6 +58,9 @@ def test_a_short_run():
             case.note(f"requests for a {what}: {ours:.1f}, plain {plain:.1f}")
             case.check(ours < most and ours < plain * 0.6,
                        f"{ours} requests for a {what}, plain {plain}")
+        # The kernel asks for security.capability before each write.
+        asked = [deliver[n]["fuse"].get("GETXATTR", 0) for n in ("local", "local-xattr")]
+        case.check(asked[0] < 0.1 and 3 < asked[1] < 6, f"GETXATTR for a delivery: {asked}")
     xml.etree.ElementTree.parse(f"{folder}/out.svg")
     left = [n for n in os.listdir(folder) if n.startswith(contain.PREFIX)]
     case.equal(left, [], "folders left behind")
