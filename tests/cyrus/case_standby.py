@@ -152,87 +152,85 @@ def test_readers_while_replay_runs():
     case.check(reader.files > 100 and reader.indexes > 100, "the readers read too little")
 
 
+class HalfDone:
+    """A mailbox of a few messages, and changes of it that are killed in their middle."""
+
+    def __init__(self, two):
+        self.two, self.server = two, two.cyrus()
+        self.server.add_user("alice")
+        with self.server.lmtp() as c:
+            for n in range(5):
+                c.deliver("alice", mail.message(n))
+        two.settle()
+        relative = next(os.path.relpath(os.path.join(base, "cyrus.index"), two.a.spool)
+                        for base, _, names in os.walk(two.a.spool)
+                        if "cyrus.index" in names and "1." in names)
+        self.path, self.below = (os.path.join(slot, relative)
+                                 for slot in (two.b.mnt, two.b.spool))
+        self.reader = Reader(two)
+
+    def half(self):
+        """Before the header: its record is there, at the end or with a newer modseq."""
+        index = witness.Index(witness.read(self.below))
+        return (max(r["modseq"] for r in index.records.values())
+                > index.header["highestmodseq"])
+
+    def begin(self, flag):
+        with self.server.imap("alice") as c:
+            c.select("INBOX")
+            c.store("1:*", "+FLAGS", flag)
+        case.wait_for(self.half, "a change that is half done")
+
+    def right(self):
+        case.check(not self.reader.bad, lambda: "\n".join(self.reader.bad))
+        self.two.wait()
+
+    def end(self, looks):
+        case.equal(self.reader.indexes, looks, "indexes read")
+        self.two.settle()
+
+
 def test_a_server_killed_in_the_middle_of_a_change():
     """The records are written, the header is not: readers of the next server wait for it."""
     two = pair.Pair()
     two.a.start()
     with faults.armed("apply.before-header~700"):
         two.b.start()
-    server = two.cyrus()
-    server.add_user("alice")
-    with server.lmtp() as c:
-        for n in range(5):
-            c.deliver("alice", mail.message(n))
-    two.settle()
-    relative = next(os.path.relpath(os.path.join(base, "cyrus.index"), two.a.spool)
-                    for base, _, names in os.walk(two.a.spool)
-                    if "cyrus.index" in names and "1." in names)
-    path, below = (os.path.join(slot, relative) for slot in (two.b.mnt, two.b.spool))
-    reader = Reader(two)
-
-    def half():
-        """Before the header: its record is there, at the end or with a newer modseq."""
-        index = witness.Index(witness.read(below))
-        return (max(r["modseq"] for r in index.records.values())
-                > index.header["highestmodseq"])
+    it = HalfDone(two)
     for flag in ("\\Seen", "\\Answered", "\\Flagged"):
         two.b.forget()
-        with server.imap("alice") as c:
-            c.select("INBOX")
-            c.store("1:*", "+FLAGS", flag)
-        case.wait_for(half, "a change that is half done")
+        it.begin(flag)
         two.b.kill_server()
-        readers = [threading.Thread(target=reader.index, args=(path,)) for _ in range(4)]
+        readers = [threading.Thread(target=it.reader.index, args=(it.path,))
+                   for _ in range(4)]
         for thread in readers:
             thread.start()
         for thread in readers:
             thread.join(20)
-        case.check(not reader.bad, lambda: "\n".join(reader.bad))
-        two.wait()
-    case.equal(reader.indexes, 12, "indexes read")
-    two.settle()
+        it.right()
+    it.end(12)
 
 
 def test_a_node_killed_in_the_middle_of_a_change():
     """Nothing in memory says any more what is half done: who looks an index up, or lists its
     folder, waits until all is done again."""
     two = pair.Pair().start()
-    server = two.cyrus()
-    server.add_user("alice")
-    with server.lmtp() as c:
-        for n in range(5):
-            c.deliver("alice", mail.message(n))
-    two.settle()
-    relative = next(os.path.relpath(os.path.join(base, "cyrus.index"), two.a.spool)
-                    for base, _, names in os.walk(two.a.spool)
-                    if "cyrus.index" in names and "1." in names)
-    path, below = (os.path.join(slot, relative) for slot in (two.b.mnt, two.b.spool))
-    reader = Reader(two)
-
-    def half():
-        index = witness.Index(witness.read(below))
-        return (max(r["modseq"] for r in index.records.values())
-                > index.header["highestmodseq"])
+    it = HalfDone(two)
     for flag, look in (("\\Seen", os.stat),
                        ("\\Flagged", lambda path: os.listdir(os.path.dirname(path)))):
         two.b.umount()
         with faults.armed("apply.before-header~2000"):
             two.b.start()
         pair.wait_connected(two.a)
-        with server.imap("alice") as c:
-            c.select("INBOX")
-            c.store("1:*", "+FLAGS", flag)
-        case.wait_for(half, "a change that is half done")
+        it.begin(flag)
         two.b.kill()
         with faults.armed("replay.before-apply~2000"):
             two.b.start()
-        case.check(half(), "it was done again before anybody could look")
-        look(path)
-        reader.index(path)
-        case.check(not reader.bad, lambda: "\n".join(reader.bad))
-        two.wait()
-    case.equal(reader.indexes, 2, "indexes read")
-    two.settle()
+        case.check(it.half(), "it was done again before anybody could look")
+        look(it.path)
+        it.reader.index(it.path)
+        it.right()
+    it.end(2)
 
 
 def test_what_is_gone_is_let_go():

@@ -118,11 +118,30 @@ duo_sh(const char *fmt, ...)
 	}
 }
 
+static const char *fatal; /* the line to die at */
+
 void
 duo_log(enum log_level level, const char *line)
 {
+	if (fatal != NULL && strstr(line, fatal) != NULL)
+		kill(getpid(), SIGKILL);
 	if (getenv("SIM_DEBUG") != NULL)
 		fprintf(stderr, "# a: %d %s\n", (int)level, line);
+}
+
+void
+duo_killed_at(struct duo *d, const char *line)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		fatal = line;
+		duo_start_a(d);
+		_exit(0);
+	}
+	CHECK(waitpid(pid, &status, 0) == pid);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
 void

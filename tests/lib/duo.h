@@ -58,6 +58,9 @@ void duo_close(struct duo *d);
 bool duo_two(struct duo *d, struct rig *a, struct rig *b);
 /* For log_set_hook: trouble is what the test is about. With SIM_DEBUG all of it is printed. */
 void duo_log(enum log_level level, const char *line);
+/* A start of a in a fork of this program, which that line of the log kills; the hook must call
+ * duo_log. */
+void duo_killed_at(struct duo *d, const char *line);
 void duo_start_a(struct duo *d);
 void duo_stop_a(struct duo *d, bool clean);
 void duo_start_b(struct duo *d);

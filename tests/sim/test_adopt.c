@@ -11,24 +11,19 @@
 #include "tests/lib/duo.h"
 #include "tests/lib/t.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 enum { FILES = 9000 }; /* more than are stored at once */
 
 static struct duo d;
-static const char *fatal; /* the line to die at */
 static _Atomic int adoptions;
 
 static void
 on_log(enum log_level level, const char *line)
 {
-	(void)level;
-	if (fatal != NULL && strstr(line, fatal) != NULL)
-		kill(getpid(), SIGKILL);
+	duo_log(level, line);
 	adoptions += strstr(line, "spool adopted") != NULL;
 }
 
@@ -50,21 +45,6 @@ stored(void)
 	inbox_close(in);
 	store_close(s);
 	return out;
-}
-
-static void
-killed_at(const char *line)
-{
-	int status;
-	pid_t pid = fork();
-
-	if (pid == 0) {
-		fatal = line;
-		duo_start_a(&d);
-		_exit(0);
-	}
-	CHECK(waitpid(pid, &status, 0) == pid);
-	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
 static void
@@ -101,7 +81,7 @@ TEST(whoever_is_killed_while_adopting_has_an_heir)
 	for (int i = 0; i < 3; i++) {
 		duo_sh("rm -r %s && cp -a %s.fresh %s", d.state_a, d.state_a,
 			d.state_a);
-		killed_at(lines[i]);
+		duo_killed_at(&d, lines[i]);
 		part = stored();
 		CHECK(i == 2 ? part.states == whole.states
 			     : part.states < whole.states);

@@ -10,23 +10,18 @@
 #include "tests/lib/duo.h"
 #include "tests/lib/t.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 static struct duo d;
 static struct rig A, B, C;
-static const char *fatal; /* the line to die at */
 static _Atomic int behinds, beyonds, streams, adoptions;
 
 static void
 on_log(enum log_level level, const char *line)
 {
-	if (fatal != NULL && strstr(line, fatal) != NULL)
-		kill(getpid(), SIGKILL);
 	duo_log(level, line);
 	behinds += strstr(line, "because: behind the journal") != NULL;
 	beyonds += strstr(line, "because: beyond the journal") != NULL;
@@ -60,21 +55,6 @@ three_mailboxes(void)
 	duo_commit(&d, &B);
 	duo_commit(&d, &C);
 	return duo_settled(&d);
-}
-
-static void
-killed_at(const char *line)
-{
-	int status;
-	pid_t pid = fork();
-
-	if (pid == 0) {
-		fatal = line;
-		duo_start_a(&d);
-		_exit(0);
-	}
-	CHECK(waitpid(pid, &status, 0) == pid);
-	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
 /* While the standby is away: a message comes, one is purged, a flag changes. */
@@ -140,7 +120,7 @@ TEST(one_that_is_killed_over_it_has_an_heir)
 	duo_stop_a(&d, true);
 	duo_sh("rm %s/journal.db*", d.state_a);
 	for (int i = 0; i < 3; i++)
-		killed_at(lines[i]);
+		duo_killed_at(&d, lines[i]);
 	/* "spool adopted" is said when all is stored */
 	start_a();
 	CHECK_EQ(adoptions, 0);
@@ -158,9 +138,9 @@ TEST(one_whose_power_is_cut_over_it_begins_again)
 	change();
 	duo_stop_a(&d, true);
 	duo_sh("rm %s/journal.db*", d.state_a);
-	killed_at("journal run opened");
+	duo_killed_at(&d, "journal run opened");
 	duo_sh("rm %s/journal.db*", d.state_a);
-	killed_at("journal run opened");
+	duo_killed_at(&d, "journal run opened");
 	start_a();
 	CHECK_EQ(adoptions, 1);
 	duo_start_b(&d);
