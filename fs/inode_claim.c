@@ -14,6 +14,7 @@
 #include "fs/inode_own.h"
 
 #include "fs/slot.h"
+#include "meta/base/clock.h"
 #include "meta/base/log.h"
 
 #include <errno.h>
@@ -190,13 +191,11 @@ inode_claim_wait(const struct slot_handle *h, enum place_kind kind)
 	pthread_mutex_unlock(&inode_tab.lock);
 	slot_wait_begin();
 	pthread_mutex_lock(&inode_tab.lock);
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += LEFT_WAIT_S;
+	until = clock_until(LEFT_WAIT_S * 1000);
 	while (is_kept(h, kind, &left)) {
 		if (!left)
 			pthread_cond_wait(&unclaimed, &inode_tab.lock);
-		else if (pthread_cond_timedwait(&unclaimed, &inode_tab.lock, &until) ==
-				 ETIMEDOUT &&
+		else if (clock_wait(&unclaimed, &inode_tab.lock, &until) == ETIMEDOUT &&
 			 is_kept(h, kind, &left) && left)
 			let_in(h);
 	}

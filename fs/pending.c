@@ -720,14 +720,8 @@ tick(void *arg)
 	(void)arg;
 	pthread_mutex_lock(&tick_lock);
 	while (running) {
-		struct timespec until;
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_nsec += 100000000;
-		if (until.tv_nsec >= 1000000000) {
-			until.tv_nsec -= 1000000000;
-			until.tv_sec++;
-		}
-		pthread_cond_timedwait(&tick_cond, &tick_lock, &until);
+		struct timespec until = clock_until(100);
+		clock_wait(&tick_cond, &tick_lock, &until);
 		if (!running)
 			break;
 		pthread_mutex_unlock(&tick_lock);

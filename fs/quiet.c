@@ -256,18 +256,12 @@ run(void *arg)
 	(void)arg;
 	pthread_mutex_lock(&lock);
 	while (running) {
-		struct timespec until;
 		if (n_waiting == 0) {
 			pthread_cond_wait(&cond, &lock);
 			continue;
 		}
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_nsec += 50000000;
-		if (until.tv_nsec >= 1000000000) {
-			until.tv_nsec -= 1000000000;
-			until.tv_sec++;
-		}
-		pthread_cond_timedwait(&cond, &lock, &until);
+		struct timespec until = clock_until(50);
+		clock_wait(&cond, &lock, &until);
 		uint64_t now_ms = clock_ms();
 		struct waiting *w;
 		while ((w = take_due(now_ms)) != NULL)

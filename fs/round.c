@@ -15,6 +15,7 @@
 
 #include "fs/slot.h"
 #include "fs/stats.h"
+#include "meta/base/clock.h"
 #include "meta/base/disk.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
@@ -25,7 +26,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { PLACES = 4096 };
@@ -318,10 +318,8 @@ pay_late(void *arg)
 	(void)arg;
 	pthread_mutex_lock(&r.lock);
 	while (!r.stop) {
-		struct timespec until;
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_sec++;
-		if (pthread_cond_timedwait(&r.stops, &r.lock, &until) != ETIMEDOUT)
+		struct timespec until = clock_until(1000);
+		if (clock_wait(&r.stops, &r.lock, &until) != ETIMEDOUT)
 			continue;
 		if (before > r.sh->paid)
 			settle();

@@ -149,9 +149,8 @@ watch_main(void *arg)
 			pthread_mutex_lock(&sv.lock);
 			continue;
 		}
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_sec += 1;
-		pthread_cond_timedwait(&sv.changed, &sv.lock, &until);
+		until = clock_until(1000);
+		clock_wait(&sv.changed, &sv.lock, &until);
 	}
 	pthread_mutex_unlock(&sv.lock);
 	return NULL;

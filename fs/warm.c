@@ -5,6 +5,7 @@
  * makes it wrong by some; then it is begun anew, or a few names are read for nothing.
  */
 #include "fs/warm.h"
+#include "meta/base/clock.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -13,7 +14,6 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { AHEAD = 512, CHUNK = 16384, SLOW_US = 6, IDLE_SECONDS = 1 };
@@ -50,12 +50,10 @@ read_some(int fd)
 static bool
 wait_for_more(void)
 {
-	struct timespec until;
+	struct timespec until = clock_until(IDLE_SECONDS * 1000);
 
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += IDLE_SECONDS;
 	while (w.fd < 0 && (w.end || w.ahead >= AHEAD))
-		if (pthread_cond_timedwait(&w.more, &w.lock, &until) == ETIMEDOUT)
+		if (clock_wait(&w.more, &w.lock, &until) == ETIMEDOUT)
 			return false;
 	return true;
 }

@@ -55,21 +55,6 @@ lacks(struct node *n, uint64_t ticket, uint64_t *seq, struct buf *text)
 	return any;
 }
 
-static struct timespec
-deadline(uint64_t ms)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	ts.tv_sec += (time_t)(ms / 1000);
-	ts.tv_nsec += (long)(ms % 1000) * 1000000;
-	if (ts.tv_nsec >= 1000000000) {
-		ts.tv_nsec -= 1000000000;
-		ts.tv_sec++;
-	}
-	return ts;
-}
-
 /* Waits under the lock until what is missing is not, or it is time to give up. */
 struct patience {
 	uint64_t until_ms;
@@ -80,7 +65,7 @@ struct patience {
 static int
 wait_a_little(struct node *n, const struct patience *pa)
 {
-	struct timespec until = deadline(SLICE_MS);
+	struct timespec until = clock_until(SLICE_MS);
 
 	if (n->stopping)
 		return ERR_CLOSED;
@@ -89,7 +74,7 @@ wait_a_little(struct node *n, const struct patience *pa)
 	if (clock_ms() >= pa->until_ms)
 		return ERR_TIMEOUT;
 	/* Asked after every turn: news come often enough to keep a wait from timing out. */
-	pthread_cond_timedwait(&n->changed, &n->lock, &until);
+	clock_wait(&n->changed, &n->lock, &until);
 	if (pa->on != NULL) {
 		pthread_mutex_unlock(&n->lock);
 		bool on = pa->on(pa->on_arg);

@@ -4,7 +4,6 @@
 #include "meta/base/clock.h"
 
 #include <stddef.h>
-#include <time.h>
 
 static clock_source *fake;
 
@@ -39,4 +38,19 @@ uint64_t
 clock_wall_ns(void)
 {
 	return fake != NULL ? fake() * 1000 : read_ns(CLOCK_REALTIME);
+}
+
+struct timespec
+clock_until(uint64_t ms)
+{
+	uint64_t ns = read_ns(CLOCK_MONOTONIC) + ms * 1000000u;
+
+	return (struct timespec){ (time_t)(ns / 1000000000u),
+		(long)(ns % 1000000000u) };
+}
+
+int
+clock_wait(pthread_cond_t *c, pthread_mutex_t *m, const struct timespec *until)
+{
+	return pthread_cond_clockwait(c, m, CLOCK_MONOTONIC, until);
 }

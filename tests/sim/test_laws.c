@@ -284,6 +284,41 @@ TEST(a_comparison_takes_no_message_away_before_it_is_in_the_other_mailbox)
 	duo_close(&d);
 }
 
+/* ---- design 4: batches that touch either path of a rename keep their order ---- */
+
+TEST(a_rename_waits_and_is_waited_for)
+{
+	static struct rig C;
+
+	CHECK(duo_two(&d, &A, &B));
+	duo_stop_b(&d, false);
+	duo_stop_a(&d, true);
+	d.piece = 2;
+	duo_start_a(&d);
+	start_b_slow_in("box/a");
+	rig_append(&A, 300);
+	duo_commit(&d, &A);
+	/* as Cyrus renames in the layout by name; stated in pieces */
+	rig_init(&C, d.spool, "box/c", "id-a", 17);
+	rig_create(&C);
+	for (uint32_t uid = 1; uid <= 3; uid++)
+		rig_copy(&C, &A, uid);
+	rig_commit(&C);
+	duo_tell(d.sync, &C);
+	rig_append(&B, 300);
+	duo_commit(&d, &B);
+	CHECK(duo_until(&d, has_all_rows, NULL));
+	usleep(300000);
+	CHECK(!duo_exists(d.root_b, "box/c"));
+	CHECK(!duo_exists(d.root_b, "box/b/1."));
+	let_b_go_on();
+	CHECK(duo_settled(&d));
+	CHECK(duo_exists(d.root_b, "box/c/cyrus.index"));
+	duo_stop_equal(&d);
+	rig_fini(&C);
+	duo_close(&d);
+}
+
 /* ---- design 1 f: trouble in one mailbox stops that mailbox alone ---- */
 
 TEST(a_mailbox_that_no_repair_helps_is_set_aside_at_last)
@@ -313,6 +348,27 @@ TEST(a_mailbox_that_no_repair_helps_is_set_aside_at_last)
 	CHECK(strstr(h.text, "remove") != NULL);
 	/* the disk is well again, and the cure that is named helps */
 	remove_b_there();
+	duo_close(&d);
+}
+
+/* ---- design 7: what a crash leaves in staging ---- */
+
+/* Where a body would be put when it has come whole: what lies there after a crash may be torn. */
+TEST(a_torn_body_in_staging_is_not_believed)
+{
+	char hex[2 * SHA1_LEN + 1];
+
+	CHECK(duo_two(&d, &A, &B));
+	duo_stop_b(&d, true);
+	uint32_t uid = rig_append(&A, 500);
+	hash_hex(A.rec[uid - 1].guid, SHA1_LEN, hex);
+	duo_sh("head -c $(stat -c %%s %s/box/a/%u.) /dev/zero >%s/.twinspool/staging/"
+	       "%s",
+		d.root_a, uid, d.root_b, hex);
+	duo_commit(&d, &A);
+	duo_start_b(&d);
+	CHECK(duo_settled(&d));
+	duo_stop_equal(&d);
 	duo_close(&d);
 }
 

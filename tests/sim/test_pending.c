@@ -243,6 +243,31 @@ TEST(an_aborted_transaction_is_synced_before_it_is_journaled)
 	duo_close(&d);
 }
 
+/* ---- design 4: no header for 200 ms, and no lock ---- */
+
+TEST(a_long_transaction_is_not_taken_for_an_aborted_one)
+{
+	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+	set_up(SYNC_LOCAL);
+	int fd = open_index();
+	CHECK(fd >= 0);
+	uint64_t before = last_seq();
+	/* Of the open file: nobody who opens and closes it here gives that up. */
+	CHECK_EQ(fcntl(fd, F_OFD_SETLK, &whole), 0);
+	pending_index_write(box, fd, (off_t)A.h.start_offset, A.h.record_size);
+	rig_append(&A, 300);
+	rig_commit(&A);
+	usleep(5 * PENDING_ABORT_MS * 1000);
+	CHECK_EQ(last_seq(), before);
+	whole.l_type = F_UNLCK;
+	CHECK_EQ(fcntl(fd, F_OFD_SETLK, &whole), 0);
+	CHECK(duo_until(&d, journal_grew, &before));
+	close(fd);
+	capture_stop();
+	duo_close(&d);
+}
+
 /* What a server that died has left: marks in the shared memory, and nobody knows what was synced. */
 static void
 taken_over(uint32_t marks)

@@ -9,6 +9,7 @@
 #include "tests/lib/t.h"
 
 #include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -33,6 +34,30 @@ static struct slot *slot;
 static struct super su;
 static int root_fd;
 static int super_end; /* of the socket to the supervisor, which nobody reads here */
+
+/* What a wait with an end asks for, which is then over at once; else as ever. */
+static bool time_flies;
+static clockid_t waited_by;
+static long waited_s;
+
+int
+pthread_cond_clockwait(pthread_cond_t *c, pthread_mutex_t *m, clockid_t by,
+	const struct timespec *until)
+{
+	static int (*real)(pthread_cond_t *, pthread_mutex_t *, clockid_t,
+		const struct timespec *);
+	struct timespec now;
+
+	if (!time_flies) {
+		if (real == NULL)
+			*(void **)&real = dlsym(RTLD_NEXT, "pthread_cond_clockwait");
+		return real(c, m, by, until);
+	}
+	clock_gettime(by, &now);
+	waited_by = by;
+	waited_s = until->tv_sec - now.tv_sec;
+	return ETIMEDOUT;
+}
 
 static void
 world(void)
@@ -472,6 +497,54 @@ TEST(over_new_memory_any_index_may_be_half_done)
 	world();
 	CHECK_EQ(life(index_over_new_memory), 0);
 	CHECK_EQ(life(index_of_the_next_life), 0);
+}
+
+static bool
+gets_in(void)
+{
+	for (int i = 0; i < 5000 && !atomic_load(&looked_up); i++)
+		usleep(1000);
+	return atomic_load(&looked_up);
+}
+
+/* Ten seconds, whatever somebody does to the wall clock, and nobody after that waits again. */
+static int
+waits_with_an_end(void *(*reader)(void *))
+{
+	pthread_t thread;
+
+	t_expect_log("readers go first");
+	time_flies = true;
+	MUST(pthread_create(&thread, NULL, reader, NULL) == 0);
+	MUST(gets_in());
+	MUST(pthread_join(thread, NULL) == 0);
+	MUST(waited_by == CLOCK_MONOTONIC && waited_s >= 9 && waited_s <= 10);
+	waited_s = 0;
+	MUST(reader(NULL) == NULL && waited_s == 0);
+	return 0;
+}
+
+static int
+left_for_ever(void)
+{
+	return waits_with_an_end(look_up);
+}
+
+static int
+half_done_for_ever(void)
+{
+	MUST(mkdirat(root_fd, "d", 0755) == 0);
+	file("d/cyrus.index");
+	return waits_with_an_end(look_up_index);
+}
+
+TEST(what_replay_never_comes_to_keeps_no_reader_for_ever)
+{
+	world();
+	CHECK_EQ(life(claimed_and_dead), 0);
+	CHECK_EQ(life(left_for_ever), 0);
+	world();
+	CHECK_EQ(life(half_done_for_ever), 0);
 }
 
 static void *
