@@ -625,6 +625,15 @@ replay_more(struct replay *r)
 }
 
 void
+replay_rebased(struct replay *r)
+{
+	if (r == NULL)
+		return;
+	r->loaded = POS_NONE;
+	r->redo = false;
+}
+
+void
 replay_body(struct replay *r, const uint8_t guid[SHA1_LEN], bool came)
 {
 	if (r == NULL)

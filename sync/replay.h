@@ -29,6 +29,8 @@ bool replay_close(struct replay *r);
 
 /* New rows are in the inbox. */
 void replay_more(struct replay *r);
+/* The inbox began anew, all that it had is recorded: its next rows may have lower positions. */
+void replay_rebased(struct replay *r);
 /* A body has been staged (or will not come: then its mailbox is set aside). */
 void replay_body(struct replay *r, const uint8_t guid[SHA1_LEN], bool came);
 /* Bodies asked for and not yet there are asked for again: the session is a new one. */

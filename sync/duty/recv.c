@@ -237,9 +237,12 @@ rebase(struct peer *p)
 		return;
 	inbox_facts(n->inbox, &f);
 	/* Batches of this run may have taken it there themselves. */
-	if ((f.received.run == p->fed.run && f.received.epoch == p->fed.epoch) ||
-		(flush_forget(n, &f) && inbox_rebase(n->inbox, p->rebase_to) == 0))
+	if (f.received.run == p->fed.run && f.received.epoch == p->fed.epoch) {
 		p->rebase = false;
+	} else if (flush_forget(n, &f) && inbox_rebase(n->inbox, p->rebase_to) == 0) {
+		replay_rebased(n->replay);
+		p->rebase = false;
+	}
 }
 
 /* What arrived counts below what is still being replayed, as it may if the active side's clock went

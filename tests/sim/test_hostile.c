@@ -27,7 +27,8 @@ static struct session *up;
 static uint64_t features;
 static char ended[SESSION_SAID];
 /* what was heard */
-static unsigned starts, records;
+static unsigned starts, records, needs;
+static uint8_t needed[SHA1_LEN]; /* of the last NEED */
 static uint64_t last_batch;
 static struct wire_ack acked;
 static struct wire_confirm confirmed; /* the most, since RECORDS came */
@@ -89,6 +90,15 @@ on_batch(void *node, struct session *s, const void *msg)
 }
 
 static int
+on_need(void *node, struct session *s, const void *msg)
+{
+	(void)node, (void)s;
+	memcpy(needed, ((const struct wire_need *)msg)->guid, SHA1_LEN);
+	needs++;
+	return 0;
+}
+
+static int
 on_ack(void *node, struct session *s, const void *msg)
 {
 	(void)node, (void)s;
@@ -126,7 +136,7 @@ static const struct session_ops ops = { on_hello, NULL, on_up, on_down, on_drain
 		[WIRE_BATCH] = on_batch,
 		[WIRE_BODY] = take,
 		[WIRE_GONE] = take,
-		[WIRE_NEED] = take,
+		[WIRE_NEED] = on_need,
 		[WIRE_ACK] = on_ack,
 		[WIRE_SUMS] = take,
 		[WIRE_DIFF] = take,
@@ -195,7 +205,7 @@ end(void)
 static struct wire_start start = { 1, 1, 1, WIRE_MODE_STREAM };
 
 static void
-begin_as_active(void)
+begin_as_active(const struct wire_start *with)
 {
 	log_set_hook(duo_log);
 	duo_open(&d);
@@ -204,26 +214,36 @@ begin_as_active(void)
 	duo_start_b(&d);
 	open_hub();
 	UNTIL(up != NULL);
-	session_send(up, WIRE_START, &start);
+	session_send(up, WIRE_START, with);
 }
 
-/* The row makes a folder: it needs nothing that was before. */
+/* One change of a path; of a file it waits for the content, which nobody sends. */
 static void
-send_folder(uint64_t seq)
+send_path(uint64_t seq, enum change_kind kind)
 {
 	struct buf bytes = BUF_INIT;
 	struct batch b;
 
 	batch_init(&b);
-	struct change *c = batch_add(&b, CHANGE_DIR);
-	c->u.path = (struct change_path){
-		.path = "folder", .uid = getuid(), .gid = getgid(), .mode = 040700
-	};
+	struct change *c = batch_add(&b, kind);
+	c->u.path =
+		(struct change_path){ .path = kind == CHANGE_FILE ? "file" : "folder",
+			.uid = getuid(),
+			.gid = getgid(),
+			.mode = kind == CHANGE_FILE ? 0100600 : 040700,
+			.size = 10 };
 	CHECK_EQ(batch_encode(&b, &bytes), 0);
 	struct wire_batch m = { seq, { bytes.data, bytes.len } };
 	session_send(up, WIRE_BATCH, &m);
 	buf_fini(&bytes);
 	batch_fini(&b);
+}
+
+/* It needs nothing that was before. */
+static void
+send_folder(uint64_t seq)
+{
+	send_path(seq, CHANGE_DIR);
 }
 
 static void
@@ -299,7 +319,7 @@ TEST(a_standby_ends_the_session_of_whoever_breaks_the_protocol)
 		{ a_row_that_is_none, "does not decode" } };
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		begin_as_active();
+		begin_as_active(&start);
 		send_folder(1);
 		UNTIL(acked.flushed == 1);
 		cases[i].say();
@@ -325,7 +345,7 @@ TEST(a_row_that_was_skipped_is_not_confirmed)
 	struct buf bytes = BUF_INIT;
 	struct batch b;
 
-	begin_as_active();
+	begin_as_active(&start);
 	session_send(up, WIRE_WANT, &want);
 	send_folder(1);
 	UNTIL(confirmed.applied == 1);
@@ -395,6 +415,85 @@ TEST(what_a_standby_removes_before_it_was_told_is_kept)
 	UNTIL(acked.applied == 2);
 	CHECK(!duo_exists(d.root_b, "box/b"));
 	CHECK_EQ(duo_kept(d.root_b), 3);
+	end();
+}
+
+/* ---- an active side whose clock, or journal, has gone back ---- */
+
+/* It was given up, and begins anew with that START. */
+static void
+begin_anew(const struct wire_start *with)
+{
+	session_end(up, WIRE_BYE_STOP, "again");
+	UNTIL(up == NULL);
+	UNTIL(up != NULL);
+	memset(&acked, 0, sizeof(acked));
+	session_send(up, WIRE_START, with);
+}
+
+/* Its rows count below one that still waits: that does not make them known. */
+TEST(rows_below_what_is_replayed_are_not_taken_for_known)
+{
+	static const struct wire_start high = { 1, 1000, 1, WIRE_MODE_STREAM },
+				       low = { 1, 10, 1, WIRE_MODE_COMPARE };
+	struct wire_gone gone;
+
+	begin_as_active(&high);
+	needs = 0;
+	send_path(1, CHANGE_FILE);
+	UNTIL(needs == 1);
+	begin_anew(&low);
+	UNTIL(needs == 2);
+	send_path(1, CHANGE_DIR);
+	turn_for(300); /* it has arrived */
+	memcpy(gone.guid, needed, SHA1_LEN);
+	session_send(up, WIRE_GONE, &gone);
+	UNTIL(duo_exists(d.root_b, "folder"));
+	end();
+}
+
+/* What was logged under higher numbers does not come back behind a crash. */
+TEST(the_log_of_what_arrived_goes_with_its_numbers)
+{
+	static const struct wire_start high = { 1, 1000, 1, WIRE_MODE_STREAM },
+				       low = { 1, 10, 1, WIRE_MODE_COMPARE };
+	static const struct wire_want want = { 1u << SYNC_FLUSHED };
+
+	begin_as_active(&high);
+	session_send(up, WIRE_WANT, &want);
+	send_path(1, CHANGE_DIR);
+	UNTIL(acked.flushed == 1);
+	begin_anew(&low);
+	send_path(1, CHANGE_DELETE);
+	UNTIL(acked.flushed == 1);
+	CHECK(!duo_exists(d.root_b, "folder"));
+	duo_stop_b(&d, true);
+	UNTIL(up == NULL);
+	duo_start_b(&d);
+	UNTIL(up != NULL);
+	CHECK_EQ(session_hello(up)->held_run, 10);
+	duo_stop_b(&d, false);
+	CHECK(!duo_exists(d.root_b, "folder"));
+	end();
+}
+
+/* Of another run than what it holds it would say too much. */
+TEST(what_was_applied_of_an_older_run_is_not_said_of_this_one)
+{
+	static const struct wire_start old = { 1, 10, 50, WIRE_MODE_STREAM },
+				       new = { 1, 1000, 1, WIRE_MODE_STREAM };
+
+	begin_as_active(&old);
+	send_path(50, CHANGE_DIR);
+	UNTIL(acked.flushed == 50);
+	begin_anew(&new);
+	needs = 0;
+	send_path(1, CHANGE_FILE);
+	UNTIL(needs == 1);
+	begin_anew(&new);
+	CHECK_EQ(session_hello(up)->held_run, 1000);
+	CHECK_EQ(session_hello(up)->held_received, 1);
+	CHECK_EQ(session_hello(up)->held_applied, 0);
 	end();
 }
 
