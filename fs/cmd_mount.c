@@ -271,10 +271,14 @@ guard_main(void *arg)
 }
 
 static int
-begin(struct helper *h, void *(*fn)(void *))
+begin(struct helper *h, void *(*fn)(void *), const char *what)
 {
-	h->runs = pthread_create(&h->thread, NULL, fn, NULL) == 0;
-	return h->runs ? 0 : ERR_NOMEM;
+	int err = pthread_create(&h->thread, NULL, fn, NULL);
+
+	h->runs = err == 0;
+	if (err != 0)
+		log_err("cannot start the %s thread: %s", what, strerror(err));
+	return err == 0 ? 0 : ERR_NOMEM;
 }
 
 static void
@@ -308,9 +312,9 @@ on_start(int root_fd, bool takeover, void *arg)
 	first_server = !takeover;
 	/* no transaction begins without its guard */
 	if (rc == 0 && conf.when_alone == CONF_REFUSE && !repl_is_standby())
-		rc = begin(&guard, guard_main);
+		rc = begin(&guard, guard_main, "guard");
 	if (rc == 0)
-		rc = begin(&settle, settle_main);
+		rc = begin(&settle, settle_main, "settling");
 	if (rc != 0 &&
 		!guard.runs) /* else it ends with the process, as after a crash */
 		repl_stop(false);

@@ -404,7 +404,9 @@ start_thread(struct ctl *ctl)
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	err = pthread_create(&ctl->thread, NULL, accept_main, ctl);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return err != 0 ? err_from_errno(err) : 0;
+	if (err != 0)
+		log_err("cannot start a thread: %s", strerror(err));
+	return err != 0 ? ERR_NOMEM : 0;
 }
 
 int

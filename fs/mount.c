@@ -301,8 +301,11 @@ start(struct super *su)
 			su->births > 1);
 	if (rc == 0 && m.opts->on_start != NULL)
 		rc = m.opts->on_start(m.root_fd, su->births > 1, m.opts->arg);
-	if (rc == 0 && pthread_create(&m.watch, NULL, watch, NULL) != 0)
+	int err = rc == 0 ? pthread_create(&m.watch, NULL, watch, NULL) : 0;
+	if (err != 0) {
+		log_err("cannot start a thread: %s", strerror(err));
 		rc = ERR_NOMEM;
+	}
 	return rc;
 }
 

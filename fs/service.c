@@ -306,8 +306,11 @@ service_start(const struct service_conf *conf)
 	rc = ctl_new(&sv.ctl);
 	for (size_t i = 0; rc == 0 && i < sizeof(commands) / sizeof(commands[0]); i++)
 		rc = ctl_add(sv.ctl, commands[i].name, commands[i].fn, NULL);
-	if (rc == 0 && pthread_create(&sv.watch, NULL, watch_main, NULL) != 0)
-		rc = ERR_NOMEM;
+	int err = rc == 0 ? pthread_create(&sv.watch, NULL, watch_main, NULL) : 0;
+	if (err != 0) {
+		log_err("cannot start a thread: %s", strerror(err));
+		return ERR_NOMEM;
+	}
 	if (rc == 0)
 		rc = ctl_start(sv.ctl, sv.c.conf->state);
 	if (rc != 0)

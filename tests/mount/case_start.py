@@ -216,6 +216,41 @@ def test_the_reserve_stays_roots():
     case.check(root > bare * 1.5, "root had not")
 
 
+def without_thread(folder, n):
+    """The program, whose server cannot start its nth thread."""
+    case.need("strace")
+    path = os.path.join(folder, f"twinspool{n}")
+    with open(path, "w") as f:
+        f.write("#!/bin/sh\nexec strace -D -f -qqq -o /dev/null -e trace=clone3 "
+                f"-e inject=clone3:error=EAGAIN:when={n} {case.PROGRAM} \"$@\"\n")
+    os.chmod(path, 0o755)
+    return path
+
+
+def test_without_each_of_its_threads_it_is_refused():
+    """And nothing is left mounted. The guard, without which no transaction may begin, is one of
+    the last that are started."""
+    base = case.folder()
+    s = made(f"{base}/slot", when_alone="refuse", peer="b 127.0.0.1:9 sha256:" + "5f" * 32)
+    program, said = case.PROGRAM, ""
+    try:
+        for n in range(1, 30):
+            case.PROGRAM = without_thread(base, n)
+            at = os.path.getsize(f"{s.folder}/log") if n > 1 else 0
+            refused(s, "the server cannot start")
+            case.equal(s.process.returncode, 1, "exit status")
+            case.equal(slot.mounts(s.mnt), [], "mounts")
+            with open(f"{s.folder}/log") as f:
+                f.seek(at)
+                said = f.read()
+            case.check("cannot start" in said.replace("server cannot start", ""), said)
+            if "the guard thread" in said:
+                return
+    finally:
+        case.PROGRAM = program
+    raise case.Failed(f"no guard was to be started: {said}")
+
+
 def test_restarts_back_off():
     """A server that cannot live does not burn the machine."""
     s = made().start()
