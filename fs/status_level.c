@@ -1,7 +1,8 @@
 /*
- * Three renderers over the same facts, as in status.c.
+ * status_level.c - the part of status about durability, in the three forms that status has.
  */
-#include "fs/status_level.h"
+#include "fs/json.h"
+#include "fs/status_priv.h"
 
 #include <inttypes.h>
 
@@ -49,19 +50,20 @@ status_level_text(const struct sync_level_facts *f, uint64_t now, struct buf *ou
 void
 status_level_json(const struct sync_level_facts *f, struct buf *out)
 {
-	buf_printf(out, ",\"durability\":{");
+	json_object(out, "durability");
 	for (unsigned k = 0; k < SYNC_KINDS; k++)
-		buf_printf(
-			out, "\"%s\":\"%s\",", kind_words[k], level_words[f->level[k]]);
-	buf_printf(out,
-		"\"when_alone\":\"%s\",\"timeout_ms\":%" PRIu64
-		",\"state\":\"%s\",\"waiting\":%u,\"oldest_ms\":%" PRIu64
-		",\"alone_since\":%" PRIu64 ",\"alone_times\":%" PRIu64
-		",\"unconfirmed\":%" PRIu64 ",\"waits\":%" PRIu64
-		",\"waited_ms\":%" PRIu64 "}",
-		f->refuse ? "refuse" : "continue", f->limit_ms, state_words[f->state],
-		f->waiting, f->oldest_ms, f->alone_since / 1000000000, f->alones,
-		f->unconfirmed, f->waits_total, f->waited_ms);
+		json_text(out, kind_words[k], level_words[f->level[k]]);
+	json_text(out, "when_alone", f->refuse ? "refuse" : "continue");
+	json_number(out, "timeout_ms", f->limit_ms);
+	json_text(out, "state", state_words[f->state]);
+	json_number(out, "waiting", f->waiting);
+	json_number(out, "oldest_ms", f->oldest_ms);
+	json_number(out, "alone_since", f->alone_since / 1000000000);
+	json_number(out, "alone_times", f->alones);
+	json_number(out, "unconfirmed", f->unconfirmed);
+	json_number(out, "waits", f->waits_total);
+	json_number(out, "waited_ms", f->waited_ms);
+	json_end_object(out);
 }
 
 static void
