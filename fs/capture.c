@@ -647,12 +647,12 @@ capture_lookup(struct inode *parent, struct inode *ino)
 	if (inode_path(parent, path, sizeof(path)) != 0 ||
 		inode_fd(ino, INODE_ANY, &fd) != 0)
 		return;
-	bool stale = fstat(fd, &st) == 0 && st.st_size > 0 && !pending_is(parent) &&
-		     sync_is_stale(to, path, st.st_ino, (uint64_t)st.st_size,
+	bool moved = fstat(fd, &st) == 0 && st.st_size > 0 && !pending_is(parent) &&
+		     sync_index_moved(to, path, st.st_ino, (uint64_t)st.st_size,
 			     (uint64_t)st.st_mtim.tv_sec * 1000000000u +
 				     (uint64_t)st.st_mtim.tv_nsec);
 	inode_fd_put(ino, fd);
-	if (stale) {
+	if (moved) {
 		log_info("mailbox changed while it was not mounted, derived: dir=%s",
 			path);
 		pending_derive(parent);

@@ -144,7 +144,7 @@ repl_start(const struct conf *conf, bool takeover)
 		return rc;
 	spool_watch(spool, losing, NULL);
 	if ((rc = sync_open(&sc, spool, &hooks, &sync_of)) == 0 &&
-		sync_is_outdated(sync_of))
+		sync_is_stale(sync_of))
 		gate_stale();
 	if (rc != 0 || (rc = sync_start(sync_of)) != 0 ||
 		(sync_role(sync_of) == SYNC_ACTIVE &&

@@ -150,8 +150,8 @@ status_text(const struct status_facts *f, struct buf *out)
 			", applied %" PRIu64 ", %" PRIu64 " waiting\n",
 			s->held_run, s->held_received, s->held_applied,
 			s->replay_pending);
-	if (s->outdated[0] != '\0')
-		buf_printf(out, "stale: %s\n", s->outdated);
+	if (s->stale[0] != '\0')
+		buf_printf(out, "stale: %s\n", s->stale);
 	if (s->stalled[0] != '\0')
 		buf_printf(out, "stalled: %s\n", s->stalled);
 	status_level_text(&s->level, f->now, out);

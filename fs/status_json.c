@@ -108,7 +108,7 @@ status_json(const struct status_facts *f, struct buf *out)
 	json_end_object(out);
 	json_text(out, "stalled", s->stalled);
 	json_number(out, "later_epoch", s->later_epoch);
-	json_text(out, "stale", s->outdated);
+	json_text(out, "stale", s->stale);
 	json_number(out, "mailboxes", s->mailboxes);
 	json_object(out, "sent");
 	json_number(out, "batches", s->batches);

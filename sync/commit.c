@@ -422,11 +422,11 @@ sync_commit(struct sync *s, const struct sync_commit *c)
 /* ---- questions of capture ---- */
 
 bool
-sync_is_stale(
+sync_index_moved(
 	struct sync *s, const char *dir, uint64_t ino, uint64_t size, uint64_t mtime)
 {
 	struct mboxent *e = mboxes_find(s->node.mboxes, dir);
-	bool stale = true;
+	bool moved = true;
 
 	if (e == NULL)
 		return true;
@@ -434,12 +434,12 @@ sync_is_stale(
 	if (pthread_mutex_trylock(&e->lock) != 0)
 		return false;
 	if (e->known)
-		stale = e->state->index_ino != ino || e->state->index_size != size ||
+		moved = e->state->index_ino != ino || e->state->index_size != size ||
 			e->state->index_mtime != mtime;
 	if (e->aside)
-		stale = false;
+		moved = false;
 	pthread_mutex_unlock(&e->lock);
-	return stale;
+	return moved;
 }
 
 /* The GUID of a committed record, straight from the index: a repack unlinks thousands in a row,

@@ -168,8 +168,7 @@ node_publish_all(struct node *n)
 	f.held_received = inf.received.seq;
 	f.held_applied = inf.done.seq;
 	snprintf(f.stalled, sizeof(f.stalled), "%s", rf.stalled);
-	f.later_epoch =
-		hello_outdated(n, f.outdated, sizeof(f.outdated)) ? n->later_epoch : 0;
+	f.later_epoch = hello_stale(n, f.stale, sizeof(f.stale)) ? n->later_epoch : 0;
 	f.n_peers = n->n_peers;
 	f.n_quarantined = f.n_listed = 0;
 	inbox_quarantine_walk(n->inbox, fact_aside, &f);

@@ -301,7 +301,7 @@ int gap_close(struct node *n,
 /* What an earlier life learned: at open. */
 int hello_load(struct node *n);
 /* This active side is stale: the line that says so, with the cure. */
-bool hello_outdated(struct node *n, char *text, size_t size);
+bool hello_stale(struct node *n, char *text, size_t size);
 extern const struct session_ops duty_ops; /* what a session calls */
 struct peer *duty_peer(struct node *n, struct session *s);
 

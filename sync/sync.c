@@ -357,11 +357,11 @@ sync_stop(struct sync *s, bool clean)
 }
 
 bool
-sync_is_outdated(struct sync *s)
+sync_is_stale(struct sync *s)
 {
 	char text[1];
 
-	return hello_outdated(&s->node, text, sizeof(text));
+	return hello_stale(&s->node, text, sizeof(text));
 }
 
 enum sync_role

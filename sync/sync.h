@@ -8,7 +8,7 @@
  * Owns     the state folder, the mailboxes' states, the peer thread and the replay workers.
  * Threads  sync_commit, sync_path, sync_names*, sync_move_*, sync_note, sync_keep_body,
  *          sync_confirm, sync_refusing, sync_force*, sync_wait*, sync_prove, sync_facts,
- *          sync_linked, sync_is_stale, sync_mailbox_*, sync_each_mailbox: any. The rest: the
+ *          sync_linked, sync_index_moved, sync_mailbox_*, sync_each_mailbox: any. The rest: the
  *          thread that wires the program together.
  * Locks    a mailbox's lock is taken inside; callers hold none of their own that a hook takes.
  * Errors   err.h.
@@ -71,7 +71,7 @@ struct sync_hooks {
 	void (*end_in_place)(void *arg, const char *dir, const char *name, int fd);
 	/* On a standby, once in a life: what the last one left was all done again, or set aside. */
 	void (*redone)(void *arg);
-	/* This active side met a later epoch: nothing may begin here any more (sync_is_outdated).
+	/* This active side met a later epoch: nothing may begin here any more (sync_is_stale).
 	 * Called again by each life that finds so; from the peer thread, so it may not wait. */
 	void (*stale)(void *arg);
 };
@@ -90,7 +90,7 @@ void sync_stop(struct sync *s, bool clean);
 enum sync_role sync_role(const struct sync *s);
 /* An active side that has met a later epoch, in this life or an earlier one: another side was
  * promoted since. Waits fail with ERR_ROLE; nothing is exchanged. */
-bool sync_is_outdated(struct sync *s);
+bool sync_is_stale(struct sync *s);
 /* The role that a state folder holds while nobody has it open. ERR_NOTFOUND: it has none yet. */
 int sync_stored_role(const char *state, enum sync_role *role_out);
 
@@ -165,7 +165,7 @@ int sync_note_leaving(struct sync *s, const char *path, uint64_t names);
 
 /* True if the index of dir with these attributes is not the one that the last batch was made
  * from: the lazy check after a clean stop. */
-bool sync_is_stale(
+bool sync_index_moved(
 	struct sync *s, const char *dir, uint64_t ino, uint64_t size, uint64_t mtime);
 
 /* The body of dir/uid. is about to be unlinked: if a live peer may still need it, a link in
@@ -311,7 +311,7 @@ struct sync_facts {
 	uint64_t held_run, held_received,
 		held_applied; /* a standby: of the active's journal */
 	uint64_t later_epoch; /* 0, or we are active in an older one than this */
-	char outdated[400]; /* what that means and what to do, "" if it is not so */
+	char stale[400]; /* what that means and what to do, "" if it is not so */
 	char stalled[200]; /* why nothing is applied at the moment, "" if it is */
 	unsigned n_peers;
 	struct sync_peer_facts peers[SYNC_PEERS_MAX];

@@ -101,7 +101,7 @@ sync_wait(struct sync *s, uint64_t timeout_ms, sync_on_fn *on, void *on_arg,
 	while (rc == 0 && lacks(n, ticket, &seq, lack_out))
 		rc = wait_a_little(n, &pa);
 	pthread_mutex_unlock(&n->lock);
-	if (hello_outdated(n, text, sizeof(text))) {
+	if (hello_stale(n, text, sizeof(text))) {
 		rc = ERR_ROLE; /* nobody who could confirm anything follows us */
 		if (lack_out != NULL) {
 			buf_clear(lack_out);

@@ -63,7 +63,7 @@ hello(void *arg, struct session *s, struct wire_hello *h)
 static const char later_key[] = "later_epoch";
 
 bool
-hello_outdated(struct node *n, char *text, size_t size)
+hello_stale(struct node *n, char *text, size_t size)
 {
 	uint64_t later = n->later_epoch, ours = epoch_current(&n->epoch.line);
 
@@ -91,7 +91,7 @@ hello_load(struct node *n)
 	if (rc != 0)
 		return rc == ERR_NOTFOUND ? 0 : rc;
 	n->later_epoch = later;
-	if (hello_outdated(n, text, sizeof(text))) {
+	if (hello_stale(n, text, sizeof(text))) {
 		log_err("%s", text);
 		level_fail(n->level, ERR_ROLE);
 	}
@@ -109,12 +109,12 @@ met_later(struct node *n, uint64_t epoch)
 			log_err("that this side is stale cannot be stored: %s",
 				err_text(rc));
 		n->later_epoch = epoch;
-		if (hello_outdated(n, text, sizeof(text)))
+		if (hello_stale(n, text, sizeof(text)))
 			log_err("%s", text);
 		level_fail(n->level, ERR_ROLE);
 		pthread_mutex_lock(&n->lock);
 		n->facts.later_epoch = epoch;
-		memcpy(n->facts.outdated, text, sizeof(text));
+		memcpy(n->facts.stale, text, sizeof(text));
 		pthread_mutex_unlock(&n->lock);
 	}
 	if (n->hooks.stale != NULL)

@@ -68,7 +68,7 @@ a_stale_active(enum epoch_role role)
 	d.hooks.stale = on_stale;
 	d.level = SYNC_APPLIED;
 	duo_start_a(&d);
-	CHECK(!sync_is_outdated(d.sync));
+	CHECK(!sync_is_stale(d.sync));
 	duo_start_b(&d);
 	rig_append(&A, 300);
 	duo_commit(&d, &A);
@@ -84,12 +84,12 @@ a_stale_active(enum epoch_role role)
 	CHECK(duo_until(&d, says_later_epoch, NULL));
 	sync_facts(d.sync, &f);
 	CHECK_EQ(f.later_epoch, 7);
-	CHECK(strstr(f.outdated, "epoch 7") != NULL);
+	CHECK(strstr(f.stale, "epoch 7") != NULL);
 	/* nor does it forget: the next life knows before it meets anybody */
 	duo_stop_b(&d, true);
 	duo_stop_a(&d, false);
 	duo_start_a(&d);
-	CHECK(sync_is_outdated(d.sync));
+	CHECK(sync_is_stale(d.sync));
 	CHECK_EQ(sync_wait(d.sync, 10 * DUO_WAIT_MS, NULL, NULL, NULL), ERR_ROLE);
 	answer = 1;
 	CHECK(sync_confirm(d.sync, 1u << SYNC_DELIVERY, on_answer, NULL));
