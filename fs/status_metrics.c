@@ -49,7 +49,7 @@ static const struct peer_metric {
 	{ "peer_applied_seq", "gauge", "Last batch visible on the peer.", AT(applied) },
 	{ "peer_lag_milliseconds", "gauge", "Age of the oldest batch not applied.",
 		AT(lag_ms) },
-	{ "peer_quarantined", "gauge", "Mailboxes that the peer has set aside.",
+	{ "peer_quarantined", "gauge", "Mailboxes in quarantine at the peer.",
 		AT(n_quarantined) },
 	{ "peer_lag_batches", "gauge", "Batches not applied.", AT(lag_seqs) },
 	{ "peer_wire_sent_bytes_total", "counter", "Bytes sent, as they travel.",
@@ -159,7 +159,7 @@ status_metrics(const struct status_facts *f, struct buf *out)
 	metric(f, out, "journal_queued", "gauge", "Commits not yet in the journal.",
 		s->queued);
 	metric(f, out, "mailboxes", "gauge", "Mailboxes known.", s->mailboxes);
-	metric(f, out, "quarantined", "gauge", "Mailboxes set aside.",
+	metric(f, out, "quarantined", "gauge", "Mailboxes in quarantine.",
 		s->n_quarantined);
 	metric(f, out, "stalled", "gauge", "1 while nothing can be applied.",
 		s->stalled[0] != '\0');
