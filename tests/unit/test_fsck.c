@@ -8,6 +8,7 @@
 #include "meta/fsck.h"
 #include "meta/index.h"
 #include "tests/lib/t.h"
+#include "tests/lib/tree.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -21,19 +22,7 @@
 
 static char root[300];
 static struct buf index_file;
-static char said[4096], text[8192];
 static struct fsck_counts counts;
-
-static const char *
-path_of(const char *name)
-{
-	static char path[4][700];
-	static int next;
-
-	next = (next + 1) % 4;
-	snprintf(path[next], sizeof(path[next]), "%s/%s", root, name);
-	return path[next];
-}
 
 static const char *
 in_box(const char *name)
@@ -41,35 +30,7 @@ in_box(const char *name)
 	char path[400];
 
 	snprintf(path, sizeof(path), BOX "/%s", name);
-	return path_of(path);
-}
-
-static void
-slurp(const char *path, struct buf *out)
-{
-	int fd = open(path, O_RDONLY);
-	ssize_t n;
-
-	buf_clear(out);
-	do {
-		uint8_t *at = buf_room(out, 65536);
-		n = at && fd >= 0 ? read(fd, at, 65536) : -1;
-		if (n > 0)
-			out->len += (size_t)n;
-	} while (n > 0);
-	if (n < 0)
-		abort();
-	close(fd);
-}
-
-static void
-spit(const char *path, const void *p, size_t n)
-{
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-
-	if (fd < 0 || write(fd, p, n) != (ssize_t)n)
-		abort();
-	close(fd);
+	return tree_path(path);
 }
 
 static void
@@ -84,34 +45,13 @@ set_time(const char *path, uint64_t seconds)
 static void
 setup(const char *golden)
 {
-	struct buf b = BUF_INIT;
-	char from[400];
 	struct index_view v;
 	struct index_record r;
 
-	snprintf(root, sizeof(root), "%s", t_tmpdir());
-	mkdir(path_of("g"), 0700);
-	mkdir(path_of("g/user"), 0700);
-	mkdir(path_of(BOX), 0700);
-	DIR *old = opendir(path_of(BOX));
-	for (struct dirent *e; old != NULL && (e = readdir(old)) != NULL;)
-		remove(in_box(e->d_name));
-	closedir(old);
-	snprintf(from, sizeof(from), "%s/%s", t_golden(), golden);
-	DIR *d = opendir(from);
-	if (d == NULL)
-		abort();
-	for (struct dirent *e; (e = readdir(d)) != NULL;) {
-		char file[700];
-		if (e->d_name[0] == '.')
-			continue;
-		snprintf(file, sizeof(file), "%s/%s", from, e->d_name);
-		slurp(file, &b);
-		spit(in_box(e->d_name), b.data, b.len);
-	}
-	closedir(d);
-	buf_fini(&b);
-	slurp(in_box("cyrus.index"), &index_file);
+	snprintf(root, sizeof(root), "%s/spool", t_tmpdir());
+	tree_begin(root);
+	tree_put_golden(golden, BOX);
+	tree_get(in_box("cyrus.index"), &index_file);
 	if (index_view_open(&v, index_file.data, index_file.len) != 0)
 		abort();
 	for (uint32_t i = 0; i < v.header.num_records; i++) {
@@ -123,29 +63,17 @@ setup(const char *golden)
 	}
 }
 
-static void
-note(void *arg, const struct fsck_finding *f)
-{
-	size_t n = strlen(said), k = strlen(text);
-
-	(void)arg;
-	snprintf(text + k, sizeof(text) - k, "%s %u %s %c %s\n", f->mailbox, f->uid,
-		f->check, f->class, f->text);
-	if (strstr(said, f->check) == NULL)
-		snprintf(said + n, sizeof(said) - n, "%s;", f->check);
-}
-
 /* The names of what is found, each once, in the order of appearance. */
 static const char *
 check_with(const struct fsck_options *options)
 {
 	int fd = open(root, O_RDONLY | O_DIRECTORY);
 
-	said[0] = text[0] = '\0';
+	tree_forget();
 	counts = (struct fsck_counts){ 0 };
-	int rc = fsck_spool(fd, options, note, NULL, &counts);
+	int rc = fsck_spool(fd, options, tree_note, NULL, &counts);
 	close(fd);
-	return rc ? err_text(rc) : said;
+	return rc ? err_text(rc) : tree_said;
 }
 
 static const char *
@@ -171,7 +99,7 @@ put_header(const struct index_header *h)
 {
 	if (index_header_encode(h, index_file.data) != 0)
 		abort();
-	spit(in_box("cyrus.index"), index_file.data, index_file.len);
+	tree_put(in_box("cyrus.index"), index_file.data, index_file.len);
 }
 
 static struct index_record
@@ -194,7 +122,7 @@ put_record(uint32_t i, const struct index_record *r)
 	if (index_record_encode(h.minor_version, r,
 		    index_file.data + h.start_offset + i * h.record_size) != 0)
 		abort();
-	spit(in_box("cyrus.index"), index_file.data, index_file.len);
+	tree_put(in_box("cyrus.index"), index_file.data, index_file.len);
 }
 
 #define HEADER(names, edit) \
@@ -222,7 +150,7 @@ TEST(healthy)
 	for (int i = 0; i < 2; i++) {
 		setup(whole[i]);
 		CHECK_STR(check(), "");
-		CHECK_STR(text, "");
+		CHECK_STR(tree_text, "");
 		CHECK_EQ(counts.mailboxes, 1);
 		CHECK_EQ(counts.messages, i ? 3 : 6);
 		CHECK(counts.bytes > 800);
@@ -240,17 +168,17 @@ TEST(healthy_versions)
 	for (int i = 0; i < 6; i++) {
 		setup(boxes[i]);
 		for (int uid = 1; uid <= 7; uid++) {
-			char from[400], name[20];
+			char name[20];
 			if (uid == 6)
 				continue;
-			snprintf(from, sizeof(from), "%s/v17/%d.", t_golden(), uid);
-			slurp(from, &b);
+			snprintf(name, sizeof(name), "v17/%d.", uid);
+			tree_get_golden(name, &b);
 			snprintf(name, sizeof(name), "%d.", uid);
-			spit(in_box(name), b.data, b.len);
+			tree_put(in_box(name), b.data, b.len);
 			set_time(in_box(name), 1600000000 + (uint64_t)uid);
 		}
 		CHECK_STR(check(), "");
-		CHECK_STR(text, "");
+		CHECK_STR(tree_text, "");
 	}
 	buf_fini(&b);
 }
@@ -290,9 +218,9 @@ TEST(record_crc)
 {
 	setup("v17");
 	index_file.data[160 + 2 * 112 + 50] ^= 1;
-	spit(in_box("cyrus.index"), index_file.data, index_file.len);
+	tree_put(in_box("cyrus.index"), index_file.data, index_file.len);
 	CHECK_STR(check(), "record-crc;");
-	CHECK(strstr(text, " 3 record-crc M ") != NULL);
+	CHECK(strstr(tree_text, " 3 record-crc M ") != NULL);
 }
 
 TEST(header_fields)
@@ -358,23 +286,23 @@ TEST(newer_versions)
 TEST(index_as_a_whole)
 {
 	setup("v17");
-	spit(in_box("cyrus.index"), index_file.data, index_file.len - 1);
+	tree_put(in_box("cyrus.index"), index_file.data, index_file.len - 1);
 	CHECK_STR(check(), "index-size;");
-	spit(in_box("cyrus.index"), index_file.data, 40);
+	tree_put(in_box("cyrus.index"), index_file.data, 40);
 	CHECK_STR(check(), "index-size;");
-	spit(in_box("cyrus.index"), index_file.data, 0);
+	tree_put(in_box("cyrus.index"), index_file.data, 0);
 	CHECK_STR(check(), "index-size;");
 	buf_put(&index_file, index_file.data + 160, 50);
-	spit(in_box("cyrus.index"), index_file.data, index_file.len);
+	tree_put(in_box("cyrus.index"), index_file.data, index_file.len);
 	CHECK_STR(check(), "index-tail;");
 	buf_put(&index_file, index_file.data + 210, 62);
-	spit(in_box("cyrus.index"), index_file.data, index_file.len);
+	tree_put(in_box("cyrus.index"), index_file.data, index_file.len);
 	CHECK_STR(check(), "");
 	index_file.data[100] ^= 1;
-	spit(in_box("cyrus.index"), index_file.data, index_file.len);
+	tree_put(in_box("cyrus.index"), index_file.data, index_file.len);
 	CHECK_STR(check(), "index-crc;");
 	index_file.data[11] = 99;
-	spit(in_box("cyrus.index"), index_file.data, index_file.len);
+	tree_put(in_box("cyrus.index"), index_file.data, index_file.len);
 	CHECK_STR(check(), "index-version;");
 	unlink(in_box("cyrus.index"));
 	CHECK_STR(check(), "index-missing;");
@@ -407,20 +335,20 @@ TEST(files)
 
 	setup("v17");
 	struct buf b = BUF_INIT;
-	slurp(in_box("3."), &b);
+	tree_get(in_box("3."), &b);
 	b.data[b.len - 5] ^= 1;
-	spit(in_box("3."), b.data, b.len);
+	tree_put(in_box("3."), b.data, b.len);
 	set_time(in_box("3."), 1600000003);
 	CHECK_STR(check(), "guid;");
 	static const struct fsck_options quick = { .times = true };
 	CHECK_STR(check_with(&quick), "");
-	spit(in_box("3."), "", 0);
+	tree_put(in_box("3."), "", 0);
 	set_time(in_box("3."), 1600000003);
 	CHECK_STR(check_with(&quick), "message-size;");
 
 	/* UID 6 is unlinked and waits to be cleaned up, says the header. */
 	setup("v17");
-	spit(in_box("6."), "x", 1);
+	tree_put(in_box("6."), "x", 1);
 	CHECK_STR(check(), "");
 	struct index_header h = get_header();
 	struct index_record r = get_record(5);
@@ -438,7 +366,7 @@ TEST(files)
 		{ ".fuse_hidden0001", "leftover;" }, { "cyrus.squat", "" } };
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		setup("v17");
-		spit(in_box(rows[i].name), "x", 1);
+		tree_put(in_box(rows[i].name), "x", 1);
 		CHECK_STR(check(), rows[i].finding);
 	}
 	buf_fini(&b);
@@ -448,13 +376,13 @@ TEST(cache_file)
 {
 	setup("v17");
 	struct buf b = BUF_INIT;
-	slurp(in_box("cyrus.cache"), &b);
-	spit(in_box("cyrus.cache"), b.data, 100);
+	tree_get(in_box("cyrus.cache"), &b);
+	tree_put(in_box("cyrus.cache"), b.data, 100);
 	CHECK_STR(check(), "cache-record;");
 	unlink(in_box("cyrus.cache"));
 	CHECK_STR(check(), "cache-missing;");
 	b.data[4 + 8] ^= 1;
-	spit(in_box("cyrus.cache"), b.data, b.len);
+	tree_put(in_box("cyrus.cache"), b.data, b.len);
 	CHECK_STR(check(), "cache-crc;");
 	buf_fini(&b);
 }
@@ -466,10 +394,10 @@ put_names(const char *line)
 	struct index_header h = get_header();
 	struct buf b = BUF_INIT;
 
-	slurp(in_box("cyrus.header"), &b);
+	tree_get(in_box("cyrus.header"), &b);
 	b.len = 115;
 	buf_put(&b, line, strlen(line));
-	spit(in_box("cyrus.header"), b.data, b.len);
+	tree_put(in_box("cyrus.header"), b.data, b.len);
 	h.header_file_crc = hash_crc32(0, b.data, b.len);
 	put_header(&h);
 	buf_fini(&b);
@@ -501,20 +429,20 @@ TEST(header_file)
 TEST(layout_by_id)
 {
 	setup("v17");
-	CHECK_EQ(mkdir(path_of("uuid"), 0700), 0);
-	CHECK_EQ(mkdir(path_of("uuid/a"), 0700), 0);
-	CHECK_EQ(mkdir(path_of("uuid/a/b"), 0700), 0);
+	CHECK_EQ(mkdir(tree_path("uuid"), 0700), 0);
+	CHECK_EQ(mkdir(tree_path("uuid/a"), 0700), 0);
+	CHECK_EQ(mkdir(tree_path("uuid/a/b"), 0700), 0);
 	put_names("%(T e N user.golden I abc A %() U " FLAGS ")\n");
-	CHECK_EQ(rename(path_of(BOX), path_of("uuid/a/b/abc")), 0);
+	CHECK_EQ(rename(tree_path(BOX), tree_path("uuid/a/b/abc")), 0);
 	CHECK_STR(check(), "");
-	CHECK_EQ(rename(path_of("uuid/a/b/abc"), path_of("uuid/a/b/abd")), 0);
+	CHECK_EQ(rename(tree_path("uuid/a/b/abc"), tree_path("uuid/a/b/abd")), 0);
 	CHECK_STR(check(), "header-uniqueid;");
-	CHECK_EQ(rename(path_of("uuid/a/b/abd"), path_of(BOX)), 0);
+	CHECK_EQ(rename(tree_path("uuid/a/b/abd"), tree_path(BOX)), 0);
 	put_names("%(T el N user.golden I abc A %() U " FLAGS ")\n");
-	CHECK_EQ(rename(path_of(BOX), path_of("uuid/a/b/abc")), 0);
+	CHECK_EQ(rename(tree_path(BOX), tree_path("uuid/a/b/abc")), 0);
 	CHECK_STR(check(), "header-path;");
-	CHECK_EQ(rename(path_of("uuid/a/b/abc"), path_of("uuid/a/b/xbc")), 0);
-	CHECK_EQ(rename(path_of("uuid/a/b/xbc"), path_of(BOX)), 0);
+	CHECK_EQ(rename(tree_path("uuid/a/b/abc"), tree_path("uuid/a/b/xbc")), 0);
+	CHECK_EQ(rename(tree_path("uuid/a/b/xbc"), tree_path(BOX)), 0);
 }
 
 /* "user.golden" hashes to g or, by the full rule, worked out with Python, to G. */
@@ -539,11 +467,11 @@ TEST(folder_by_name)
 		setup("v17");
 		snprintf(between, sizeof(between), "%s/user", rows[i].top);
 		snprintf(box, sizeof(box), "%s/%s", between, rows[i].user);
-		snprintf(cmd, sizeof(cmd), "mkdir -p %.400s", path_of(between));
+		snprintf(cmd, sizeof(cmd), "mkdir -p %.400s", tree_path(between));
 		CHECK_EQ(system(cmd), 0);
-		CHECK_EQ(rename(path_of(BOX), path_of(box)), 0);
+		CHECK_EQ(rename(tree_path(BOX), tree_path(box)), 0);
 		CHECK_STR(check(), rows[i].finding);
-		CHECK_EQ(rename(path_of(box), path_of(BOX)), 0);
+		CHECK_EQ(rename(tree_path(box), tree_path(BOX)), 0);
 	}
 }
 
@@ -552,15 +480,15 @@ TEST(twice_and_stage)
 	struct buf b = BUF_INIT;
 
 	setup("v17");
-	CHECK_EQ(mkdir(path_of("g/user/gother"), 0700), 0);
-	slurp(in_box("cyrus.header"), &b);
-	spit(path_of("g/user/gother/cyrus.header"), b.data, b.len);
+	CHECK_EQ(mkdir(tree_path("g/user/gother"), 0700), 0);
+	tree_get(in_box("cyrus.header"), &b);
+	tree_put("g/user/gother/cyrus.header", b.data, b.len);
 	CHECK_STR(check(), "index-missing;uniqueid-twice;");
-	remove(path_of("g/user/gother/cyrus.header"));
-	CHECK_EQ(mkdir(path_of("stage."), 0700), 0);
-	spit(path_of("stage./1-2-3"), "x", 1);
+	remove(tree_path("g/user/gother/cyrus.header"));
+	CHECK_EQ(mkdir(tree_path("stage."), 0700), 0);
+	tree_put("stage./1-2-3", "x", 1);
 	CHECK_STR(check(), "");
-	set_time(path_of("stage./1-2-3"), 1600000000);
+	set_time(tree_path("stage./1-2-3"), 1600000000);
 	CHECK_STR(check(), "stage-old;");
 	buf_fini(&b);
 }
@@ -586,7 +514,7 @@ put_annot(const struct db_annot *a, const char *key)
 	struct buf old = BUF_INIT, k = BUF_INIT, v = BUF_INIT, new = BUF_INIT;
 	struct pairs p = { .n = 0 };
 
-	slurp(in_box("cyrus.annotations"), &old);
+	tree_get(in_box("cyrus.annotations"), &old);
 	if (db_twoskip_walk(old.data, old.len, keep, &p) != 0)
 		abort();
 	db_annot_encode(a, &k, &v);
@@ -597,7 +525,7 @@ put_annot(const struct db_annot *a, const char *key)
 	keep(&p, k.data, k.len, v.data, v.len);
 	if (db_twoskip_build(p.list, p.n, 2, &new) != 0)
 		abort();
-	spit(in_box("cyrus.annotations"), new.data, new.len);
+	tree_put(in_box("cyrus.annotations"), new.data, new.len);
 	buf_fini(&old);
 	buf_fini(&k);
 	buf_fini(&v);
@@ -643,17 +571,17 @@ TEST(annotations)
 	CHECK_STR(check(), "annot-record;");
 
 	setup("v17");
-	slurp(in_box("cyrus.annotations"), &b);
+	tree_get(in_box("cyrus.annotations"), &b);
 	b.data[80] ^= 1;
-	spit(in_box("cyrus.annotations"), b.data, b.len);
+	tree_put(in_box("cyrus.annotations"), b.data, b.len);
 	CHECK_STR(check(), "twoskip-head-crc;");
 	b.data[30] ^= 1;
-	spit(in_box("cyrus.annotations"), b.data, b.len);
+	tree_put(in_box("cyrus.annotations"), b.data, b.len);
 	CHECK_STR(check(), "twoskip-header-crc;");
 	b.data[30] ^= 1;
-	spit(in_box("cyrus.annotations"), b.data, b.len - 8);
+	tree_put(in_box("cyrus.annotations"), b.data, b.len - 8);
 	CHECK_STR(check(), "twoskip-size;");
-	spit(in_box("cyrus.annotations"), "", 0);
+	tree_put(in_box("cyrus.annotations"), "", 0);
 	CHECK_STR(check(), "sync-annot;");
 	unlink(in_box("cyrus.annotations"));
 	CHECK_STR(check(), "sync-annot;");
@@ -664,11 +592,11 @@ TEST(annotations)
 TEST(owner)
 {
 	setup("v17");
-	CHECK_EQ(rename(path_of("g/user/golden"), path_of("g/user/gother")), 0);
+	CHECK_EQ(rename(tree_path("g/user/golden"), tree_path("g/user/gother")), 0);
 	CHECK_STR(check(), "sync-annot;");
-	CHECK_EQ(rename(path_of("g/user/gother"), path_of("golden")), 0);
+	CHECK_EQ(rename(tree_path("g/user/gother"), tree_path("golden")), 0);
 	CHECK_STR(check(), "");
-	CHECK_EQ(rename(path_of("golden"), path_of("g/user/golden")), 0);
+	CHECK_EQ(rename(tree_path("golden"), tree_path("g/user/golden")), 0);
 }
 
 TEST(single_mailbox)
@@ -679,10 +607,11 @@ TEST(single_mailbox)
 	unlink(in_box("3."));
 	int fd = open(root, O_RDONLY | O_DIRECTORY);
 	counts = (struct fsck_counts){ 0 };
-	said[0] = '\0';
-	CHECK_EQ(fsck_mailbox(fd, BOX, &all, note, NULL, &counts), 0);
-	CHECK_STR(said, "message-missing;");
-	CHECK_EQ(fsck_mailbox(fd, "none", &all, note, NULL, &counts), ERR_NOTFOUND);
+	tree_forget();
+	CHECK_EQ(fsck_mailbox(fd, BOX, &all, tree_note, NULL, &counts), 0);
+	CHECK_STR(tree_said, "message-missing;");
+	CHECK_EQ(
+		fsck_mailbox(fd, "none", &all, tree_note, NULL, &counts), ERR_NOTFOUND);
 	close(fd);
 	buf_fini(&index_file);
 }

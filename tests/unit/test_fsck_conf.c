@@ -9,6 +9,7 @@
 #include "meta/header.h"
 #include "meta/imapd.h"
 #include "tests/lib/t.h"
+#include "tests/lib/tree.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -23,55 +24,9 @@
 #define QUOTA "%(S (1291 1000) M (5) AS (12) NF (1) MODSEQ 20)\n"
 #define ACL " A %(golden lrs))"
 
-static char root[300], said[2000], text[4000];
+static char root[300];
 static struct imapd imapd;
 static struct fsck_conf conf;
-
-static const char *
-path_of(const char *name)
-{
-	static char path[4][700];
-	static int next;
-
-	next = (next + 1) % 4;
-	snprintf(path[next], sizeof(path[next]), "%s/%s", root, name);
-	return path[next];
-}
-
-static void
-make_folders(const char *name)
-{
-	char part[300];
-
-	for (const char *slash = name; (slash = strchr(slash, '/')) != NULL; slash++) {
-		snprintf(part, sizeof(part), "%.*s", (int)(slash - name), name);
-		mkdir(path_of(part), 0700);
-	}
-}
-
-static void
-spit(const char *name, const void *p, size_t n)
-{
-	make_folders(name);
-	int fd = open(path_of(name), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-	if (fd < 0 || write(fd, p, n) != (ssize_t)n)
-		abort();
-	close(fd);
-}
-
-static void
-slurp(const char *path, struct buf *out)
-{
-	FILE *f = fopen(path, "r");
-
-	buf_clear(out);
-	for (int c; f != NULL && (c = getc(f)) != EOF;) {
-		uint8_t byte = (uint8_t)c;
-		buf_put(out, &byte, 1);
-	}
-	if (f == NULL || fclose(f) != 0)
-		abort();
-}
 
 /* A database of pairs of texts, which NULL ends. */
 static void
@@ -87,7 +42,7 @@ put_database(const char *name, const char *const *texts)
 			strlen(texts[2 * n + 1]) };
 	if (db_twoskip_build(pairs, n, 1, &b) != 0)
 		abort();
-	spit(name, b.data, b.len);
+	tree_put(name, b.data, b.len);
 	buf_fini(&b);
 }
 
@@ -106,7 +61,7 @@ put_database(const char *name, const char *const *texts)
 static void
 put_quota(const char *line)
 {
-	spit("conf/quota/g/user.golden", line, strlen(line));
+	tree_put("conf/quota/g/user.golden", line, strlen(line));
 }
 
 /* The one annotation of the mailbox itself. */
@@ -122,7 +77,7 @@ put_annot(const char *value)
 	struct db_pair pair = { key, sizeof(key), val.data, val.len };
 	if (db_twoskip_build(&pair, 1, 1, &b) != 0)
 		abort();
-	spit("conf/annotations.db", b.data, b.len);
+	tree_put("conf/annotations.db", b.data, b.len);
 	buf_fini(&val);
 	buf_fini(&b);
 }
@@ -134,7 +89,7 @@ forget_name(void)
 	struct buf b = BUF_INIT;
 	struct header h;
 
-	slurp(path_of("spool/" BY_ID "/cyrus.header"), &b);
+	tree_get("spool/" BY_ID "/cyrus.header", &b);
 	if (header_decode(b.data, b.len, &h) != 0)
 		abort();
 	free(h.name);
@@ -142,7 +97,7 @@ forget_name(void)
 	buf_clear(&b);
 	if (header_encode(&h, &b) != 0)
 		abort();
-	spit("spool/" BY_ID "/cyrus.header", b.data, b.len);
+	tree_put("spool/" BY_ID "/cyrus.header", b.data, b.len);
 	header_fini(&h);
 	buf_fini(&b);
 }
@@ -151,24 +106,12 @@ forget_name(void)
 static void
 setup(const char *folder)
 {
-	static struct buf b;
-	char line[1000], name[700];
+	char line[1000], name[400];
 
 	snprintf(root, sizeof(root), "%s/%s", t_tmpdir(), "x");
-	CHECK_EQ(system((snprintf(line, sizeof(line), "rm -rf %s", root), line)), 0);
-	mkdir(root, 0700);
-	snprintf(line, sizeof(line), "%s/v17", t_golden());
-	DIR *d = opendir(line);
-	for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
-		if (e->d_name[0] == '.')
-			continue;
-		snprintf(line, sizeof(line), "%s/v17/%s", t_golden(), e->d_name);
-		slurp(line, &b);
-		snprintf(name, sizeof(name), "spool/%s/%s", folder, e->d_name);
-		spit(name, b.data, b.len);
-	}
-	closedir(d);
-	buf_fini(&b);
+	tree_begin(root);
+	snprintf(name, sizeof(name), "spool/%s", folder);
+	tree_put_golden("v17", name);
 	MAILBOXES(SOUND_ID, SOUND_NAME);
 	put_annot("a box");
 	put_quota(QUOTA);
@@ -176,19 +119,7 @@ setup(const char *folder)
 		"# a comment\nConfigDirectory: %s/conf\npartition-default: %s/spool\n"
 		"hashimapspool: \\\n yes\n",
 		root, root);
-	spit("imapd.conf", line, strlen(line));
-}
-
-static void
-note(void *arg, const struct fsck_finding *f)
-{
-	size_t n = strlen(said), k = strlen(text);
-
-	(void)arg;
-	snprintf(text + k, sizeof(text) - k, "%s %s %c %s\n", f->mailbox, f->check,
-		f->class, f->text);
-	if (strstr(said, f->check) == NULL)
-		snprintf(said + n, sizeof(said) - n, "%s;", f->check);
+	tree_put("imapd.conf", line, strlen(line));
 }
 
 static const char *
@@ -198,22 +129,22 @@ check(void)
 	struct fsck_counts counts = { 0 };
 	char why[300];
 
-	said[0] = text[0] = '\0';
-	if (imapd_load(path_of("imapd.conf"), &imapd, why, sizeof(why)) != 0)
+	tree_forget();
+	if (imapd_load(tree_path("imapd.conf"), &imapd, why, sizeof(why)) != 0)
 		return "imapd.conf";
 	conf = (struct fsck_conf){ .imapd = &imapd, .partition = "default" };
-	int fd = open(path_of("spool"), O_RDONLY | O_DIRECTORY);
-	int rc = fsck_spool(fd, &options, note, NULL, &counts);
+	int fd = open(tree_path("spool"), O_RDONLY | O_DIRECTORY);
+	int rc = fsck_spool(fd, &options, tree_note, NULL, &counts);
 	close(fd);
 	imapd_fini(&imapd);
-	return rc ? err_text(rc) : said;
+	return rc ? err_text(rc) : tree_said;
 }
 
 TEST(sound)
 {
 	setup(BY_ID);
 	CHECK_STR(check(), "");
-	CHECK_STR(text, "");
+	CHECK_STR(tree_text, "");
 }
 
 TEST(quota_usage)
@@ -230,18 +161,18 @@ TEST(quota_usage)
 	for (int i = 0; i < 5; i++) {
 		put_quota(lines[i]);
 		CHECK_STR(check(), "quota-usage;");
-		CHECK(strncmp(text, "user.golden quota-usage S ", 26) == 0);
+		CHECK(strncmp(tree_text, "user.golden quota-usage S ", 26) == 0);
 	}
 	put_quota("%(S (1291))\n");
 	CHECK_STR(check(), "");
-	spit("conf/quota/n/user.nobody", "%(S (5))\n", 9);
+	tree_put("conf/quota/n/user.nobody", "%(S (5))\n", 9);
 	CHECK_STR(check(), "quota-usage;");
-	spit("conf/quota/n/user.nobody", "%(S (0))\n", 9);
-	spit("conf/quota/n/user.nobody.NEW", "", 0);
+	tree_put("conf/quota/n/user.nobody", "%(S (0))\n", 9);
+	tree_put("conf/quota/n/user.nobody.NEW", "", 0);
 	CHECK_STR(check(), "");
 	put_quota("%(S 12\n");
 	CHECK_STR(check(), "quota-root;");
-	unlink(path_of("conf/quota/g/user.golden"));
+	unlink(tree_path("conf/quota/g/user.golden"));
 	CHECK_STR(check(), "quota-root;");
 }
 
@@ -256,15 +187,15 @@ TEST(quota_of_what_is_not_here)
 	MAILBOXES(SOUND_ID, "Iother", OF_ID("e", "user\x1fgolden2", "big", "1"),
 		SOUND_NAME, "Nuser\x1fgolden2", BY_NAME("e", "other", "big", "1"));
 	CHECK_STR(check(), "quota-usage;");
-	spit("conf/domain/e/ex.org/quota/root", "%(S (7))\n", 9);
-	CHECK(strstr((check(), text), "ex.org! quota-usage S ") != NULL);
+	tree_put("conf/domain/e/ex.org/quota/root", "%(S (7))\n", 9);
+	CHECK(strstr((check(), tree_text), "ex.org! quota-usage S ") != NULL);
 	put_quota(QUOTA);
 	MAILBOXES(SOUND_ID, "Iother", OF_ID("e", "\"ex.org\x1duser\x1fx\"", "big", "1"),
 		"Nex.org\x1duser\x1fx", BY_NAME("e", "other", "big", "1"), SOUND_NAME);
 	CHECK_STR(check(), "");
-	unlink(path_of("conf/domain/e/ex.org/quota/root"));
+	unlink(tree_path("conf/domain/e/ex.org/quota/root"));
 	MAILBOXES(SOUND_ID, SOUND_NAME);
-	spit("spool/" BY_ID "/cyrus.index", "", 0);
+	tree_put("spool/" BY_ID "/cyrus.index", "", 0);
 	CHECK_STR(check(), "index-size;");
 }
 
@@ -273,7 +204,7 @@ TEST(mboxlist_pair)
 	setup(BY_ID);
 	MAILBOXES(SOUND_NAME);
 	CHECK_STR(check(), "mboxlist-pair;");
-	CHECK(strncmp(text, "user.golden mboxlist-pair M ", 28) == 0);
+	CHECK(strncmp(tree_text, "user.golden mboxlist-pair M ", 28) == 0);
 	MAILBOXES("I" ID, OF_ID("e", "user\x1fother", "default", V), SOUND_NAME);
 	CHECK_STR(check(), "mboxlist-pair;");
 	MAILBOXES("I" ID, OF_ID("e", NAME, "big", V), SOUND_NAME);
@@ -299,10 +230,10 @@ TEST(mailbox_missing)
 	setup(BY_ID);
 	OTHER("e");
 	CHECK_STR(check(), "mailbox-missing;");
-	CHECK(strncmp(text, "uuid/o/t/other mailbox-missing M ", 33) == 0);
+	CHECK(strncmp(tree_text, "uuid/o/t/other mailbox-missing M ", 33) == 0);
 	OTHER("el");
 	CHECK_STR(check(), "mailbox-missing;");
-	CHECK(strncmp(text, "o/user/other mailbox-missing M ", 31) == 0);
+	CHECK(strncmp(tree_text, "o/user/other mailbox-missing M ", 31) == 0);
 	OTHER("ed");
 	CHECK_STR(check(), "");
 	OTHER("i");
@@ -310,7 +241,7 @@ TEST(mailbox_missing)
 	OTHER("er");
 	CHECK_STR(check(), "");
 	OTHER("e");
-	spit("spool/uuid/o/t/other/cyrus.index", file, 0);
+	tree_put("spool/uuid/o/t/other/cyrus.index", file, 0);
 	CHECK_STR(check(), "header-missing;index-size;");
 }
 
@@ -319,13 +250,13 @@ TEST(mailbox_unlisted)
 	setup(BY_ID);
 	MAILBOXES(SOUND_ID);
 	CHECK_STR(check(), "mailbox-unlisted;");
-	CHECK(strstr(text, BY_ID " mailbox-unlisted M ") == text);
+	CHECK(strstr(tree_text, BY_ID " mailbox-unlisted M ") == tree_text);
 	MAILBOXES(SOUND_ID, "N" NAME, BY_NAME("ed", ID, "default", V));
 	CHECK_STR(check(), "mailbox-unlisted;");
 	MAILBOXES("I" ID, OF_ID("e", NAME, "big", V), "N" NAME,
 		BY_NAME("e", ID, "big", V));
 	CHECK_STR(check(), "mailbox-unlisted;");
-	CHECK(strstr(text, "partition big") != NULL);
+	CHECK(strstr(tree_text, "partition big") != NULL);
 }
 
 TEST(mailbox_uidvalidity)
@@ -342,7 +273,7 @@ TEST(mailbox_name)
 	MAILBOXES("I" ID, OF_ID("e", "user\x1fold.en", "default", V), "Nuser\x1fold.en",
 		BY_NAME("e", ID, "default", V));
 	CHECK_STR(check(), "mailbox-name;");
-	CHECK(strstr(text, "mailboxes.db user.old^en") != NULL);
+	CHECK(strstr(tree_text, "mailboxes.db user.old^en") != NULL);
 	/* Whose the private annotations are is then not known either. */
 	forget_name();
 	CHECK_STR(check(), "header-file-crc;");
@@ -360,7 +291,7 @@ TEST(mailbox_id)
 	MAILBOXES("I" ID, OF_ID("el", NAME, "default", V), "N" NAME,
 		BY_NAME("el", ID, "default", V));
 	CHECK_STR(check(), "");
-	unlink(path_of("conf/annotations.db"));
+	unlink(tree_path("conf/annotations.db"));
 	CHECK_STR(check(), "mailbox-annot;");
 	MAILBOXES("Iother", OF_ID("el", NAME, "default", V), "N" NAME,
 		BY_NAME("el", "other", "default", V));
@@ -373,8 +304,8 @@ TEST(mailbox_path)
 	MAILBOXES("I" ID, OF_ID("el", NAME, "default", V), "N" NAME,
 		BY_NAME("el", ID, "default", V));
 	CHECK_STR(check(), "mailbox-path;");
-	CHECK(strstr(text, "user/golden mailbox-path M ") == text);
-	CHECK(strstr(text, " in g/user/golden\n") != NULL);
+	CHECK(strstr(tree_text, "user/golden mailbox-path M ") == tree_text);
+	CHECK(strstr(tree_text, " in g/user/golden\n") != NULL);
 }
 
 /* The folders that Cyrus takes for names, with either hash. */
@@ -403,7 +334,7 @@ TEST(folders_by_name)
 			"configdirectory: %s/conf\nhashimapspool: on\nfulldirhash: "
 			"%s\n",
 			root, full ? "1" : "no");
-		spit("imapd.conf", line, strlen(line));
+		tree_put("imapd.conf", line, strlen(line));
 		for (int i = 0; i < 4; i++) {
 			snprintf(key, sizeof(key), "N%s", rows[i].name);
 			snprintf(line, sizeof(line),
@@ -412,9 +343,9 @@ TEST(folders_by_name)
 				BY_NAME("el", "other", "default", "1"));
 			check();
 			const char *want = full ? rows[i].full : rows[i].plain;
-			if (strncmp(text, want, strlen(want)) != 0 ||
-				strstr(text, "mailbox-missing") == NULL)
-				t_fail(__FILE__, __LINE__, "%s: %s", want, text);
+			if (strncmp(tree_text, want, strlen(want)) != 0 ||
+				strstr(tree_text, "mailbox-missing") == NULL)
+				t_fail(__FILE__, __LINE__, "%s: %s", want, tree_text);
 		}
 	}
 }
@@ -433,16 +364,16 @@ TEST(databases)
 	struct buf b = BUF_INIT;
 
 	setup(BY_ID);
-	slurp(path_of("conf/mailboxes.db"), &b);
+	tree_get("conf/mailboxes.db", &b);
 	b.data[b.len / 2] ^= 1;
-	spit("conf/mailboxes.db", b.data, b.len);
+	tree_put("conf/mailboxes.db", b.data, b.len);
 	CHECK_STR(check(), "conf-db;");
 	b.data[b.len / 2] ^= 1;
 	buf_put(&b, "12345678", 8);
-	spit("conf/mailboxes.db", b.data, b.len);
+	tree_put("conf/mailboxes.db", b.data, b.len);
 	CHECK_STR(check(), err_text(ERR_BUSY));
 	CHECK(strstr(conf.why, "mailboxes.db: a transaction is not finished") != NULL);
-	spit("conf/mailboxes.db", "user.golden\t0 default\n", 22);
+	tree_put("conf/mailboxes.db", "user.golden\t0 default\n", 22);
 	CHECK_STR(check(), err_text(ERR_VERSION));
 	CHECK(strstr(conf.why, "mailboxes.db: not a twoskip file") != NULL);
 	MAILBOXES("user.golden", "%(P default)");
@@ -450,7 +381,7 @@ TEST(databases)
 	CHECK(strstr(conf.why, "before 3.6") != NULL);
 	MAILBOXES("N" NAME, "%(P default");
 	CHECK_STR(check(), "conf-db;");
-	unlink(path_of("conf/mailboxes.db"));
+	unlink(tree_path("conf/mailboxes.db"));
 	CHECK_STR(check(), err_text(ERR_NOTFOUND));
 	buf_fini(&b);
 }
@@ -464,15 +395,15 @@ TEST(imapd_conf)
 	snprintf(line, sizeof(line),
 		" partition-two :  /srv/two \n#partition-three: /x\n"
 		"mboxlist_db_path: /db/boxes\n\n@include: %s\n",
-		path_of("imapd.conf"));
-	spit("more.conf", line, strlen(line));
-	CHECK_EQ(imapd_load(path_of("more.conf"), &c, why, sizeof(why)), 0);
+		tree_path("imapd.conf"));
+	tree_put("more.conf", line, strlen(line));
+	CHECK_EQ(imapd_load(tree_path("more.conf"), &c, why, sizeof(why)), 0);
 	CHECK_EQ(c.n_partitions, 2);
 	CHECK_STR(c.partitions[0].name, "two");
 	CHECK_STR(c.partitions[0].path, "/srv/two");
 	CHECK_STR(c.partitions[1].name, "default");
 	CHECK_STR(c.mailboxes, "/db/boxes");
-	CHECK_STR(c.annotations, path_of("conf/annotations.db"));
+	CHECK_STR(c.annotations, tree_path("conf/annotations.db"));
 	CHECK_EQ(c.hashimapspool, true);
 	CHECK_EQ(c.fulldirhash, false);
 	imapd_fini(&c);
@@ -480,23 +411,23 @@ TEST(imapd_conf)
 	for (int i = 0; i < 2; i++) {
 		snprintf(line, sizeof(line), "configdirectory: /c\nhashimapspool:%s\n",
 			i == 0 ? "" : " perhaps");
-		spit("more.conf", line, strlen(line));
-		CHECK_EQ(imapd_load(path_of("more.conf"), &c, why, sizeof(why)), 0);
+		tree_put("more.conf", line, strlen(line));
+		CHECK_EQ(imapd_load(tree_path("more.conf"), &c, why, sizeof(why)), 0);
 		CHECK_EQ(c.hashimapspool, false);
 		imapd_fini(&c);
 	}
 	snprintf(line, sizeof(line), "configdirectory: /c\nmboxlist_db: sql\n");
-	spit("more.conf", line, strlen(line));
-	CHECK_EQ(imapd_load(path_of("more.conf"), &c, why, sizeof(why)), ERR_CONF);
+	tree_put("more.conf", line, strlen(line));
+	CHECK_EQ(imapd_load(tree_path("more.conf"), &c, why, sizeof(why)), ERR_CONF);
 	CHECK_STR(why, "mboxlist_db: sql: only twoskip is read");
-	spit("more.conf", "quota_db: x\n", 12);
-	CHECK_EQ(imapd_load(path_of("more.conf"), &c, why, sizeof(why)), ERR_CONF);
+	tree_put("more.conf", "quota_db: x\n", 12);
+	CHECK_EQ(imapd_load(tree_path("more.conf"), &c, why, sizeof(why)), ERR_CONF);
 	CHECK_STR(why, "configdirectory is not set");
-	snprintf(line, sizeof(line), "@include: %s\n", path_of("more.conf"));
-	spit("more.conf", line, strlen(line));
-	CHECK_EQ(imapd_load(path_of("more.conf"), &c, why, sizeof(why)), ERR_CONF);
+	snprintf(line, sizeof(line), "@include: %s\n", tree_path("more.conf"));
+	tree_put("more.conf", line, strlen(line));
+	CHECK_EQ(imapd_load(tree_path("more.conf"), &c, why, sizeof(why)), ERR_CONF);
 	CHECK(strstr(why, "too many @include") != NULL);
-	CHECK_EQ(imapd_load(path_of("none"), &c, why, sizeof(why)), ERR_CONF);
+	CHECK_EQ(imapd_load(tree_path("none"), &c, why, sizeof(why)), ERR_CONF);
 }
 
 /* What may have no end, and what nobody may ever write to, is not read. */
@@ -506,18 +437,18 @@ TEST(imapd_conf_that_is_no_file)
 	struct imapd c;
 
 	setup(BY_ID);
-	CHECK_EQ(mkfifo(path_of("fifo"), 0600), 0);
-	spit("large", "", 0);
-	CHECK_EQ(truncate(path_of("large"), 2 << 20), 0);
+	CHECK_EQ(mkfifo(tree_path("fifo"), 0600), 0);
+	tree_put("large", "", 0);
+	CHECK_EQ(truncate(tree_path("large"), 2 << 20), 0);
 	char what[3][400] = { "/dev/null" };
-	snprintf(what[1], sizeof(what[1]), "%s", path_of("fifo"));
-	snprintf(what[2], sizeof(what[2]), "%s", path_of("large"));
+	snprintf(what[1], sizeof(what[1]), "%s", tree_path("fifo"));
+	snprintf(what[2], sizeof(what[2]), "%s", tree_path("large"));
 	alarm(20);
 	for (int i = 0; i < 3; i++) {
 		snprintf(line, sizeof(line), "configdirectory: /c\n@include: %s\n",
 			what[i]);
-		spit("more.conf", line, strlen(line));
-		CHECK_EQ(imapd_load(path_of("more.conf"), &c, why, sizeof(why)),
+		tree_put("more.conf", line, strlen(line));
+		CHECK_EQ(imapd_load(tree_path("more.conf"), &c, why, sizeof(why)),
 			ERR_CONF);
 		CHECK(strstr(why, what[i]) != NULL);
 		CHECK(strstr(why, "not a file of at most") != NULL);
