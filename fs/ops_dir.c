@@ -22,6 +22,9 @@
 
 #define LOCKS 64
 #define CHUNK 16384
+#define LEAST 512 /* one entry always fits */
+/* An entry of an answer with attributes is about so many times as long as the directory's own. */
+#define PLUS_LONGER 5
 
 static pthread_mutex_t locks[LOCKS] = { [0 ... LOCKS - 1] = PTHREAD_MUTEX_INITIALIZER };
 
@@ -94,11 +97,18 @@ list(struct listing *l, off_t off)
 {
 	_Alignas(struct dirent64) char chunk[CHUNK];
 	bool tried = off != 0;
+	/* What does not fit is read again for the next answer. */
+	size_t size = l->plus ? l->size / PLUS_LONGER : l->size;
+
+	if (size < LEAST)
+		size = LEAST;
+	else if (size > CHUNK)
+		size = CHUNK;
 
 	if (lseek(l->fd, off, SEEK_SET) < 0)
 		return errno;
 	for (;;) {
-		ssize_t n = getdents64(l->fd, chunk, sizeof(chunk));
+		ssize_t n = getdents64(l->fd, chunk, size);
 
 		if (n < 0)
 			return l->used > 0 ? 0 : errno;
