@@ -27,6 +27,13 @@ struct apply_item {
 	uint8_t *cache_own; /* the same if it was read here */
 };
 
+/* The folder that a message was last linked from; at is -1 if there is none. */
+struct apply_source {
+	const char *dir;
+	int at, cache; /* descriptors; cache -1: not looked at, -2: not there */
+	struct ixfile ix; /* if it is open */
+};
+
 struct apply {
 	struct spool *sp;
 	const struct batch *b;
@@ -60,6 +67,7 @@ struct apply {
 	bool damaged; /* the index that was there could not be read as a whole */
 	bool rewrite; /* index and cache are made anew */
 	bool sum_ok; /* the sum after is the batch's */
+	struct apply_source source;
 };
 
 /* Everything that can be known before anything is written. */

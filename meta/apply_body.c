@@ -19,15 +19,14 @@
 #define SPREAD_FROM 32
 
 static bool
-file_is(struct apply *a, const char *dir, const char *name, const uint8_t *guid,
-	uint64_t size)
+file_is(int at, const char *name, const uint8_t *guid, uint64_t size)
 {
 	uint8_t sha1[SHA1_LEN];
 	uint64_t has;
 	struct stat st;
 	int fd;
 
-	if (spool_file(a->sp, dir, name, O_RDONLY | O_NONBLOCK, 0, &fd) != 0)
+	if (spool_file_at(at, name, O_RDONLY | O_NONBLOCK, &fd) != 0)
 		return false;
 	bool same = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
 		    (uint64_t)st.st_size == size && hash_sha1_fd(fd, sha1, &has) == 0 &&
@@ -37,58 +36,94 @@ file_is(struct apply *a, const char *dir, const char *name, const uint8_t *guid,
 }
 
 static void
-cache_from(struct apply *a, const char *dir, const struct index_record *r, bool bare,
+source_close(struct apply *a)
+{
+	struct apply_source *s = &a->source;
+
+	if (s->dir == NULL)
+		return;
+	ixfile_close(&s->ix);
+	if (s->at >= 0)
+		close(s->at);
+	if (s->cache >= 0)
+		close(s->cache);
+	s->dir = NULL;
+}
+
+/* Of a COPY it is the same for all messages. One that came there meanwhile is behind the index as it
+ * was opened. */
+static int
+source_open(struct apply *a, const char *dir, uint32_t uid)
+{
+	struct apply_source *s = &a->source;
+
+	if (s->dir != NULL && strcmp(s->dir, dir) == 0 && s->ix.open &&
+		uid <= s->ix.h.last_uid)
+		return 0;
+	source_close(a);
+	*s = (struct apply_source){ .dir = dir, .at = -1, .cache = -1 };
+	int rc = spool_file(a->sp, dir, NULL, O_PATH | O_DIRECTORY, 0, &s->at);
+	if (rc == 0)
+		(void)ixfile_open(a->sp, dir, false, &s->ix);
+	return rc;
+}
+
+static void
+cache_from(struct apply *a, const struct index_record *r, bool bare,
 	struct apply_item *item)
 {
-	int fd;
+	struct apply_source *s = &a->source;
 
 	if (item->cache != NULL || item->now.cache_offset != 0 ||
 		(item->now.cache_crc == 0 && !bare) ||
 		r->cache_crc != item->now.cache_crc || item->cache_own != NULL)
 		return;
-	if (spool_file(a->sp, dir, "cyrus.cache", O_RDONLY, 0, &fd) != 0)
-		return;
-	if (cache_record_read(fd, r->cache_offset, r->cache_crc, &item->cache_own,
-		    &item->cache_len) == 0)
+	if (s->cache == -1 &&
+		spool_file_at(s->at, "cyrus.cache", O_RDONLY, &s->cache) != 0)
+		s->cache = -2;
+	if (s->cache >= 0 && cache_record_read(s->cache, r->cache_offset, r->cache_crc,
+				     &item->cache_own, &item->cache_len) == 0)
 		item->cache = item->cache_own;
 	if (item->cache != NULL && bare)
 		item->now.cache_version = r->cache_version;
-	close(fd);
 }
 
 /* A link of a message elsewhere: its record there names the GUID, or its bytes prove it. */
 static int
-link_from(struct apply *a, const char *dir, uint32_t uid, struct apply_item *item)
+link_from(
+	struct apply *a, const char *dir, uint32_t uid, struct apply_item *item, int at)
 {
+	const struct apply_source *s = &a->source;
 	char from[SCAN_BODY_NAME], name[SCAN_BODY_NAME];
 	struct index_record r = { .uid = 0 };
-	struct ixfile ix;
 	struct stat st;
 	bool proven = false, bare = false;
-	uint32_t at;
+	uint32_t recno;
+	int rc = source_open(a, dir, uid);
 
+	if (rc != 0)
+		return rc;
 	scan_body_name(uid, from);
 	scan_body_name(item->uid, name);
-	if (ixfile_open(a->sp, dir, false, &ix) == 0) {
-		proven = ixfile_find(&ix, uid, &at) == 0 &&
-			 ixfile_record(&ix, at, &r) == 0 &&
+	if (s->ix.open) {
+		proven = ixfile_find(&s->ix, uid, &recno) == 0 &&
+			 ixfile_record(&s->ix, recno, &r) == 0 &&
 			 memcmp(r.guid, item->now.guid, SHA1_LEN) == 0;
 		/* Version 10 has no CRC of the cache on either side. */
 		bare = proven && a->mode == MBOX_CHECK && a->h.minor_version < 12 &&
-		       ix.h.minor_version < 12;
-		ixfile_close(&ix);
+		       s->ix.h.minor_version < 12;
 	}
 	/* After a crash the bytes behind a record may not be what they were. */
 	if (proven && a->mode == MBOX_CHECK)
-		proven = spool_stat(a->sp, dir, from, &st) == 0 &&
-			 S_ISREG(st.st_mode) && (uint64_t)st.st_size == item->now.size;
+		proven = spool_stat_at(s->at, from, &st) == 0 && S_ISREG(st.st_mode) &&
+			 (uint64_t)st.st_size == item->now.size;
 	else
 		proven = false;
-	if (!proven && !file_is(a, dir, from, item->now.guid, item->now.size))
+	if (!proven && !file_is(s->at, from, item->now.guid, item->now.size))
 		return ERR_NOTFOUND;
 	if (r.uid != 0)
-		cache_from(a, dir, &r, bare, item);
-	return spool_link(a->sp, dir, from, a->b->dir, name);
+		cache_from(a, &r, bare, item);
+	return spool_link_at(a->sp, s->at, from, at, name);
 }
 
 /* Does a later record of the batch want the same message? The peer sends it once for all. */
@@ -115,12 +150,12 @@ place_arrived(struct apply *a, struct apply_item *item, struct spool_place *to)
 		rc = env->take_body(env->arg, guid, to);
 	if (rc != ERR_EXISTS && rc != ERR_NOTFOUND)
 		return rc;
-	if (file_is(a, to->dir, to->name, guid, item->now.size)) {
+	if (file_is(to->at, to->name, guid, item->now.size)) {
 		if (rc == ERR_EXISTS && env->drop_body != NULL &&
 			!wanted_again(a, item))
 			env->drop_body(env->arg, guid);
-		return spool_attrs(a->sp, to->dir, to->name, to->uid, to->gid, to->mode,
-			to->mtime_ns);
+		return spool_attrs_at(a->sp, to->at, to->name, to->uid, to->gid,
+			to->mode, to->mtime_ns);
 	}
 	if (rc == ERR_NOTFOUND)
 		return rc;
@@ -149,7 +184,7 @@ place_body(struct apply *a, struct apply_item *item, int at)
 	struct spool_place to = place_of(a, item, at, name);
 	int rc;
 
-	if (item->keep && file_is(a, dir, name, item->old.guid, item->old.size)) {
+	if (item->keep && file_is(at, name, item->old.guid, item->old.size)) {
 		rc = spool_keep(a->sp, item->old.guid, dir, name);
 		if (rc != 0)
 			return rc;
@@ -159,22 +194,22 @@ place_body(struct apply *a, struct apply_item *item, int at)
 	if (rc != ERR_NOTFOUND)
 		return rc;
 	if (c != NULL && c->ref_dir != NULL)
-		rc = link_from(a, c->ref_dir, c->ref_uid, item);
+		rc = link_from(a, c->ref_dir, c->ref_uid, item, at);
 	if (rc == ERR_NOTFOUND && a->b->from_dir != NULL)
-		rc = link_from(a, a->b->from_dir, item->uid, item);
+		rc = link_from(a, a->b->from_dir, item->uid, item, at);
 	bool kept = rc == ERR_NOTFOUND;
 	if (kept)
 		rc = spool_kept_link(a->sp, item->now.guid, dir, name);
 	/* After a power cut what was staged or kept may be torn as well; and what is kept may be from
 	 * any earlier life. */
 	if (rc == 0 && (kept || a->mode != MBOX_CHECK) &&
-		!file_is(a, dir, name, item->now.guid, item->now.size))
+		!file_is(at, name, item->now.guid, item->now.size))
 		rc = ERR_NOTFOUND;
 	if (rc != 0)
 		return rc == ERR_NOTFOUND ? ERR_NEED : rc;
 	FAULT("apply.link");
-	return spool_attrs(
-		a->sp, dir, name, to.uid, to.gid, to.mode, item->now.internaldate);
+	return spool_attrs_at(
+		a->sp, at, name, to.uid, to.gid, to.mode, item->now.internaldate);
 }
 
 struct placing {
@@ -260,6 +295,7 @@ apply_bodies(struct apply *a)
 		}
 		missing = ERR_NEED;
 	}
+	source_close(a);
 	if (at >= 0)
 		close(at);
 	return rc != 0 ? rc : missing;

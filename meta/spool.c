@@ -301,6 +301,17 @@ spool_file(struct spool *sp, const char *dir, const char *name, int flags, mode_
 }
 
 int
+spool_file_at(int at, const char *name, int flags, int *fd_out)
+{
+	int fd = openat(at, name, flags | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd < 0)
+		return err_from_errno(errno);
+	*fd_out = fd;
+	return 0;
+}
+
+int
 spool_read(struct spool *sp, const char *dir, const char *name, size_t max,
 	struct buf *out, struct stat *st_out)
 {
@@ -418,6 +429,23 @@ spool_mkdirs(struct spool *sp, const char *dir, mode_t mode, uid_t uid, gid_t gi
 }
 
 int
+spool_link_at(
+	struct spool *sp, int from, const char *from_name, int at, const char *name)
+{
+	int rc;
+
+	spool_tell_losing(sp, at, name);
+	if ((rc = spool_change(sp)) != 0)
+		return rc;
+	if (linkat(from, from_name, at, name, 0) == 0)
+		return 0;
+	if (errno == EEXIST && unlinkat(at, name, 0) == 0 &&
+		linkat(from, from_name, at, name, 0) == 0)
+		return 0;
+	return err_from_errno(errno);
+}
+
+int
 spool_link(struct spool *sp, const char *from_dir, const char *from_name,
 	const char *dir, const char *name)
 {
@@ -426,19 +454,8 @@ spool_link(struct spool *sp, const char *from_dir, const char *from_name,
 	rc = spool_dir_of(sp, from_dir, from_name, &from);
 	if (rc == 0)
 		rc = spool_dir_of(sp, dir, name, &to);
-	if (rc == 0) {
-		spool_tell_losing(sp, to, name);
-		rc = spool_change(sp);
-	}
-	if (rc != 0)
-		goto out;
-	if (linkat(from, from_name, to, name, 0) == 0)
-		goto out;
-	if (errno == EEXIST && unlinkat(to, name, 0) == 0 &&
-		linkat(from, from_name, to, name, 0) == 0)
-		goto out;
-	rc = err_from_errno(errno);
-out:
+	if (rc == 0)
+		rc = spool_link_at(sp, from, from_name, to, name);
 	if (from >= 0)
 		close(from);
 	if (to >= 0)

@@ -48,6 +48,8 @@ int
 spool_stat(struct spool *sp, const char *dir, const char *name, struct stat *st_out);
 /* The same of a name in an open folder. */
 int spool_stat_at(int at, const char *name, struct stat *st_out);
+/* spool_file of a name in an open folder, which is not made and no symlink. */
+int spool_file_at(int at, const char *name, int flags, int *fd_out);
 /* mkdir -p; new folders get mode and owner. */
 int spool_mkdirs(struct spool *sp, const char *dir, mode_t mode, uid_t uid, gid_t gid);
 /* Writes a new file beside and renames it over dir/name (never in place). */
@@ -57,6 +59,9 @@ int spool_replace(struct spool *sp, const char *dir, const char *name, const voi
 /* Links from_dir/from_name to dir/name; a file there is replaced. */
 int spool_link(struct spool *sp, const char *from_dir, const char *from_name,
 	const char *dir, const char *name);
+/* The same between open folders. */
+int spool_link_at(
+	struct spool *sp, int from, const char *from_name, int at, const char *name);
 int spool_unlink(struct spool *sp, const char *dir, const char *name);
 int spool_rmdir(struct spool *sp, const char *dir);
 /* Moves a file or folder; what is at the new name is replaced if rename(2) can. */
@@ -68,6 +73,9 @@ int spool_swap(struct spool *sp, const char *path, const char *other, uint64_t i
  * not followed. SPOOL_KEEP leaves one as it is. */
 #define SPOOL_KEEP UINT64_MAX
 int spool_attrs(struct spool *sp, const char *dir, const char *name, uint64_t uid,
+	uint64_t gid, uint64_t mode, uint64_t mtime_ns);
+/* The same of a name in an open folder. */
+int spool_attrs_at(struct spool *sp, int at, const char *name, uint64_t uid,
 	uint64_t gid, uint64_t mode, uint64_t mtime_ns);
 /* Symlink, fifo, socket or device under a name that is replaced. */
 int

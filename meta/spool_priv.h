@@ -33,8 +33,5 @@ bool spool_name_ok(const char *name);
 /* from_at/from to its place, with what is to be known of it. */
 int spool_rename_to(
 	struct spool *sp, int from_at, const char *from, const struct spool_place *to);
-/* spool_attrs of at/name. */
-int spool_attrs_at(struct spool *sp, int at, const char *name, uint64_t uid,
-	uint64_t gid, uint64_t mode, uint64_t mtime_ns);
 
 #endif
