@@ -2,17 +2,12 @@
  * test_hostile.c - what a peer may not say, and what we may not: messages that break the protocol,
  * and confirmations that would answer somebody too early.
  *
- * One side is a whole node (tests/lib/duo.h), the other a hub of this test with its partner's key.
+ * One side is a whole node (tests/lib/duo.h), the other a script (tests/lib/side.h).
  */
-#include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
 #include "meta/batch.h"
-#include "sync/hub.h"
-#include "sync/link.h"
-#include "sync/loop.h"
-#include "tests/lib/duo.h"
-#include "tests/lib/t.h"
+#include "tests/lib/side.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -20,184 +15,15 @@
 
 static struct duo d;
 static struct rig A, B;
-static struct link_tls *tls;
-static struct loop *loop;
-static struct hub *hub;
-static struct session *up;
-static uint64_t features;
-static char ended[SESSION_SAID];
-/* what was heard */
-static unsigned starts, records, needs;
-static uint8_t needed[SHA1_LEN]; /* of the last NEED */
-static uint64_t last_batch;
-static struct wire_ack acked;
-static struct wire_confirm confirmed; /* the most, since RECORDS came */
+static struct side peer; /* the other side of the line */
 
-static bool as_active; /* the hub of this test */
-
-static void
-on_hello(void *node, struct session *s, struct wire_hello *h)
-{
-	(void)node, (void)s;
-	h->spool_id = as_active ? "a" : "b";
-	h->role = as_active ? SYNC_ACTIVE : SYNC_STANDBY;
-	h->epoch = h->run = as_active;
-	h->features |= features;
-}
-
-static void
-on_up(void *node, struct session *s)
-{
-	(void)node;
-	up = s;
-}
-
-static void
-on_down(void *node, struct session *s, int code, const char *text)
-{
-	(void)node, (void)s, (void)code;
-	snprintf(ended, sizeof(ended), "%s", text);
-	up = NULL;
-}
-
-static void
-on_drained(void *node, struct session *s)
-{
-	(void)node, (void)s;
-}
-
-static int
-take(void *node, struct session *s, const void *msg)
-{
-	(void)node, (void)s, (void)msg;
-	return 0;
-}
-
-static int
-on_start(void *node, struct session *s, const void *msg)
-{
-	(void)node, (void)s, (void)msg;
-	starts++;
-	return 0;
-}
-
-static int
-on_batch(void *node, struct session *s, const void *msg)
-{
-	(void)node, (void)s;
-	last_batch = ((const struct wire_batch *)msg)->seq;
-	return 0;
-}
-
-static int
-on_need(void *node, struct session *s, const void *msg)
-{
-	(void)node, (void)s;
-	memcpy(needed, ((const struct wire_need *)msg)->guid, SHA1_LEN);
-	needs++;
-	return 0;
-}
-
-static int
-on_ack(void *node, struct session *s, const void *msg)
-{
-	(void)node, (void)s;
-	acked = *(const struct wire_ack *)msg;
-	return 0;
-}
-
-static int
-on_records(void *node, struct session *s, const void *msg)
-{
-	(void)node, (void)s, (void)msg;
-	records++;
-	memset(&confirmed, 0, sizeof(confirmed));
-	return 0;
-}
-
-static int
-on_confirm(void *node, struct session *s, const void *msg)
-{
-	const struct wire_confirm *m = msg;
-
-	(void)node, (void)s;
-	if (m->received > confirmed.received)
-		confirmed.received = m->received;
-	if (m->flushed > confirmed.flushed)
-		confirmed.flushed = m->flushed;
-	if (m->applied > confirmed.applied)
-		confirmed.applied = m->applied;
-	return 0;
-}
-
-static const struct session_ops ops = { on_hello, NULL, on_up, on_down, on_drained,
-	NULL, NULL,
-	{ [WIRE_START] = on_start,
-		[WIRE_BATCH] = on_batch,
-		[WIRE_BODY] = take,
-		[WIRE_GONE] = take,
-		[WIRE_NEED] = on_need,
-		[WIRE_ACK] = on_ack,
-		[WIRE_SUMS] = take,
-		[WIRE_DIFF] = take,
-		[WIRE_LIST] = take,
-		[WIRE_RECORDS] = on_records,
-		[WIRE_QUARANTINE] = take,
-		[WIRE_VERIFY] = take,
-		[WIRE_WANT] = take,
-		[WIRE_CONFIRM] = on_confirm } };
-
-/* Turns until so, for some seconds at most. */
-#define UNTIL(so) \
-	do { \
-		uint64_t until_end = clock_ms() + DUO_WAIT_MS; \
-		while (!(so) && clock_ms() < until_end) \
-			loop_turn(loop, 10); \
-		CHECK(so); \
-	} while (0)
-
-static void
-turn_for(uint64_t ms)
-{
-	for (uint64_t end = clock_ms() + ms; clock_ms() < end;)
-		loop_turn(loop, 10);
-}
-
-static void
-open_hub(void)
-{
-	char at[40];
-	struct hub_peer_conf pc = { .name = as_active ? "b" : "a",
-		.address = as_active ? at : "" };
-	const char *print = as_active ? d.print_b : d.print_a;
-
-	up = NULL;
-	starts = records = 0;
-	last_batch = 0;
-	memset(&acked, 0, sizeof(acked));
-	snprintf(at, sizeof(at), "127.0.0.1:%u", d.port);
-	if (loop_open(&loop) != 0 ||
-		link_tls_open(as_active ? d.state_a : d.state_b, &tls) != 0 ||
-		hash_unhex(print + strlen("sha256:"), pc.fingerprint,
-			sizeof(pc.fingerprint)) != 0)
-		t_fail(__FILE__, __LINE__, "no hub");
-	struct hub_conf conf = { .loop = loop,
-		.name = as_active ? "a" : "b",
-		.listen = as_active ? NULL : at,
-		.tls = tls,
-		.peers = &pc,
-		.n_peers = 1,
-		.ops = &ops };
-	CHECK_EQ(hub_open(&conf, &hub), 0);
-}
+#define UNTIL(so) SIDE_UNTIL(&peer, so)
 
 static void
 end(void)
 {
 	duo_close(&d);
-	hub_close(hub, 100);
-	link_tls_close(tls);
-	loop_close(loop);
+	side_close(&peer);
 }
 
 /* ---- an active side that means ill, and a standby ---- */
@@ -209,12 +35,12 @@ begin_as_active(const struct wire_start *with)
 {
 	log_set_hook(duo_log);
 	duo_open(&d);
-	as_active = true;
-	features = 0;
+	peer.as_active = true;
+	peer.features = 0;
 	duo_start_b(&d);
-	open_hub();
-	UNTIL(up != NULL);
-	session_send(up, WIRE_START, with);
+	side_open(&peer, &d);
+	UNTIL(peer.up != NULL);
+	session_send(peer.up, WIRE_START, with);
 }
 
 /* One change of a path; of a file it waits for the content, which nobody sends. */
@@ -234,7 +60,7 @@ send_path(uint64_t seq, enum change_kind kind)
 			.size = 10 };
 	CHECK_EQ(batch_encode(&b, &bytes), 0);
 	struct wire_batch m = { seq, { bytes.data, bytes.len } };
-	session_send(up, WIRE_BATCH, &m);
+	session_send(peer.up, WIRE_BATCH, &m);
 	buf_fini(&bytes);
 	batch_fini(&b);
 }
@@ -253,7 +79,7 @@ body(const void *guid, uint64_t total, uint64_t offset, size_t n)
 	struct wire_body m = { .total = total, .offset = offset, .data = { bytes, n } };
 
 	memcpy(m.guid, guid, SHA1_LEN);
-	session_send(up, WIRE_BODY, &m);
+	session_send(peer.up, WIRE_BODY, &m);
 }
 
 static void
@@ -302,7 +128,7 @@ a_row_that_is_none(void)
 {
 	struct wire_batch m = { 2, { (const uint8_t *)"\377\377\377", 3 } };
 
-	session_send(up, WIRE_BATCH, &m);
+	session_send(peer.up, WIRE_BATCH, &m);
 }
 
 TEST(a_standby_ends_the_session_of_whoever_breaks_the_protocol)
@@ -321,13 +147,13 @@ TEST(a_standby_ends_the_session_of_whoever_breaks_the_protocol)
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		begin_as_active(&start);
 		send_folder(1);
-		UNTIL(acked.flushed == 1);
+		UNTIL(peer.acked.flushed == 1);
 		cases[i].say();
-		UNTIL(up == NULL);
-		if (strstr(ended, cases[i].answer) == NULL)
-			t_fail(__FILE__, __LINE__, "case %zu: %s", i, ended);
+		UNTIL(peer.up == NULL);
+		if (strstr(peer.ended, cases[i].answer) == NULL)
+			t_fail(__FILE__, __LINE__, "case %zu: %s", i, peer.ended);
 		/* and it serves on: what was right is there */
-		UNTIL(up != NULL);
+		UNTIL(peer.up != NULL);
 		duo_stop_b(&d, false);
 		CHECK_EQ(duo_standby(&d).asides, 0);
 		CHECK(duo_exists(d.root_b, "folder"));
@@ -346,9 +172,9 @@ TEST(a_row_that_was_skipped_is_not_confirmed)
 	struct batch b;
 
 	begin_as_active(&start);
-	session_send(up, WIRE_WANT, &want);
+	session_send(peer.up, WIRE_WANT, &want);
 	send_folder(1);
-	UNTIL(confirmed.applied == 1);
+	UNTIL(peer.confirmed.applied == 1);
 	batch_init(&b);
 	b.dir = "box/a";
 	b.uniqueid = "id-a";
@@ -356,16 +182,16 @@ TEST(a_row_that_was_skipped_is_not_confirmed)
 	b.after = (struct sum){ 2, 2 };
 	CHECK_EQ(batch_encode(&b, &bytes), 0);
 	struct wire_batch m = { 2, { bytes.data, bytes.len } };
-	session_send(up, WIRE_BATCH, &m);
-	UNTIL(records == 1);
+	session_send(peer.up, WIRE_BATCH, &m);
+	UNTIL(peer.records == 1);
 	send_folder(3);
-	UNTIL(acked.received == 3);
-	turn_for(700); /* a recording and more */
+	UNTIL(peer.acked.received == 3);
+	side_turn(&peer, 700); /* a recording and more */
 	/* That it is on disk was said when it came. */
-	CHECK(confirmed.received <= 2);
-	CHECK(confirmed.flushed <= 2);
-	CHECK(confirmed.applied <= 1);
-	CHECK_EQ(acked.applied, 1);
+	CHECK(peer.confirmed.received <= 2);
+	CHECK(peer.confirmed.flushed <= 2);
+	CHECK(peer.confirmed.applied <= 1);
+	CHECK_EQ(peer.acked.applied, 1);
 	buf_fini(&bytes);
 	duo_stop_b(&d, false);
 	end();
@@ -382,7 +208,7 @@ send_removal(uint64_t seq, const char *dir)
 	b.dir = dir;
 	CHECK_EQ(batch_encode(&b, &bytes), 0);
 	struct wire_batch m = { seq, { bytes.data, bytes.len } };
-	session_send(up, WIRE_BATCH, &m);
+	session_send(peer.up, WIRE_BATCH, &m);
 	buf_fini(&bytes);
 	b.dir = "";
 	batch_fini(&b);
@@ -401,18 +227,18 @@ TEST(what_a_standby_removes_before_it_was_told_is_kept)
 	CHECK(duo_settled(&d));
 	duo_stop_b(&d, false);
 	duo_stop_a(&d, true);
-	as_active = true;
-	features = 0;
+	peer.as_active = true;
+	peer.features = 0;
 	duo_start_b(&d);
-	open_hub();
-	UNTIL(up != NULL);
-	session_send(up, WIRE_START, &later);
+	side_open(&peer, &d);
+	UNTIL(peer.up != NULL);
+	session_send(peer.up, WIRE_START, &later);
 	send_removal(1, "box/a");
-	UNTIL(acked.applied == 1);
+	UNTIL(peer.acked.applied == 1);
 	CHECK_EQ(duo_kept(d.root_b), 3);
-	session_send(up, WIRE_QUARANTINE, &nothing);
+	session_send(peer.up, WIRE_QUARANTINE, &nothing);
 	send_removal(2, "box/b");
-	UNTIL(acked.applied == 2);
+	UNTIL(peer.acked.applied == 2);
 	CHECK(!duo_exists(d.root_b, "box/b"));
 	CHECK_EQ(duo_kept(d.root_b), 3);
 	end();
@@ -424,11 +250,11 @@ TEST(what_a_standby_removes_before_it_was_told_is_kept)
 static void
 begin_anew(const struct wire_start *with)
 {
-	session_end(up, WIRE_BYE_STOP, "again");
-	UNTIL(up == NULL);
-	UNTIL(up != NULL);
-	memset(&acked, 0, sizeof(acked));
-	session_send(up, WIRE_START, with);
+	session_end(peer.up, WIRE_BYE_STOP, "again");
+	UNTIL(peer.up == NULL);
+	UNTIL(peer.up != NULL);
+	memset(&peer.acked, 0, sizeof(peer.acked));
+	session_send(peer.up, WIRE_START, with);
 }
 
 /* Its rows count below one that still waits: that does not make them known. */
@@ -439,15 +265,15 @@ TEST(rows_below_what_is_replayed_are_not_taken_for_known)
 	struct wire_gone gone;
 
 	begin_as_active(&high);
-	needs = 0;
+	peer.needs = 0;
 	send_path(1, CHANGE_FILE);
-	UNTIL(needs == 1);
+	UNTIL(peer.needs == 1);
 	begin_anew(&low);
-	UNTIL(needs == 2);
+	UNTIL(peer.needs == 2);
 	send_path(1, CHANGE_DIR);
-	turn_for(300); /* it has arrived */
-	memcpy(gone.guid, needed, SHA1_LEN);
-	session_send(up, WIRE_GONE, &gone);
+	side_turn(&peer, 300); /* it has arrived */
+	memcpy(gone.guid, peer.needed, SHA1_LEN);
+	session_send(peer.up, WIRE_GONE, &gone);
 	UNTIL(duo_exists(d.root_b, "folder"));
 	end();
 }
@@ -460,18 +286,18 @@ TEST(the_log_of_what_arrived_goes_with_its_numbers)
 	static const struct wire_want want = { 1u << SYNC_FLUSHED };
 
 	begin_as_active(&high);
-	session_send(up, WIRE_WANT, &want);
+	session_send(peer.up, WIRE_WANT, &want);
 	send_path(1, CHANGE_DIR);
-	UNTIL(acked.flushed == 1);
+	UNTIL(peer.acked.flushed == 1);
 	begin_anew(&low);
 	send_path(1, CHANGE_DELETE);
-	UNTIL(acked.flushed == 1);
+	UNTIL(peer.acked.flushed == 1);
 	CHECK(!duo_exists(d.root_b, "folder"));
 	duo_stop_b(&d, true);
-	UNTIL(up == NULL);
+	UNTIL(peer.up == NULL);
 	duo_start_b(&d);
-	UNTIL(up != NULL);
-	CHECK_EQ(session_hello(up)->held_run, 10);
+	UNTIL(peer.up != NULL);
+	CHECK_EQ(session_hello(peer.up)->held_run, 10);
 	duo_stop_b(&d, false);
 	CHECK(!duo_exists(d.root_b, "folder"));
 	end();
@@ -485,15 +311,15 @@ TEST(what_was_applied_of_an_older_run_is_not_said_of_this_one)
 
 	begin_as_active(&old);
 	send_path(50, CHANGE_DIR);
-	UNTIL(acked.flushed == 50);
+	UNTIL(peer.acked.flushed == 50);
 	begin_anew(&new);
-	needs = 0;
+	peer.needs = 0;
 	send_path(1, CHANGE_FILE);
-	UNTIL(needs == 1);
+	UNTIL(peer.needs == 1);
 	begin_anew(&new);
-	CHECK_EQ(session_hello(up)->held_run, 1000);
-	CHECK_EQ(session_hello(up)->held_received, 1);
-	CHECK_EQ(session_hello(up)->held_applied, 0);
+	CHECK_EQ(session_hello(peer.up)->held_run, 1000);
+	CHECK_EQ(session_hello(peer.up)->held_received, 1);
+	CHECK_EQ(session_hello(peer.up)->held_applied, 0);
 	end();
 }
 
@@ -504,12 +330,12 @@ begin_as_standby(enum sync_level level, uint64_t with)
 {
 	log_set_hook(duo_log);
 	duo_open(&d);
-	as_active = false;
-	features = with;
-	open_hub();
+	peer.as_active = false;
+	peer.features = with;
+	side_open(&peer, &d);
 	d.level = level;
 	duo_start_a(&d);
-	UNTIL(starts > 0);
+	UNTIL(peer.starts > 0);
 }
 
 TEST(an_active_side_ends_the_session_of_whoever_has_more_than_it_sent)
@@ -528,15 +354,16 @@ TEST(an_active_side_ends_the_session_of_whoever_has_more_than_it_sent)
 	begin_as_standby(SYNC_FLUSHED, 0);
 	duo_create(&d, &A, "box/a", "id-a");
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		UNTIL(up != NULL && starts > 0 && (i > 0 || last_batch >= 2));
+		UNTIL(peer.up != NULL && peer.starts > 0 &&
+			(i > 0 || peer.last_batch >= 2));
 		if (cases[i].ack.received > 0)
-			session_send(up, WIRE_ACK, &cases[i].ack);
+			session_send(peer.up, WIRE_ACK, &cases[i].ack);
 		else
-			session_send(up, WIRE_CONFIRM, &cases[i].confirm);
-		UNTIL(up == NULL);
-		starts = 0;
-		if (strstr(ended, cases[i].answer) == NULL)
-			t_fail(__FILE__, __LINE__, "case %zu: %s", i, ended);
+			session_send(peer.up, WIRE_CONFIRM, &cases[i].confirm);
+		UNTIL(peer.up == NULL);
+		peer.starts = 0;
+		if (strstr(peer.ended, cases[i].answer) == NULL)
+			t_fail(__FILE__, __LINE__, "case %zu: %s", i, peer.ended);
 	}
 	end();
 }
@@ -561,20 +388,20 @@ TEST(a_peer_that_is_compared_confirms_nothing_of_before)
 	duo_commit(&d, &A);
 	told = 0;
 	CHECK(sync_confirm(d.sync, 1u << SYNC_DELIVERY, answered, &told));
-	UNTIL(last_batch > 1);
-	turn_for(200);
-	uint64_t before = last_batch;
+	UNTIL(peer.last_batch > 1);
+	side_turn(&peer, 200);
+	uint64_t before = peer.last_batch;
 	struct wire_confirm c = { before, before, before };
-	session_send(up, WIRE_CONFIRM, &c);
-	turn_for(300);
+	session_send(peer.up, WIRE_CONFIRM, &c);
+	side_turn(&peer, 300);
 	CHECK_EQ(told, 0);
-	session_send(up, WIRE_RECORDS, &m);
-	UNTIL(last_batch > before);
-	session_send(up, WIRE_DIFF, &through);
-	turn_for(300);
+	session_send(peer.up, WIRE_RECORDS, &m);
+	UNTIL(peer.last_batch > before);
+	session_send(peer.up, WIRE_DIFF, &through);
+	side_turn(&peer, 300);
 	CHECK_EQ(told, 0);
-	c = (struct wire_confirm){ last_batch, last_batch, last_batch };
-	session_send(up, WIRE_CONFIRM, &c);
+	c = (struct wire_confirm){ peer.last_batch, peer.last_batch, peer.last_batch };
+	session_send(peer.up, WIRE_CONFIRM, &c);
 	UNTIL(told == 1);
 	end();
 }

@@ -2,67 +2,27 @@
  * test_older.c - an active side whose clients wait for a standby of an older version: one that says
  * no feature bit in HELLO, knows neither WANT nor CONFIRM, and acknowledges as it always did.
  *
- * The standby is a script here: a hub of its own that lists no mailbox as different and sends just
+ * The standby is a script here (tests/lib/side.h) that lists no mailbox as different and sends just
  * the ACKs that a test asks for.
  */
 #include "meta/batch.h"
-#include "meta/base/clock.h"
 #include "meta/base/err.h"
-#include "meta/base/hash.h"
-#include "sync/hub.h"
-#include "sync/link.h"
-#include "sync/loop.h"
-#include "tests/lib/duo.h"
-#include "tests/lib/t.h"
+#include "tests/lib/side.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
-#define STANDBY 0
 #define NOBODY 99
 
 static struct duo d;
 static struct rig A;
 static atomic_int code; /* of the last answer */
 
-static struct {
-	struct loop *loop;
-	struct link_tls *tls;
-	struct hub *hub;
-	struct session *s;
-	uint64_t mail; /* the last row that came with a message */
-	int wants, told;
-	bool compared;
-} b;
-
-static void
-on_hello(void *node, struct session *s, struct wire_hello *h)
-{
-	(void)node, (void)s;
-	h->role = STANDBY;
-	h->spool_id = "b";
-}
-
-static void
-on_up(void *node, struct session *s)
-{
-	(void)node;
-	b.s = s;
-}
-
-static void
-on_down(void *node, struct session *s, int why, const char *text)
-{
-	(void)node, (void)s, (void)why, (void)text;
-	b.s = NULL;
-}
-
-static void
-on_drained(void *node, struct session *s)
-{
-	(void)node, (void)s;
-}
+static struct side b;
+static uint64_t mail; /* the last row that came with a message */
+static int wants, told;
+static bool compared;
 
 static int
 on_start(void *node, struct session *s, const void *msg)
@@ -70,7 +30,7 @@ on_start(void *node, struct session *s, const void *msg)
 	const struct wire_start *m = msg;
 
 	(void)node, (void)s;
-	b.compared = m->mode == WIRE_MODE_STREAM;
+	compared = m->mode == WIRE_MODE_STREAM;
 	return 0;
 }
 
@@ -82,7 +42,7 @@ on_sums(void *node, struct session *s, const void *msg)
 	(void)node;
 	if (!((const struct wire_sums *)msg)->last)
 		return 0;
-	b.compared = true;
+	compared = true;
 	return session_send(s, WIRE_DIFF, &none);
 }
 
@@ -97,15 +57,8 @@ on_batch(void *node, struct session *s, const void *msg)
 		return ERR_PROTO;
 	for (size_t i = 0; i < rows.n; i++)
 		if (rows.changes[i].kind == CHANGE_RECORD)
-			b.mail = m->seq;
+			mail = m->seq;
 	batch_fini(&rows);
-	return 0;
-}
-
-static int
-ignored(void *node, struct session *s, const void *msg)
-{
-	(void)node, (void)s, (void)msg;
 	return 0;
 }
 
@@ -113,7 +66,7 @@ static int
 on_want(void *node, struct session *s, const void *msg)
 {
 	(void)node, (void)s, (void)msg;
-	b.wants++;
+	wants++;
 	return 0;
 }
 
@@ -121,52 +74,25 @@ static int
 on_quarantine(void *node, struct session *s, const void *msg)
 {
 	(void)node, (void)s, (void)msg;
-	b.told++;
+	told++;
 	return 0;
 }
 
-static const struct session_ops ops = { .hello = on_hello,
-	.up = on_up,
-	.down = on_down,
-	.drained = on_drained,
-	.handlers = { [WIRE_START] = on_start,
-		[WIRE_BATCH] = on_batch,
-		[WIRE_BODY] = ignored,
-		[WIRE_GONE] = ignored,
-		[WIRE_DIFF] = ignored,
-		[WIRE_SUMS] = on_sums,
-		[WIRE_QUARANTINE] = on_quarantine,
-		[WIRE_WANT] = on_want } };
-
-/* The standby turns until so, for ten seconds at most. */
-#define UNTIL(so) \
-	do { \
-		uint64_t until_end = clock_ms() + t_limit(10000); \
-		while (!(so) && clock_ms() < until_end) \
-			loop_turn(b.loop, 10); \
-		CHECK(so); \
-	} while (0)
+#define UNTIL(so) SIDE_UNTIL(&b, so)
 
 static void
 start_b(uint64_t without)
 {
-	char listen[40];
-	struct hub_peer_conf peer = { .name = "a", .address = "" };
-	struct hub_conf conf = { .name = "b",
-		.listen = listen,
-		.peers = &peer,
-		.n_peers = 1,
-		.ops = &ops,
-		.without = without };
-
-	memset(&b, 0, sizeof(b));
-	snprintf(listen, sizeof(listen), "127.0.0.1:%u", d.port);
-	if (hash_unhex(d.print_a + strlen("sha256:"), peer.fingerprint, 32) != 0 ||
-		loop_open(&b.loop) != 0 || link_tls_open(d.state_b, &b.tls) != 0)
-		t_fail(__FILE__, __LINE__, "cannot start");
-	conf.loop = b.loop;
-	conf.tls = b.tls;
-	CHECK_EQ(hub_open(&conf, &b.hub), 0);
+	b = (struct side){ .without = without,
+		.hears = { [WIRE_START] = on_start,
+			[WIRE_BATCH] = on_batch,
+			[WIRE_SUMS] = on_sums,
+			[WIRE_QUARANTINE] = on_quarantine,
+			[WIRE_WANT] = on_want } };
+	mail = 0;
+	wants = told = 0;
+	compared = false;
+	side_open(&b, &d);
 }
 
 static void
@@ -176,7 +102,7 @@ begin(enum sync_level level, uint64_t without)
 	d.level = level;
 	start_b(without);
 	duo_start_a(&d);
-	UNTIL(b.s != NULL && b.compared);
+	UNTIL(b.up != NULL && compared);
 	duo_create(&d, &A, "box/a", "id-a");
 }
 
@@ -184,9 +110,7 @@ static void
 end(void)
 {
 	duo_stop_a(&d, false);
-	hub_close(b.hub, 100);
-	link_tls_close(b.tls);
-	loop_close(b.loop);
+	side_close(&b);
 	rig_fini(&A);
 	duo_close(&d);
 }
@@ -209,11 +133,11 @@ deliver(void)
 	duo_commit(&d, &A);
 	if (!sync_confirm(d.sync, 1u << SYNC_DELIVERY, on_answer, NULL))
 		t_fail(__FILE__, __LINE__, "nothing is waited for");
-	while (b.mail == 0 && clock_ms() < give_up)
+	while (mail == 0 && clock_ms() < give_up)
 		loop_turn(b.loop, 10);
-	if (b.mail == 0)
+	if (mail == 0)
 		t_fail(__FILE__, __LINE__, "the row does not come");
-	return b.mail;
+	return mail;
 }
 
 /* Is the client answered by this ACK? It has been looked at when the next one is counted. */
@@ -223,7 +147,7 @@ answered(uint64_t received, uint64_t flushed, uint64_t applied)
 	struct wire_ack m = { received, flushed, applied };
 	uint64_t end = clock_ms() + 300;
 
-	if (b.s == NULL || session_send(b.s, WIRE_ACK, &m) != 0)
+	if (b.up == NULL || session_send(b.up, WIRE_ACK, &m) != 0)
 		t_fail(__FILE__, __LINE__, "the session is lost");
 	while (code == NOBODY && clock_ms() < end)
 		loop_turn(b.loop, 10);
@@ -236,8 +160,8 @@ TEST(received_is_what_an_ack_calls_received)
 	uint64_t seq = deliver();
 	CHECK(!answered(seq - 1, 0, 0));
 	CHECK(answered(seq, 0, 0));
-	CHECK_EQ(b.wants, 0);
-	CHECK_EQ(b.told, 0);
+	CHECK_EQ(wants, 0);
+	CHECK_EQ(told, 0);
 	end();
 }
 
@@ -250,7 +174,7 @@ TEST(flushed_is_what_an_ack_calls_flushed_and_not_skipped)
 	/* It says so of a row that it skipped too, and stays behind with what is to be seen. */
 	CHECK(!answered(seq, seq, seq - 1));
 	CHECK(answered(seq, seq, seq));
-	CHECK_EQ(b.wants, 0);
+	CHECK_EQ(wants, 0);
 	end();
 }
 
@@ -271,12 +195,12 @@ TEST(a_standby_of_this_version_is_asked)
 	struct wire_confirm m;
 
 	begin(SYNC_FLUSHED, 0);
-	UNTIL(b.wants == 1);
-	CHECK_EQ(b.told, 1); /* that nothing is withheld */
+	UNTIL(wants == 1);
+	CHECK_EQ(told, 1); /* that nothing is withheld */
 	uint64_t seq = deliver();
 	CHECK(!answered(seq, seq, seq));
 	m = (struct wire_confirm){ 0, seq, 0 };
-	CHECK_EQ(session_send(b.s, WIRE_CONFIRM, &m), 0);
+	CHECK_EQ(session_send(b.up, WIRE_CONFIRM, &m), 0);
 	UNTIL(code == 0);
 	end();
 }
@@ -285,15 +209,13 @@ TEST(a_standby_of_this_version_is_asked)
 TEST(a_standby_may_change_its_version_between_sessions)
 {
 	begin(SYNC_FLUSHED, 0);
-	UNTIL(b.wants == 1);
+	UNTIL(wants == 1);
 	for (int i = 0; i < 2; i++) {
-		hub_close(b.hub, 100);
-		link_tls_close(b.tls);
-		loop_close(b.loop);
+		side_close(&b);
 		start_b(i == 0 ? WIRE_FEATURES : 0);
-		UNTIL(b.s != NULL && b.compared);
+		UNTIL(b.up != NULL && compared);
 	}
-	UNTIL(b.wants == 1);
+	UNTIL(wants == 1);
 	end();
 }
 
