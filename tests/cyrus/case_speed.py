@@ -34,24 +34,27 @@ def quantile(values, q):
 
 
 def judge(name, rounds):
-    """The best of three rounds counts: others may use this machine, the promise is for an
-    idle one."""
-    best = min(rounds, key=lambda lags: quantile(lags, 0.99))
-    median, high = quantile(best, 0.5), quantile(best, 0.99)
-    case.note(f"{name}: median {median:.2f} ms, 99 % {high:.2f} ms, "
-              f"worst {max(best):.2f} ms, of {len(best)}")
-    case.check(median <= 5, f"{name}: median {median:.2f} ms")
-    case.check(high <= 20, f"{name}: 99 % {high:.2f} ms")
+    """The best of three rounds counts, and where others use the machine, they delay each of
+    the ten or so hand-overs on the way as they delay that of a call which waits for nothing."""
+    lags, calls = min(rounds, key=lambda one: quantile(one[0], 0.99))
+    median, high = quantile(lags, 0.5), quantile(lags, 0.99)
+    call, slow_call = quantile(calls, 0.5), quantile(calls, 0.99)
+    case.note(f"{name}: median {median:.2f} ms, 99 % {high:.2f} ms, worst {max(lags):.2f} ms, "
+              f"of {len(lags)}; a call {call:.2f} and {slow_call:.2f} ms")
+    case.check(median <= 5 + 5 * call, f"{name}: median {median:.2f} ms")
+    case.check(high <= 20 + 5 * slow_call, f"{name}: 99 % {high:.2f} ms")
 
 
 def lag_of(two, count, act):
-    lags = []
+    """Of each act, and beside it of a call that finds nothing to wait for; in ms."""
+    lags, calls = [], []
     for n in range(count):
         act(n)
-        start = time.perf_counter()
-        two.a.ask("wait timeout=20000")
-        lags.append((time.perf_counter() - start) * 1000)
-    return lags
+        for into in (lags, calls):
+            start = time.perf_counter()
+            two.a.ask("wait timeout=20000")
+            into.append((time.perf_counter() - start) * 1000)
+    return lags, calls
 
 
 def test_lag_from_ok_to_verified():
