@@ -41,6 +41,10 @@ static struct {
 int
 inode_fd_start(unsigned max)
 {
+	/* what an earlier life in this process had; a server has one */
+	free(fds.all);
+	free(fds.by_fd);
+	fds.used = 0;
 	fds.all = calloc(max, sizeof(*fds.all));
 	fds.by_fd = calloc(FD_NUMBERS, sizeof(*fds.by_fd));
 	if (fds.all == NULL || fds.by_fd == NULL)

@@ -2,8 +2,8 @@
  * test_pending.c - what capture notes of a mailbox's transaction, over the table of known files and
  * an active node whose peer is away. What the kernel would send is called by hand.
  *
- * Some functions of libc are this program's own. readlink: while `paths_fail` is set, no folder's
- * path can be found; `meanwhile` is called when one is. fsync: while `syncs_fail` is set, the disk does
+ * Some functions of libc are this program's own. readlink and fstatat: while `paths_fail` is set, no
+ * folder's path can be found; `meanwhile` is called when one is. fsync: while `syncs_fail` is set, the disk does
  * not keep the index.
  */
 #include "fs/capture.h"
@@ -37,20 +37,38 @@ static void (*meanwhile)(void);
 static ino_t index_ino;
 static _Atomic unsigned failed_syncs;
 
-ssize_t
-readlink(const char *path, char *buf, size_t size)
+/* Somebody looks where a folder lies; false if he may not find it. */
+static bool
+looked_for(void)
 {
 	void (*fn)(void) = meanwhile;
 
 	if (paths_fail) {
 		errno = EMFILE;
-		return -1;
+		return false;
 	}
 	if (fn != NULL) {
 		meanwhile = NULL;
 		fn();
 	}
+	return true;
+}
+
+ssize_t
+readlink(const char *path, char *buf, size_t size)
+{
+	if (!looked_for())
+		return -1;
 	return syscall(SYS_readlinkat, AT_FDCWD, path, buf, size);
+}
+
+/* Does a path that was found before still lead there? */
+int
+fstatat(int at, const char *path, struct stat *st, int flags)
+{
+	if (strcmp(path, "box/a") == 0 && !looked_for())
+		return -1;
+	return (int)syscall(SYS_newfstatat, at, path, st, flags);
 }
 
 int
