@@ -16,6 +16,7 @@ import time  # noqa: E402
 
 import contain  # noqa: E402
 import faults  # noqa: E402
+import hand  # noqa: E402
 import load  # noqa: E402
 import mail  # noqa: E402
 import pair  # noqa: E402
@@ -54,6 +55,10 @@ class Later(threading.Thread):
         if self.error:
             raise self.error
         return self.done_at is not None
+
+
+def seq(slot):
+    return slot.status()["journal"]["last"]
 
 
 def deliver(two, user, n, size=3000):
@@ -291,21 +296,31 @@ def test_servers_die_while_answers_wait():
 
 
 def test_a_server_dies_while_one_answer_waits():
-    """And nothing else happens: what waited is answered though no row comes behind it."""
+    """And nothing else happens: what waited is answered though no row comes behind it. Cyrus would
+    bring one, so a hand writes."""
     two = ready("flushed", durability_timeout="60s")
     deliver(two, "u0", 1).join()
-    two.settle()
+    box = two.server.mailbox_dir("user.u0")
+    two.server.stop()
+    two.a.umount()      # no note of the delivery is left, which the next server would look at
+    two.a.start()
+    pair.wait_connected(two.a)
     each_stopped(two.b, signal.SIGSTOP)
     case.later(lambda: two.b.proc and each_stopped(two.b, signal.SIGCONT))
-    one = deliver(two, "u0", 2)
-    case.wait_for(lambda: durability(two.a)["waiting"] == 1, "the answer to wait")
-    old = two.a.kill_server()
-    case.wait_for(lambda: two.a.server_pid() != old, "a new server")
-    case.wait_for(lambda: durability(two.a)["waiting"] == 1, "what waited to wait again")
-    case.check(not one.answered(), "an OK without the peer")
-    each_stopped(two.b, signal.SIGCONT)
-    one.join(20)
-    case.check(one.answered(), "no OK with the peer")
+    before = seq(two.a)
+    with hand.Hand(box) as h:
+        h.flag(1, hand.FLAGGED)
+        one = Later(h.commit)
+        case.wait_for(lambda: durability(two.a)["waiting"] == 1, "the answer to wait")
+        case.wait_for(lambda: seq(two.a) == before + 1, "the row")
+        old = two.a.kill_server()
+        case.wait_for(lambda: two.a.server_pid() != old, "a new server")
+        case.wait_for(lambda: durability(two.a)["waiting"] == 1, "what waited to wait again")
+        case.check(not one.answered(), "an OK without the peer")
+        each_stopped(two.b, signal.SIGCONT)
+        one.join(20)
+        case.check(one.answered(), "no OK with the peer")
+        case.equal(seq(two.a), before + 1, "rows")
     two.settle()
     two.umount()
 
