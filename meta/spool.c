@@ -619,5 +619,14 @@ spool_attrs(struct spool *sp, const char *dir, const char *name, uint64_t uid,
 int
 spool_sync(struct spool *sp)
 {
-	return disk_sync_all(sp->root) < 0 ? err_from_errno(errno) : 0;
+	int rc = sp->lost;
+
+	if (rc == 0 && disk_sync_all(sp->root) < 0) {
+		log_err("the disk did not keep what was written: nothing counts as "
+			"synced until the next start; look at the disk first, then run "
+			"twinspool fsck on the spool error=%s",
+			strerror(errno));
+		sp->lost = rc = err_from_errno(errno);
+	}
+	return rc;
 }

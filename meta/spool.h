@@ -154,7 +154,8 @@ bool spool_name_is_mbox(const char *name);
 /* Is there a cyrus.header or cyrus.index in it? */
 bool spool_dir_is_mbox(struct spool *sp, const char *dir);
 
-/* Puts everything written so far on disk (syncfs). */
+/* Puts everything written so far on disk (syncfs). Once that has failed it fails: the kernel says so once
+ * and forgets, and a later one that is good knows nothing of what the first has lost. */
 int spool_sync(struct spool *sp);
 
 /* For tests: after n more changes to the tree each further one fails with ERR_IO and does

@@ -16,6 +16,7 @@ struct spool {
 	/* At least as many bodies as lie in staging: while there are none, nobody looks. */
 	atomic_long staged;
 	atomic_bool no_tmpfile; /* the file system has no O_TMPFILE */
+	atomic_int lost; /* how a sync of all failed; 0: none did */
 	spool_losing_fn *losing;
 	void *losing_arg;
 };

@@ -610,6 +610,7 @@ replay_close(struct replay *r)
 	}
 	inbox_facts(r->n->inbox, &f);
 	redone = !r->redo || pos_cmp(f.applied, r->redo_upto) >= 0;
+	redone &= f.done_rows == 0;
 	pthread_mutex_destroy(&r->ended_lock);
 	free(r);
 	return redone;

@@ -23,8 +23,8 @@ struct replay;
 /* redo: rows found in the inbox now are from before a crash. */
 int replay_open(struct node *n, unsigned workers, bool redo, struct replay **out);
 /* Lets running jobs end; the rest stays in the inbox. Syncs and records what was done. */
-/* False if rows that must be done again after a crash were not all done: then the next start has
- * to do them so, however clean this stop is. */
+/* False if rows that must be done again after a crash were not all done, or what was done is not recorded:
+ * then the next start has to do them so, however clean this stop is. */
 bool replay_close(struct replay *r);
 
 /* New rows are in the inbox. */

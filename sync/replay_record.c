@@ -83,9 +83,12 @@ replay_record_finish(struct replay *r)
 	if (rc == 0)
 		rc = inbox_record(r->n->inbox, r->mark);
 	if (rc != 0) {
+		static _Atomic uint64_t said;
 		r->unrecorded = true;
 		r->hold_ms = clock_ms() + REPLAY_RECORD_MS;
-		log_warn("applied batches cannot be recorded yet: %s", err_text(rc));
+		if (log_due(&said))
+			log_warn("applied batches cannot be recorded yet: %s",
+				err_text(rc));
 	}
 }
 

@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,6 +104,7 @@ struct store {
 	struct store_q kv[Q_KV_N], meta[Q_META_N];
 	struct store_mbox_sql *mbox;
 	bool was_clean, lost_journal;
+	atomic_bool lost; /* a sync of journal.db failed */
 };
 
 /* Was it killed, and is not through yet? A thread that waits for the disk keeps the locks of its
@@ -203,9 +205,15 @@ store_sync(struct store *s)
 	int fd = open(path, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		return errno == ENOENT ? 0 : ERR_STORE;
-	int rc = disk_sync(fd, DISK_JOURNAL) == 0 ? 0 : ERR_STORE;
+	/* One that failed is told of once; what it lost of the log ends the log for who reads it next. */
+	if (!s->lost && disk_sync(fd, DISK_JOURNAL) != 0) {
+		log_err("the disk did not keep what was written to %s; nothing of it "
+			"counts as synced until the next start error=%s",
+			path, strerror(errno));
+		s->lost = true;
+	}
 	close(fd);
-	return rc;
+	return s->lost ? ERR_STORE : 0;
 }
 
 static int

@@ -48,7 +48,8 @@ bool store_lost_journal(const struct store *s);
 /* Is true on disk only when journal.db is synced as well. Set it to false before anything is
  * served (journal_resume does), to true as the last thing of all. */
 int store_set_clean(struct store *s, bool clean);
-/* What was committed to journal.db so far, mailboxes' states among it, is on disk. Any thread. */
+/* What was committed to journal.db so far, mailboxes' states among it, is on disk. Once that has failed it
+ * fails as long as the store is open. Any thread. */
 int store_sync(struct store *s);
 
 /* ---- values, in state.db ---- */

@@ -23,7 +23,7 @@
 #include <unistd.h>
 
 static bool disk_hangs, header_lies;
-static const char *states_fail; /* where each attempt leaves a byte, if so */
+static const char *states_fail; /* the next sync of them, which leaves a file there */
 
 ssize_t
 pwrite(int fd, const void *p, size_t n, off_t at)
@@ -52,10 +52,11 @@ fsync(int fd)
 	if (n < (ssize_t)strlen(log) ||
 		memcmp(path + n - strlen(log), log, strlen(log)) != 0)
 		return (int)syscall(SYS_fsync, fd);
-	int tried = open(states_fail, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-	if (tried < 0 || write(tried, "x", 1) != 1)
+	int tried = open(states_fail, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (tried < 0)
 		abort();
 	close(tried);
+	states_fail = NULL;
 	errno = EIO;
 	return -1;
 }
@@ -449,13 +450,11 @@ struct tried {
 };
 
 static bool
-tried_twice_or_recorded(const struct sync_facts *f, void *arg)
+tried_or_recorded(const struct sync_facts *f, void *arg)
 {
 	const struct tried *t = arg;
-	struct stat st;
 
-	return f->peers[0].flushed > t->flushed ||
-	       (stat(t->file, &st) == 0 && st.st_size >= 2);
+	return f->peers[0].flushed > t->flushed || access(t->file, F_OK) == 0;
 }
 
 /* The rows that made a mailbox are never done again once they are recorded as applied, so what is
@@ -473,11 +472,13 @@ TEST(nothing_is_recorded_as_applied_before_the_states_are_on_disk)
 	rig_append(&A, 700);
 	duo_commit(&d, &A);
 	CHECK(duo_settled(&d));
-	CHECK(duo_until(&d, tried_twice_or_recorded, &t));
+	CHECK(duo_until(&d, tried_or_recorded, &t));
+	/* Time enough for another attempt, which would be good, and know nothing of what is lost. */
+	usleep(700000);
 	sync_facts(d.sync, &f);
 	CHECK_EQ(f.peers[0].flushed, t.flushed);
 	CHECK(f.journal_first <= t.flushed + 1);
-	duo_stop_b(&d, true);
+	duo_stop_b(&d, false);
 	CHECK_EQ(duo_standby(&d).applied.seq, t.flushed);
 	CHECK(duo_standby(&d).pending > 0);
 	duo_start_b(&d);

@@ -3,13 +3,14 @@
  * anything that is new trusts what is there (design 7).
  *
  * syncfs is this program's own: while the file that REDO_HANGS names exists, the standby's disk never
- * ends a sync, so nothing is recorded.
+ * ends a sync, so nothing is recorded. If there is one that REDO_FAILS names, one sync fails.
  */
 #include "meta/scan.h"
 #include "meta/spool.h"
 #include "tests/lib/duo.h"
 #include "tests/lib/t.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,11 +18,15 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static const char *hangs;
+static const char *hangs, *fails;
 
 int
 syncfs(int fd)
 {
+	if (fails != NULL && unlink(fails) == 0) {
+		errno = EIO;
+		return -1;
+	}
 	while (hangs != NULL && access(hangs, F_OK) == 0)
 		usleep(5000);
 	return (int)syscall(SYS_syncfs, fd);
@@ -29,7 +34,7 @@ syncfs(int fd)
 
 static struct duo d;
 static struct rig A, B;
-static char hang[320], go[320];
+static char hang[320], go[320], fail[320];
 
 /* Both with two mailboxes, on which all is recorded; the standby's disk can hang from here on. */
 static void
@@ -39,9 +44,12 @@ begin(void)
 	duo_stop_b(&d, false);
 	snprintf(hang, sizeof(hang), "%s.hang", d.root_b);
 	snprintf(go, sizeof(go), "%s.go", d.root_b);
+	snprintf(fail, sizeof(fail), "%s.fail", d.root_b);
 	setenv("REDO_HANGS", hang, 1);
+	setenv("REDO_FAILS", fail, 1);
 	duo_start_b(&d);
 	unsetenv("REDO_HANGS");
+	unsetenv("REDO_FAILS");
 	CHECK(duo_settled(&d));
 }
 
@@ -225,10 +233,42 @@ TEST(nothing_goes_on_behind_a_move_before_that_is_recorded)
 	equal_by_rows(seq);
 }
 
+static bool
+has_failed(const struct sync_facts *f, void *arg)
+{
+	(void)f, (void)arg;
+	return access(fail, F_OK) != 0;
+}
+
+/* The kernel tells of a write that failed once; the syncs after it are good, and know nothing of what
+ * that was. So what was replayed until then is recorded by no sync of this life, nor by its stop. */
+TEST(what_a_disk_did_not_keep_is_never_recorded)
+{
+	begin();
+	CHECK(duo_until(&d, is_recorded, NULL));
+	uint64_t before = last_seq();
+	duo_sh("touch %s", fail);
+	rig_append(&A, 700);
+	duo_commit(&d, &A);
+	CHECK(duo_settled(&d));
+	CHECK(duo_until(&d, has_failed, NULL));
+	rig_append(&B, 300);
+	duo_commit(&d, &B);
+	CHECK(duo_settled(&d));
+	/* Time enough for another attempt. */
+	usleep(700000);
+	duo_stop_b(&d, false);
+	CHECK_EQ(duo_standby(&d).applied.seq, before);
+	CHECK_EQ(duo_standby(&d).pending, 2);
+	duo_start_b(&d);
+	equal_by_rows(before + 2);
+}
+
 int
 main(int argc, char **argv)
 {
 	hangs = getenv("REDO_HANGS");
+	fails = getenv("REDO_FAILS");
 	duo_main(argc, argv);
 	return t_main(argc, argv);
 }
