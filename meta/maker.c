@@ -48,7 +48,8 @@ add_cache(struct maker *m, struct change_record *c, uint64_t offset)
 		if (rc == 0) {
 			c->cache = batch_keep(m->out, p, n);
 			c->cache_len = n;
-			c->r.cache_crc = hash_crc32(0, p, n);
+			if (c->r.cache_crc == 0)
+				c->r.cache_crc = hash_crc32(0, p, n);
 			m->cache_bytes += n;
 			free(p);
 		} else if (offset != 0 && c->r.cache_crc != 0 &&

@@ -12,11 +12,52 @@
 #include <unistd.h>
 #include <zlib.h>
 
+/* ---- CRC ---- */
+
+/* Below this zlib's way of taking many bytes at once has not begun, or does not pay. */
+#define CRC_SHORT 256
+
+/* crc_of[k][b]: what byte b does to the CRC with k bytes behind it. */
+static uint32_t crc_of[8][256];
+
+static void __attribute__((constructor)) make_tables(void)
+{
+	for (uint32_t b = 0; b < 256; b++) {
+		uint32_t crc = b;
+		for (int bit = 0; bit < 8; bit++)
+			crc = crc >> 1 ^ (crc & 1 ? 0xedb88320 : 0);
+		crc_of[0][b] = crc;
+	}
+	for (int k = 1; k < 8; k++)
+		for (uint32_t b = 0; b < 256; b++)
+			crc_of[k][b] = crc_of[k - 1][b] >> 8 ^
+				       crc_of[0][crc_of[k - 1][b] & 0xff];
+}
+
+/* Records, and the short texts of Cyrus's own sums, are most of what is asked for. */
+static uint32_t
+crc_short(uint32_t crc, const uint8_t *p, size_t n)
+{
+	crc = ~crc;
+	for (; n >= 8; p += 8, n -= 8) {
+		uint32_t x = crc ^ ((uint32_t)p[0] | (uint32_t)p[1] << 8 |
+					   (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24);
+		crc = crc_of[7][x & 0xff] ^ crc_of[6][x >> 8 & 0xff] ^
+		      crc_of[5][x >> 16 & 0xff] ^ crc_of[4][x >> 24] ^ crc_of[3][p[4]] ^
+		      crc_of[2][p[5]] ^ crc_of[1][p[6]] ^ crc_of[0][p[7]];
+	}
+	for (; n > 0; n--)
+		crc = crc >> 8 ^ crc_of[0][(crc ^ *p++) & 0xff];
+	return ~crc;
+}
+
 uint32_t
 hash_crc32(uint32_t crc, const void *p, size_t n)
 {
-	return (uint32_t)crc32_z(crc, p, n);
+	return n < CRC_SHORT ? crc_short(crc, p, n) : (uint32_t)crc32_z(crc, p, n);
 }
+
+/* ---- digests ---- */
 
 /* Fetched once: an implicit fetch at every digest costs more than a small digest itself. */
 static EVP_MD *md_sha1, *md_sha256;
