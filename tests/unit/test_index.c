@@ -3,6 +3,7 @@
 #include "meta/layout.h"
 #include "tests/lib/t.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -276,6 +277,67 @@ TEST(sync_crcs)
 	r.flags |= INDEX_FLAG_EXPUNGED;
 	CHECK_EQ(index_crc_basic(&r, names), 0);
 	CHECK_EQ(index_crc_virtual(17, &r), 0);
+}
+
+/* A number with any number of digits, and each that is one more than them. */
+static uint64_t
+some_number(void)
+{
+	static const uint64_t edges[] = { 0, 1, 9, 10, 15, 16, 99, 100, 4294967295u,
+		4294967296u, 9999999999u, UINT64_MAX };
+	uint64_t n = t_rand();
+
+	return n % 3 == 0 ? edges[t_rand() % (sizeof(edges) / sizeof(edges[0]))]
+			  : t_rand() >> n % 64;
+}
+
+#define CMU "/vendor/cmu/cyrus-imapd/"
+
+static uint32_t
+crc_printed(const char *text)
+{
+	return hash_crc32(0, text, strlen(text));
+}
+
+/* Cyrus prints what it sums up; this is how. */
+TEST(the_texts_of_cyrus_own_sums)
+{
+	const char *const none[INDEX_USER_FLAGS] = { NULL };
+	char text[300], guid[2 * SHA1_LEN + 1];
+
+	for (int n = 0; n < 3000; n++) {
+		uint32_t minor = n % 2 == 0 ? 20 : 17, crc = 0;
+		struct index_record r = { .uid = (uint32_t)some_number(),
+			.modseq = some_number(),
+			.last_updated = some_number() / NS * NS,
+			.internaldate = some_number() / NS * NS,
+			.cid = some_number(),
+			.savedate = some_number(),
+			.createdmodseq = some_number(),
+			.basecid = some_number() };
+		fill(r.guid, sizeof(r.guid));
+		hash_hex(r.guid, SHA1_LEN, guid);
+		snprintf(text, sizeof(text), "%" PRIu32 " %" PRIu64 " %llu (0) %llu %s",
+			r.uid, r.modseq, r.last_updated / NS, r.internaldate / NS,
+			guid);
+		CHECK_EQ(index_crc_basic(&r, none), crc_printed(text));
+		snprintf(text, sizeof(text),
+			minor == 20 ? "%" PRIu32 " " CMU "thrid  %016" PRIx64
+				    : "%" PRIu32 " " CMU "thrid  %" PRIx64,
+			r.uid, r.cid);
+		crc ^= r.cid != 0 ? crc_printed(text) : 0;
+		snprintf(text, sizeof(text), "%" PRIu32 " " CMU "savedate  %llu", r.uid,
+			r.savedate / NS);
+		crc ^= r.savedate / NS != 0 ? crc_printed(text) : 0;
+		snprintf(text, sizeof(text),
+			"%" PRIu32 " " CMU "createdmodseq  %" PRIu64, r.uid,
+			r.createdmodseq);
+		crc ^= r.createdmodseq != 0 ? crc_printed(text) : 0;
+		snprintf(text, sizeof(text),
+			"%" PRIu32 " " CMU "basethrid  %016" PRIx64, r.uid, r.basecid);
+		crc ^= minor == 20 && r.basecid != 0 ? crc_printed(text) : 0;
+		CHECK_EQ(index_crc_virtual(minor, &r), crc);
+	}
 }
 
 static int n_fields, n_times;
