@@ -1,7 +1,7 @@
 /*
  * store_sql.h - connections, statements and transactions on the store's two files, for the
  * modules that own tables in them or read those (store, store_mbox, journal*, inbox). Nobody else
- * includes this, and only store_sql.c knows SQLite.
+ * includes this, and only store_sql*.c know SQLite.
  *
  * A failure inside a transaction is remembered: every later call of that transaction fails the
  * same way, and the commit undoes it all and returns the first error.

@@ -22,7 +22,7 @@ struct calls {
 static sqlite3_vfs *real, counting;
 static struct calls tables[KINDS_MAX];
 static unsigned n_tables;
-static int (*real_sync)(sqlite3_file *, int);
+static int (*real_sync)(sqlite3_file *, int); /* written before any file is open */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static bool ready;
@@ -50,11 +50,12 @@ table_of(const sqlite3_io_methods *theirs)
 			return &tables[i];
 	if (n_tables == KINDS_MAX || (n_tables > 0 && theirs->xSync != real_sync))
 		return NULL;
+	if (n_tables == 0)
+		real_sync = theirs->xSync;
 	struct calls *c = &tables[n_tables++];
 	*c = (struct calls){ theirs, *theirs, *theirs };
 	c->journal.xSync = sync_journal;
 	c->state.xSync = sync_state;
-	real_sync = theirs->xSync;
 	return c;
 }
 
