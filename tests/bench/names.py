@@ -24,7 +24,10 @@ class Disk:
 
     def __init__(self, disk):
         self.disk, self.known = disk, {}
-        self._read(disk.path, "")
+
+    def read(self):
+        self.known.clear()
+        self._read(self.disk.path, "")
 
     def _read(self, path, top):
         folders = []
@@ -50,10 +53,13 @@ class Disk:
 
 
 class Names:
-    """All of a system's disks, as they are now."""
+    """All of a system's disks. One is read when something on it is not known, once."""
+
+    read = {}      # disk -> what was known of it the last time
 
     def __init__(self, disks):
-        self.disks = {d.dev: Disk(d) for d in disks}
+        self.disks = {d.dev: self.read.setdefault(d, Disk(d)) for d in disks}
+        self.fresh = set()
 
     def synced(self, text):
         """(disk, top folder and kind of file) of a trace line about a sync; "syncfs" for a whole
@@ -62,6 +68,9 @@ class Names:
         d = self.disks[os.makedev(int(m[1]), int(m[2]))]
         if m[3] is None:
             return d.disk, "syncfs"
+        if int(m[3]) not in d.known and d not in self.fresh:
+            self.fresh.add(d)
+            d.read()
         return d.disk, d.known.get(int(m[3]), "a file that is gone")
 
 
