@@ -102,8 +102,11 @@ on_need(void *node, struct session *s, const void *msg)
 static int
 on_ack(void *node, struct session *s, const void *msg)
 {
+	struct side *side = node;
+
 	(void)s;
-	((struct side *)node)->acked = *(const struct wire_ack *)msg;
+	side->acked = *(const struct wire_ack *)msg;
+	side->early_acks += side->acked.applied < side->acked.received;
 	return 0;
 }
 

@@ -33,6 +33,7 @@ struct side {
 	uint64_t last_batch, body_bytes;
 	uint8_t needed[SHA1_LEN]; /* of the last NEED */
 	struct wire_ack acked;
+	unsigned early_acks; /* that had more to say soon */
 	struct wire_confirm confirmed; /* the most, since RECORDS came */
 };
 

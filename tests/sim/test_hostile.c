@@ -162,6 +162,24 @@ TEST(a_standby_ends_the_session_of_whoever_breaks_the_protocol)
 	}
 }
 
+/* One that is soon applied is not acknowledged twice; one that is not, all the same. */
+TEST(an_acknowledgement_waits_a_moment_for_what_it_can_say)
+{
+	enum { ROWS = 50 };
+
+	begin_as_active(&start);
+	peer.early_acks = 0;
+	for (uint64_t seq = 1; seq <= ROWS; seq++) {
+		send_folder(seq);
+		UNTIL(peer.acked.applied == seq);
+	}
+	CHECK(peer.early_acks < ROWS); /* now and then a machine takes longer than that */
+	send_path(ROWS + 1, CHANGE_FILE);
+	UNTIL(peer.acked.received == ROWS + 1);
+	CHECK_EQ(peer.acked.applied, ROWS);
+	end();
+}
+
 /* A row that does not fit is skipped, for a repair will state it: until that came, nothing from it
  * on is confirmed. */
 TEST(a_row_that_was_skipped_is_not_confirmed)
