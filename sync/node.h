@@ -394,6 +394,8 @@ void ask_repaired(struct node *n, const char *dir);
 void ask_mark(struct node *n, struct mboxent *e, bool repairing);
 /* Rows of a mailbox are skipped from seq on until it is repaired. */
 void ask_open(struct node *n, struct mboxent *e, uint64_t seq);
+/* Those in and below a folder that was moved are so under their new names. */
+void ask_open_moved(struct node *n, const char *from, const char *to);
 /* It is, or never will be; then not before it counts as set aside: a worker that unlinks just now
  * asks for either. */
 void ask_end(struct node *n, struct mboxent *e);

@@ -439,6 +439,14 @@ is_torn(const struct replay *r, const struct job *j)
 	return redo;
 }
 
+/* What the peer thread knows of a folder follows its new name. */
+static void
+step(void *node, const char *from, const char *to)
+{
+	asides_move(node, from, to);
+	ask_open_moved(node, from, to);
+}
+
 static void
 ended(struct replay *r, struct job *j)
 {
@@ -452,10 +460,9 @@ ended(struct replay *r, struct job *j)
 			ask_repaired(r->n, key_of(j));
 		if (j->target != NULL) {
 			if (j->swaps)
-				node_swap_steps(
-					j->path + 1, j->target, asides_move, r->n);
+				node_swap_steps(j->path + 1, j->target, step, r->n);
 			else
-				asides_move(r->n, j->path + 1, j->target);
+				step(r->n, j->path + 1, j->target);
 			ask_moved(r->n, j->target);
 			if (j->swaps)
 				ask_moved(r->n, j->path + 1);

@@ -286,6 +286,31 @@ ask_open(struct node *n, struct mboxent *e, uint64_t seq)
 }
 
 void
+ask_open_moved(struct node *n, const char *from, const char *to)
+{
+	char key[BATCH_MAX_PATH + 2];
+	size_t count;
+	struct mboxent **list;
+
+	if (n->open_repairs == 0 || (list = mboxes_list(n->mboxes, &count)) == NULL)
+		return;
+	for (size_t i = 0; i < count; i++) {
+		const char *rest = mboxes_rest(list[i]->dir, from);
+		if (!list[i]->open || rest == NULL)
+			continue;
+		snprintf(key, sizeof(key), "%s%s%s",
+			mboxes_is_path(list[i]->dir) ? "/" : "", to, rest);
+		struct mboxent *e = mboxes_get(n->mboxes, key);
+		if (e == NULL)
+			continue;
+		list[i]->open = false;
+		n->open_repairs -= e->open;
+		e->open = true;
+	}
+	free(list);
+}
+
+void
 ask_mark(struct node *n, struct mboxent *e, bool repairing)
 {
 	if (e->repairing == repairing)

@@ -173,7 +173,8 @@ TEST(an_acknowledgement_waits_a_moment_for_what_it_can_say)
 		send_folder(seq);
 		UNTIL(peer.acked.applied == seq);
 	}
-	CHECK(peer.early_acks < ROWS); /* now and then a machine takes longer than that */
+	CHECK(peer.early_acks <
+		ROWS); /* now and then a machine takes longer than that */
 	send_path(ROWS + 1, CHANGE_FILE);
 	UNTIL(peer.acked.received == ROWS + 1);
 	CHECK_EQ(peer.acked.applied, ROWS);
@@ -216,6 +217,33 @@ TEST(a_row_that_was_skipped_is_not_confirmed)
 }
 
 static void
+send_batch(uint64_t seq, const struct batch *b, struct buf *bytes)
+{
+	buf_clear(bytes);
+	CHECK_EQ(batch_encode(b, bytes), 0);
+	struct wire_batch m = { seq, { bytes->data, bytes->len } };
+	session_send(peer.up, WIRE_BATCH, &m);
+}
+
+/* A standby that has two mailboxes, with three messages and one. */
+static void
+begin_behind_two(const struct wire_start *with)
+{
+	CHECK(duo_two(&d, &A, &B));
+	rig_append(&B, 300);
+	duo_commit(&d, &B);
+	CHECK(duo_settled(&d));
+	duo_stop_b(&d, false);
+	duo_stop_a(&d, true);
+	peer.as_active = true;
+	peer.features = 0;
+	duo_start_b(&d);
+	side_open(&peer, &d);
+	UNTIL(peer.up != NULL);
+	session_send(peer.up, WIRE_START, with);
+}
+
+static void
 send_removal(uint64_t seq, const char *dir)
 {
 	struct buf bytes = BUF_INIT;
@@ -239,18 +267,7 @@ TEST(what_a_standby_removes_before_it_was_told_is_kept)
 		WIRE_MODE_STREAM };
 	struct wire_quarantine nothing = { "", 0, "", "" };
 
-	CHECK(duo_two(&d, &A, &B));
-	rig_append(&B, 300);
-	duo_commit(&d, &B);
-	CHECK(duo_settled(&d));
-	duo_stop_b(&d, false);
-	duo_stop_a(&d, true);
-	peer.as_active = true;
-	peer.features = 0;
-	duo_start_b(&d);
-	side_open(&peer, &d);
-	UNTIL(peer.up != NULL);
-	session_send(peer.up, WIRE_START, &later);
+	begin_behind_two(&later);
 	send_removal(1, "box/a");
 	UNTIL(peer.acked.applied == 1);
 	CHECK_EQ(duo_kept(d.root_b), 3);
@@ -259,6 +276,37 @@ TEST(what_a_standby_removes_before_it_was_told_is_kept)
 	UNTIL(peer.acked.applied == 2);
 	CHECK(!duo_exists(d.root_b, "box/b"));
 	CHECK_EQ(duo_kept(d.root_b), 3);
+	end();
+}
+
+/* It is cured under the name that it has then, and all is confirmed again. */
+TEST(a_row_that_was_skipped_is_not_waited_for_under_a_former_name)
+{
+	static const struct wire_start later = { 1, UINT64_MAX / 4, 1,
+		WIRE_MODE_STREAM };
+	struct buf bytes = BUF_INIT;
+	struct wire_dir now = { "box/m" };
+	struct wire_diff nothing = { { &now, 1 }, false };
+	struct batch b;
+
+	begin_behind_two(&later);
+	batch_init(&b);
+	b.dir = "box/a";
+	b.uniqueid = "id-a";
+	b.before = (struct sum){ 1, 1 };
+	b.after = (struct sum){ 2, 2 };
+	send_batch(1, &b, &bytes);
+	UNTIL(peer.records == 1);
+	batch_init(&b);
+	struct change *c = batch_add(&b, CHANGE_MOVE);
+	c->u.path = (struct change_path){ .path = "box/a", .target = "box/m" };
+	send_batch(2, &b, &bytes);
+	batch_fini(&b);
+	UNTIL(peer.records == 2);
+	session_send(peer.up, WIRE_DIFF, &nothing);
+	send_folder(3);
+	UNTIL(peer.acked.applied == 3);
+	buf_fini(&bytes);
 	end();
 }
 
