@@ -59,7 +59,8 @@ struct apply {
 	struct mbox_sum sum;
 	struct change_owner owner;
 	const struct change_bytes *names_change;
-	struct scan_names names_now, names_new;
+	struct scan_names names_now; /* if loaded: as they are */
+	struct scan_names names_new;
 	const struct scan_names *names; /* those after */
 	bool annots_changed;
 	struct scan_annots annots_now; /* if loaded: as they are */
@@ -67,6 +68,7 @@ struct apply {
 	bool damaged; /* the index that was there could not be read as a whole */
 	bool rewrite; /* index and cache are made anew */
 	bool sum_ok; /* the sum after is the batch's */
+	bool index_in_place; /* written where ix_own was opened */
 	struct apply_source source;
 };
 

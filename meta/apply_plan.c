@@ -553,12 +553,6 @@ plan_names(struct apply *a)
 {
 	int rc;
 
-	/* cyrus.header as it is: for keyword names and the owner's name. */
-	if (a->exists && !a->full) {
-		rc = scan_names_load(a->sp, a->b->dir, &a->names_now);
-		if (rc == ERR_NOMEM || rc == ERR_IO)
-			return rc;
-	}
 	a->names = a->full ? &a->scan.names : &a->names_now;
 	if (a->names_change == NULL) {
 		if (!a->exists)
@@ -686,6 +680,41 @@ plan_annots(struct apply *a)
 	return 0;
 }
 
+/* ---- names that are there ---- */
+
+static bool
+has_keyword(const struct index_record *r)
+{
+	for (unsigned i = 0; i < INDEX_USER_FLAGS / 32; i++)
+		if (r->user_flags[i] != 0)
+			return true;
+	return false;
+}
+
+/* Cyrus's own sums name keywords, and the owner of an annotation. */
+static bool
+names_count(const struct apply *a)
+{
+	if (a->annots_changed || a->annots_now.n > 0)
+		return true;
+	for (size_t i = 0; i < a->n; i++)
+		if (!a->items[i].skip && (has_keyword(&a->items[i].old) ||
+						 has_keyword(&a->items[i].now)))
+			return true;
+	return false;
+}
+
+/* cyrus.header as it is, where something of it counts. */
+static int
+load_names(struct apply *a)
+{
+	int rc = 0;
+
+	if (a->exists && !a->full && names_count(a))
+		rc = scan_names_load(a->sp, a->b->dir, &a->names_now);
+	return rc == ERR_NOMEM || rc == ERR_IO ? rc : 0;
+}
+
 /* ---- the plan ---- */
 
 int
@@ -705,6 +734,8 @@ apply_plan(struct apply *a)
 		rc = plan_items(a);
 	if (rc == 0)
 		rc = plan_annots(a);
+	if (rc == 0)
+		rc = load_names(a);
 	if (rc != 0)
 		return rc;
 	a->sum_ok = (a->b->flags & BATCH_PARTIAL) != 0 ||

@@ -293,6 +293,7 @@ write_records(struct apply *a)
 	int rc;
 
 	rc = apply_edit_begin(a, "cyrus.index", !a->exists, &e);
+	a->index_in_place = e.in_place;
 	next = a->exists ? a->ix->h.num_records : 0;
 	for (size_t i = 0; rc == 0 && i < a->n; i++) {
 		struct apply_item *item = &a->items[i];
@@ -342,11 +343,17 @@ apply_verify(struct apply *a)
 {
 	const char *dir = a->b->dir;
 	struct index_record r;
-	struct ixfile ix;
+	struct ixfile anew = { .open = false }, *ix = &anew;
 	uint32_t at;
-	bool many = a->n >= LOAD_FROM && a->n >= a->h.num_records / LOAD_FROM;
-	int rc = ixfile_open(a->sp, dir, many, &ix);
+	int rc;
 
+	bool many = a->n >= LOAD_FROM && a->n >= a->h.num_records / LOAD_FROM;
+	if (a->index_in_place && a->ix_own.open && !many) {
+		ix = &a->ix_own;
+		rc = ixfile_again(ix);
+	} else {
+		rc = ixfile_open(a->sp, dir, many, ix);
+	}
 	if (rc != 0)
 		return scan_fault(a->fault, rc, 0, "read-back",
 			"cyrus.index cannot be read after it was written: %s",
@@ -358,20 +365,20 @@ apply_verify(struct apply *a)
 			continue;
 		if (item->had)
 			sum_sub(&sum, sum_of_record(&item->old));
-		rc = ixfile_find(&ix, item->uid, &at);
+		rc = ixfile_find(ix, item->uid, &at);
 		if (item->drop) {
 			rc = rc == ERR_NOTFOUND ? 0 : rc == 0 ? ERR_SUM : rc;
 			continue;
 		}
 		if (rc == 0)
-			rc = ixfile_record(&ix, at, &r);
+			rc = ixfile_record(ix, at, &r);
 		if (rc == 0)
 			sum_add(&sum, sum_of_record(&r));
 	}
 	bool same = rc == 0 && sum_eq(sum, a->sum.records) &&
-		    sum_eq(sum_of_header(&ix.h), a->sum.header) &&
-		    ix.h.num_records == a->h.num_records &&
-		    ix.h.header_file_crc == a->h.header_file_crc;
+		    sum_eq(sum_of_header(&ix->h), a->sum.header) &&
+		    ix->h.num_records == a->h.num_records &&
+		    ix->h.header_file_crc == a->h.header_file_crc;
 	if (same && a->names_change != NULL) {
 		struct buf file = BUF_INIT;
 		rc = spool_read(
@@ -391,19 +398,19 @@ apply_verify(struct apply *a)
 	if (rc == 0 && !same)
 		rc = ERR_SUM;
 	if (rc != 0) {
-		ixfile_close(&ix);
+		ixfile_close(&anew);
 		return scan_fault(a->fault, rc, 0, "read-back",
 			"what was written does not read back: %s", err_text(rc));
 	}
 	struct mbox_state *s = a->state;
-	s->header = ix.h;
+	s->header = ix->h;
 	s->sum = a->sum;
 	s->owner = a->owner;
 	s->in_pieces = (a->b->flags & BATCH_PARTIAL) != 0;
 	memset(s->uniqueid, 0, sizeof(s->uniqueid));
 	memcpy(s->uniqueid, a->b->uniqueid,
 		strnlen(a->b->uniqueid, sizeof(s->uniqueid) - 1));
-	scan_stamp(&ix.st, s);
-	ixfile_close(&ix);
+	scan_stamp(&ix->st, s);
+	ixfile_close(&anew);
 	return 0;
 }

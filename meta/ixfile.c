@@ -34,10 +34,41 @@ read_at(int fd, void *p, size_t n, uint64_t offset)
 	return 0;
 }
 
+static int
+read_head(struct ixfile *f, bool load)
+{
+	uint8_t head[INDEX_MAX_HEADER];
+	int rc;
+
+	if (fstat(f->fd, &f->st) < 0)
+		return err_from_errno(errno);
+	uint64_t size = (uint64_t)f->st.st_size;
+	if (!S_ISREG(f->st.st_mode) || size > INDEX_MAX_FILE)
+		return S_ISREG(f->st.st_mode) ? ERR_LIMIT : ERR_MANGLED;
+	if (size == 0) /* made, and its first header not yet written */
+		return ERR_BUSY;
+	if (load) {
+		uint8_t *p = buf_room(&f->mem, size + 1);
+		rc = p != NULL ? read_at(f->fd, p, size, 0) : ERR_NOMEM;
+		if (rc != 0)
+			return rc;
+		f->mem.len = size;
+		f->loaded = true;
+		rc = index_header_decode(p, size, &f->h);
+	} else {
+		size_t n = size < sizeof(head) ? size : sizeof(head);
+		rc = read_at(f->fd, head, n, 0);
+		if (rc == 0)
+			rc = index_header_decode(head, n, &f->h);
+	}
+	if (rc == 0 && (size - f->h.start_offset) / f->h.record_size < f->h.num_records)
+		rc = ERR_MANGLED;
+	return rc;
+}
+
 int
 ixfile_open(struct spool *sp, const char *dir, bool load, struct ixfile *out)
 {
-	uint8_t head[INDEX_MAX_HEADER];
 	int rc;
 
 	memset(out, 0, sizeof(*out));
@@ -45,41 +76,16 @@ ixfile_open(struct spool *sp, const char *dir, bool load, struct ixfile *out)
 	if (rc != 0)
 		return rc;
 	out->open = true;
-	if (fstat(out->fd, &out->st) < 0) {
-		rc = err_from_errno(errno);
-		goto fail;
-	}
-	uint64_t size = (uint64_t)out->st.st_size;
-	if (!S_ISREG(out->st.st_mode) || size > INDEX_MAX_FILE) {
-		rc = S_ISREG(out->st.st_mode) ? ERR_LIMIT : ERR_MANGLED;
-		goto fail;
-	}
-	if (size == 0) { /* made, and its first header not yet written */
-		rc = ERR_BUSY;
-		goto fail;
-	}
-	if (load) {
-		uint8_t *p = buf_room(&out->mem, size + 1);
-		rc = p != NULL ? read_at(out->fd, p, size, 0) : ERR_NOMEM;
-		if (rc != 0)
-			goto fail;
-		out->mem.len = size;
-		out->loaded = true;
-		rc = index_header_decode(p, size, &out->h);
-	} else {
-		size_t n = size < sizeof(head) ? size : sizeof(head);
-		rc = read_at(out->fd, head, n, 0);
-		if (rc == 0)
-			rc = index_header_decode(head, n, &out->h);
-	}
-	if (rc == 0 &&
-		(size - out->h.start_offset) / out->h.record_size < out->h.num_records)
-		rc = ERR_MANGLED;
-	if (rc == 0)
-		return 0;
-fail:
-	ixfile_close(out);
+	rc = read_head(out, load);
+	if (rc != 0)
+		ixfile_close(out);
 	return rc;
+}
+
+int
+ixfile_again(struct ixfile *f)
+{
+	return read_head(f, false);
 }
 
 void

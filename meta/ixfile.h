@@ -24,6 +24,8 @@ struct ixfile {
 };
 
 int ixfile_open(struct spool *sp, const char *dir, bool load, struct ixfile *out);
+/* The same file as it is by now; f is not a loaded one. */
+int ixfile_again(struct ixfile *f);
 void ixfile_close(struct ixfile *f);
 /* Record i (0-based); ERR_NOTFOUND beyond the header's count. */
 int ixfile_record(const struct ixfile *f, uint32_t i, struct index_record *out);
