@@ -1,6 +1,7 @@
 /*
- * How it works. The rows' bytes lie in state.db; memory holds an array with one small entry a
- * row, in order of positions, which is also the order of their ids.
+ * How it works. The rows' bytes lie in state.db, those of the last ones also in memory (tail.h), where
+ * replay finds them unless it is behind. Memory holds an array with one small entry a row, in order
+ * of positions, which is also the order of their ids.
  *
  *   state     in the table   in memory   becomes
  *   PENDING   0              PENDING     DONE by inbox_done, HELD by a quarantine
@@ -17,6 +18,7 @@
 #include "meta/base/cur.h"
 #include "meta/base/err.h"
 #include "sync/store_sql.h"
+#include "sync/tail.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -79,6 +81,7 @@ struct inbox {
 	struct store *s;
 	struct store_sql *db;
 	struct store_q q[Q_N];
+	struct tail *tail; /* what was received last, by id */
 	struct row *rows;
 	size_t n, cap;
 	size_t first_open; /* no row before it is PENDING */
@@ -252,7 +255,8 @@ inbox_open(struct store *s, struct inbox **out)
 	in->db = store_sql_of(s, STORE_DB_STATE);
 	in->next_id = in->mark = 1;
 	if ((rc = store_sql_prepare(in->db, sql, Q_N, in->q)) == 0 &&
-		(rc = load(in)) == 0 && (rc = count_quarantined(in)) == 0) {
+		(rc = load(in)) == 0 && (rc = count_quarantined(in)) == 0 &&
+		(rc = tail_open(&in->tail)) == 0) {
 		*out = in;
 		in = NULL;
 	}
@@ -266,6 +270,7 @@ inbox_close(struct inbox *in)
 	if (in == NULL)
 		return;
 	store_sql_drop(in->q, Q_N);
+	tail_close(in->tail);
 	free(in->rows);
 	free(in);
 }
@@ -283,10 +288,14 @@ put_one(struct inbox *in, const struct inbox_item *it)
 		it->pos.run, it->pos.seq, (uint64_t)state, (uint64_t)it->n, it->dir,
 		it->bytes, it->n);
 
-	if (rc == 0)
+	if (rc == 0) {
+		struct tail_row row = { in->next_id, it->pos, 0, it->dir, it->bytes,
+			it->n };
+		tail_put(in->tail, &row);
 		in->rows[in->n++] = (struct row){
 			.id = in->next_id++, .pos = it->pos, .n = it->n, .state = state
 		};
+	}
 	return rc;
 }
 
@@ -320,6 +329,7 @@ inbox_put(
 	if (rc != 0) {
 		in->n = had;
 		in->next_id = had_id;
+		tail_cut(in->tail, had_id - 1);
 		return rc;
 	}
 	in->received = last;
@@ -342,45 +352,68 @@ inbox_put_relaxed(struct inbox *in, const struct inbox_item *items, size_t n)
 
 /* ---- reading ---- */
 
-/* Gives the row that the statement stands on to the callback. */
-static int
-hand(struct store_q *q, const struct row *r, inbox_fn *fn, void *arg)
-{
-	struct inbox_item it = { .pos = r->pos, .dir = store_sql_text(q, 1) };
+/* Rows of some states (1 << state), up to max bytes, to the callback. */
+struct walk {
+	unsigned set;
+	uint64_t bytes, max;
+	inbox_fn *fn;
+	void *arg;
+	bool full;
+};
 
-	it.bytes = store_sql_blob(q, 2, &it.n);
-	return fn(arg, &it, r->state);
+static bool
+wants(struct walk *w, const struct row *r)
+{
+	if ((w->set & 1u << r->state) == 0)
+		return false;
+	w->full = w->bytes > 0 && w->bytes + r->n > w->max;
+	w->bytes += r->n + 1;
+	return !w->full;
 }
 
-/* Rows from the i-th on whose state is in the set (1 << state), up to max bytes. */
 static int
-walk(struct inbox *in, size_t i, unsigned set, uint64_t max, inbox_fn *fn, void *arg)
+walk_file(struct inbox *in, size_t i, struct walk *w)
 {
 	struct store_q *q = &in->q[Q_READ_FROM];
-	uint64_t bytes = 0;
-	int rc;
+	int rc, told = 0;
 
-	if (i >= in->n)
-		return 0;
 	rc = store_sql_first(q, "i", in->rows[i].id);
 	while (rc > 0) {
 		const struct row *r = by_id(in, store_sql_u64(q, 0));
-		if (r != NULL && (set & 1u << r->state) != 0) {
-			if (bytes > 0 && bytes + r->n > max) {
-				rc = 0;
-				break;
-			}
-			bytes += r->n + 1;
-			int told = hand(q, r, fn, arg);
-			if (told != 0) {
-				rc = told;
-				break;
-			}
+		if (r != NULL && wants(w, r)) {
+			struct inbox_item it = { .pos = r->pos,
+				.dir = store_sql_text(q, 1) };
+			it.bytes = store_sql_blob(q, 2, &it.n);
+			told = w->fn(w->arg, &it, r->state);
 		}
-		rc = store_sql_next(q);
+		rc = told == 0 && !w->full ? store_sql_next(q) : 0;
 	}
 	store_sql_reset(q);
-	return rc;
+	return rc != 0 ? rc : told;
+}
+
+/* From the i-th row on: those that came last are in memory. */
+static int
+walk(struct inbox *in, size_t i, unsigned set, uint64_t max, inbox_fn *fn, void *arg)
+{
+	struct walk w = { .set = set, .max = max, .fn = fn, .arg = arg };
+	const struct tail_row *t;
+
+	for (; i < in->n && (t = tail_find(in->tail, in->rows[i].id)) != NULL; i++) {
+		const struct row *r = &in->rows[i];
+		if (!wants(&w, r)) {
+			if (w.full)
+				return 0;
+			continue;
+		}
+		struct inbox_item it = {
+			.pos = r->pos, .dir = t->dir, .bytes = t->bytes, .n = t->n
+		};
+		int told = fn(arg, &it, r->state);
+		if (told != 0)
+			return told;
+	}
+	return i < in->n ? walk_file(in, i, &w) : 0;
 }
 
 int

@@ -14,7 +14,7 @@
  *                       run ended is not known and stays so (NULL): a peer that was in it is
  *                       judged BEHIND, for the spool has all that was ever sent
  *
- * What was appended last is also in memory (journal_tail.h), where a peer that keeps up finds it.
+ * What was appended last is also in memory (tail.h), where a peer that keeps up finds it.
  *
  * Invariants
  *   trimmed < first held seq <= last.seq <= seq, the counter from which the next seq is made
@@ -24,8 +24,8 @@
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
-#include "sync/journal_tail.h"
 #include "sync/store_sql.h"
+#include "sync/tail.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -108,7 +108,7 @@ struct journal {
 	struct store *s;
 	struct store_sql *jdb, *sdb;
 	struct journal_peers *peers;
-	struct journal_tail *tail;
+	struct tail *tail;
 	struct journal_limits limits;
 	struct store_q q[Q_N], st[Q_STATE_N];
 	struct counters c, before; /* before: at journal_begin */
@@ -204,7 +204,7 @@ dispose(struct journal *j)
 	store_sql_drop(j->q, Q_N);
 	store_sql_drop(j->st, Q_STATE_N);
 	journal_peer_close(j->peers);
-	journal_tail_close(j->tail);
+	tail_close(j->tail);
 	free(j);
 }
 
@@ -224,7 +224,7 @@ journal_open(struct store *s, const struct journal_limits *limits, struct journa
 	if ((rc = store_sql_prepare(j->jdb, sql, Q_N, j->q)) == 0 &&
 		(rc = store_sql_prepare(j->sdb, state_sql, Q_STATE_N, j->st)) == 0 &&
 		(rc = load_rows(j)) == 0 && (rc = load_oldest(j)) == 0 &&
-		(rc = load_runs(j)) == 0 && (rc = journal_tail_open(&j->tail)) == 0 &&
+		(rc = load_runs(j)) == 0 && (rc = tail_open(&j->tail)) == 0 &&
 		(rc = journal_peer_open(s, &j->peers)) == 0) {
 		*out = j;
 		j = NULL;
@@ -355,7 +355,7 @@ static void
 undo(struct journal *j)
 {
 	j->c = j->before;
-	journal_tail_cut(j->tail, j->c.seq);
+	tail_cut(j->tail, j->c.seq);
 }
 
 void
@@ -410,8 +410,8 @@ append(struct journal *j, const struct journal_entry *e)
 		rc = store_mbox_put(j->s, &m);
 	}
 	if (rc == 0) {
-		struct journal_row row = { c.last, now, e->dir, e->bytes, e->n };
-		journal_tail_put(j->tail, &row);
+		struct tail_row row = { c.seq, c.last, now, e->dir, e->bytes, e->n };
+		tail_put(j->tail, &row);
 		j->c = c;
 	}
 	return rc;
@@ -494,7 +494,7 @@ journal_read(struct journal *j, uint64_t from, uint64_t max_bytes, journal_fn *f
 	void *arg, uint64_t *next_out)
 {
 	struct walk w = { .fn = fn, .arg = arg, .most = max_bytes, .next = from };
-	const struct journal_row *r;
+	const struct tail_row *t;
 	int rc = 0;
 
 	*next_out = from;
@@ -502,8 +502,10 @@ journal_read(struct journal *j, uint64_t from, uint64_t max_bytes, journal_fn *f
 		return ERR_USAGE; /* what it would see may yet be undone */
 	if (from <= j->trimmed.seq)
 		return ERR_GONE;
-	while (rc == 0 && !w.full && (r = journal_tail_find(j->tail, w.next)) != NULL)
-		rc = walk_row(&w, r);
+	while (rc == 0 && !w.full && (t = tail_find(j->tail, w.next)) != NULL) {
+		struct journal_row r = { t->pos, t->time, t->dir, t->bytes, t->n };
+		rc = walk_row(&w, &r);
+	}
 	if (rc == 0 && !w.full && w.next <= j->c.last.seq)
 		rc = walk_file(j, &w);
 	*next_out = w.next;

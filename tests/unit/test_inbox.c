@@ -117,6 +117,69 @@ TEST(bursts_duplicates_and_order)
 	close_rig(&r);
 }
 
+static int
+whole(void *arg, const struct inbox_item *it, enum inbox_state state)
+{
+	buf_printf(arg, "%d%d %s %.*s\n", (int)it->pos.seq, state, it->dir, (int)it->n,
+		(const char *)it->bytes);
+	return 0;
+}
+
+static char *
+pending(struct inbox *in, uint64_t above, uint64_t max)
+{
+	struct buf b = BUF_INIT;
+	char *text = NULL;
+
+	if (inbox_walk_pending(in, AT(above), max, whole, &b) == 0)
+		text = strdup(buf_str(&b));
+	buf_fini(&b);
+	return text;
+}
+
+/* The last rows are also in memory, but not large ones. */
+TEST(rows_read_alike_from_memory_and_file)
+{
+	enum { ROWS = 150, LARGE = 20000, READS = 5 };
+	static const uint64_t above[READS] = { 0, 86, 100, 149, 150 };
+	static char text[LARGE + 1];
+	char *was[READS][2], *is, dir[16];
+	struct rig r;
+
+	CHECK(open_rig(&r));
+	for (unsigned i = 1; i <= ROWS; i++) {
+		snprintf(text, sizeof(text), "%0*u",
+			i % 20 == 7 ? LARGE : (int)(i % 50) + 4, i);
+		snprintf(dir, sizeof(dir), "box%u", i % 3);
+		struct inbox_item it = { AT(i), dir, text, strlen(text) };
+		CHECK_EQ(inbox_put(r.in, &it, 1, NULL), 0);
+		if (i % 11 == 0)
+			CHECK_EQ(inbox_done(r.in, AT(i)), 0);
+	}
+	inbox_mark(r.in);
+	CHECK_EQ(inbox_record(r.in, 1), 0);
+	for (unsigned i = 0; i < READS; i++) {
+		was[i][0] = pending(r.in, above[i], UINT64_MAX);
+		was[i][1] = pending(r.in, above[i], 300);
+		CHECK(was[i][0] != NULL && was[i][1] != NULL);
+	}
+	CHECK(strlen(was[0][0]) > 8 * LARGE && strlen(was[3][0]) > 10);
+	CHECK_STR(was[4][0], "");
+	close_rig(&r);
+	CHECK(open_rig(&r));
+	for (unsigned i = 0; i < READS; i++) {
+		is = pending(r.in, above[i], UINT64_MAX);
+		CHECK_STR(is, was[i][0]);
+		free(is);
+		is = pending(r.in, above[i], 300);
+		CHECK_STR(is, was[i][1]);
+		free(is);
+		free(was[i][0]);
+		free(was[i][1]);
+	}
+	close_rig(&r);
+}
+
 TEST(recording_covers_what_was_done_at_the_mark)
 {
 	uint64_t mark;
