@@ -16,6 +16,7 @@ import case  # noqa: E402
 import contain  # noqa: E402
 
 RUN = os.path.join(case.ROOT, "tests", "run")
+SLEEP = f"sleep 1{os.getpid():07}"    # no other run's
 CASES = {
     "good": "echo 1..2; echo ok 1 - a; echo ok 2 - b",
     "plain": "true",
@@ -25,7 +26,7 @@ CASES = {
     "skipped": "echo '1..0 # skip no such thing here'",
     "status": "echo ok 1 - a; exit 3",
     "hang": "echo ok 1 - a; sleep 1000",
-    "leaver": "setsid sleep 1001 >/dev/null 2>&1 & echo ok 1 - a",
+    "leaver": f"setsid {SLEEP} >/dev/null 2>&1 & echo ok 1 - a",
     "mounter": "mkdir $TMPDIR/m; mount -t tmpfs none $TMPDIR/m; echo ok 1 - a",
     "disk": 'on=$(findmnt -n -o TARGET -T $TMPDIR); echo on a disk, in "${TMPDIR#"$on"}"',
     **{f"alone{n}": "# alone: as what measures\nflock -nx $HERE/lock sleep 0.3" for n in "12"},
@@ -149,7 +150,7 @@ def test_a_hang_is_ended():
 def test_leftovers_are_failures_and_removed():
     text = expect("leaver", 1, "1 passed, 1 failed")
     case.check("left behind" in text, text)
-    mine = subprocess.run(["pgrep", "-fx", "sleep 1001"], stdout=subprocess.PIPE)
+    mine = subprocess.run(["pgrep", "-fx", SLEEP], stdout=subprocess.PIPE)
     case.equal(mine.stdout, b"", "processes left")
     text = expect("mounter", 1, "1 passed, 1 failed")
     case.check("left mounted" in text, text)
