@@ -59,6 +59,14 @@ def fsck(slot, mended=False):
                f"fsck of {slot.name}: exit {code}\n{text}")
 
 
+def send(number, pids):
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+
 class Slot:
     def __init__(self, base, name, role):
         self.base, self.name, self.role = base, name, role
@@ -206,13 +214,13 @@ class Slot:
         """Supervisor and server die together; the dead mount stays."""
         if self.proc is None:
             return
-        pids = [self.proc.pid] + contain.descendants(self.proc.pid)
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in pids:
-                try:
-                    os.kill(pid, number)
-                except ProcessLookupError:
-                    pass
+        pids, found = [], [self.proc.pid]
+        # Who is stopped forks no more: a supervisor that has just started may be about to.
+        while found:
+            send(signal.SIGSTOP, found)
+            pids += found
+            found = [p for p in contain.descendants(self.proc.pid) if p not in pids]
+        send(signal.SIGKILL, pids)
         self.proc.wait(20)
         self.proc = None
         # The mount is dead once the last of them has let go of it.
@@ -248,11 +256,7 @@ class Slot:
         """Whatever the state, end it."""
         proc, self.proc = self.proc, None
         if proc is not None and proc.poll() is None:
-            for pid in [proc.pid] + contain.descendants(proc.pid):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+            send(signal.SIGKILL, [proc.pid] + contain.descendants(proc.pid))
             proc.wait(20)
         contain.unmount_below(self.mnt)
 
