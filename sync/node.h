@@ -95,6 +95,8 @@ struct peer {
 	bool row_at_on;
 	struct batch batch; /* decoded from row */
 	size_t body_next; /* its next change to look at */
+	size_t told; /* bodies up to here are being read */
+	bool slow; /* the last one came from the disk */
 	struct outbody body;
 	struct digest *digest; /* of a large one that is looked for, or NULL */
 	uint64_t
@@ -324,6 +326,8 @@ int body_find(struct peer *p, uint64_t seq, const char *dir, const char *name,
 /* The same of the row that is held, in its mailbox. */
 int body_of_row(
 	struct peer *p, const char *name, const uint8_t guid[SHA1_LEN], uint64_t size);
+/* It will be asked for soon: the kernel begins to read it. */
+void body_ahead(struct peer *p, const char *name);
 /* Sends what is left of it. True when it is through. */
 bool body_send(struct peer *p);
 void body_close(struct peer *p);

@@ -6,6 +6,7 @@
  * byte of it goes out. A small one is in memory then; of a large one the file is open, and it is read
  * once more as the session takes it.
  */
+#include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/log.h"
 #include "meta/scan.h"
@@ -22,6 +23,8 @@
 enum {
 	SMALL_BODY = 1 << 20,
 	LARGE_BODY = 16 << 20, /* takes a while to read */
+	SLOW_US = 40, /* a small one that takes longer comes from the disk */
+	AHEAD_BYTES = 256 << 10,
 	/* A standby asks for one body of each lane at a time, and again in a new session. */
 	WANTED_MAX = 2 * 4096
 };
@@ -37,6 +40,16 @@ body_close(struct peer *p)
 		close(b->fd);
 	free(b->bytes);
 	*b = (struct outbody){ .fd = -1 };
+}
+
+static ssize_t
+read_small(struct peer *p, int fd, uint64_t size)
+{
+	uint64_t began = clock_us();
+	ssize_t n = pread(fd, p->body.bytes, size + 1, 0);
+
+	p->slow = clock_us() - began > SLOW_US;
+	return n;
 }
 
 /* Opens and checks the body at fd (taken). ERR_BODY if it is not what the GUID says, ERR_BUSY if that
@@ -61,7 +74,7 @@ body_check(struct peer *p, int fd, const uint8_t guid[SHA1_LEN], uint64_t size)
 			rc = hash_sha1_fd(fd, found, NULL);
 	} else if ((b->bytes = malloc(size + 1)) == NULL) {
 		rc = ERR_NOMEM;
-	} else if (pread(fd, b->bytes, size + 1, 0) != (ssize_t)size) {
+	} else if (read_small(p, fd, size) != (ssize_t)size) {
 		rc = ERR_BODY; /* shorter, longer, or nothing to read at a place */
 	} else {
 		hash_sha1(b->bytes, size, found);
@@ -132,6 +145,19 @@ body_of_row(
 			return rc;
 	}
 	return body_find(p, p->row_pos.seq, p->batch.dir, name, guid, size);
+}
+
+void
+body_ahead(struct peer *p, const char *name)
+{
+	int fd = p->row_at_on ? openat(p->row_at, name,
+					O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
+			      : -1;
+
+	if (fd < 0)
+		return;
+	(void)posix_fadvise(fd, 0, AHEAD_BYTES, POSIX_FADV_WILLNEED);
+	close(fd);
 }
 
 static bool

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 enum {
+	AHEAD = 64, /* bodies */
 	GROUP_MS = 2, /* between two transactions of the journal */
 	LEAVING_MS = 3000
 };
@@ -191,7 +192,7 @@ blank_row(struct peer *p)
 	if (batch_encode(&empty, &p->row) == 0 &&
 		batch_decode(p->row.data, p->row.len, &p->batch) == 0)
 		p->row_held = true;
-	p->body_next = 0;
+	p->body_next = p->told = 0;
 	batch_fini(&empty);
 }
 
@@ -226,7 +227,7 @@ next_row(struct peer *p)
 		p->row_held = false;
 		return false;
 	}
-	p->body_next = 0;
+	p->body_next = p->told = 0;
 	if ((rc = batch_decode(p->row.data, p->row.len, &p->batch)) != 0) {
 		p->row_held = false;
 		log_err("a row of the journal is damaged: seq=%" PRIu64 ": %s",
@@ -332,6 +333,23 @@ brings_body(const struct batch *b, const struct change *c)
 	       (c->u.record.r.flags & (INDEX_FLAG_UNLINKED | INDEX_FLAG_ARCHIVED)) == 0;
 }
 
+/* Where bodies come from the disk, the kernel is told of those that follow, or each would be waited for
+ * alone. Nothing is told again until one is slow all the same. */
+static void
+tell_ahead(struct peer *p)
+{
+	char name[SCAN_BODY_NAME];
+	size_t i = p->told > p->body_next ? p->told : p->body_next;
+
+	if (!p->slow)
+		return;
+	for (; i < p->batch.n && i < p->body_next + AHEAD; i++)
+		if (brings_body(&p->batch, &p->batch.changes[i]))
+			body_ahead(p, scan_body_name(p->batch.changes[i].u.record.r.uid,
+					      name));
+	p->told = i;
+}
+
 /* Opens the next body of the row. False: there is none left, or body_wait_ms says since when it is
  * waited for, or its digest is not known yet. */
 static bool
@@ -348,6 +366,7 @@ next_body(struct peer *p)
 				p, name, c->u.record.r.guid, c->u.record.r.size);
 			if (rc == 0) {
 				p->body_wait_ms = 0;
+				tell_ahead(p);
 				return true;
 			}
 			if (rc == ERR_BUSY ||

@@ -15,6 +15,7 @@ import base64  # noqa: E402
 import email.utils  # noqa: E402
 import itertools  # noqa: E402
 import random  # noqa: E402
+import re  # noqa: E402
 import string  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
@@ -272,6 +273,46 @@ def test_first_synchronisation_against_rsync():
     # only guards against a blunder, the long one against the promise, which is of either way.
     factor = 1 if MESSAGES >= 40_000 else 4
     case.check(ours <= max(by_rsync.values()) * factor, f"{ours:.2f} s; {theirs}")
+
+
+def waits_of(slot):
+    """How often its server's threads have given up the processor by themselves."""
+    pid, total = slot.server_pid(), 0
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{tid}/status") as f:
+            total += int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", f.read(), re.M)[1])
+    return total
+
+
+def test_messages_on_the_disk_are_not_waited_for_one_by_one():
+    """A first synchronisation of what nobody has read for long."""
+    count = 3000
+    two = pair.Pair(base=fresh_disk())
+    plain = cyrus.Cyrus(f"{two.base}/cyrus", two.a.spool).start()
+    plain.add_user("u")
+    path = plain.mailbox_dir("user.u")
+    owner = os.stat(path)
+    for uid in range(1, count + 1):
+        with open(f"{path}/{uid}.", "wb") as f:
+            f.write(mail.message(uid, 4000))
+            os.fchown(f.fileno(), owner.st_uid, owner.st_gid)
+            os.fchmod(f.fileno(), 0o600)
+    plain.stop()
+    plain.run("reconstruct", "user/u", limit=300)
+    two.a.start(limit=120)
+    os.sync()
+    for uid in range(1, count + 1):
+        fd = os.open(f"{path}/{uid}.", os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+    before = waits_of(two.a)
+    two.b.start()
+    two.a.wait(limit=300)
+    waits = waits_of(two.a) - before
+    case.note(f"{count} messages: {waits} waits")
+    # One by one it is more than one for each; what is on its way may be waited for, too.
+    case.check(waits < count * 0.7, f"{waits} waits for {count} messages")
+    two.settle()
 
 
 def test_ten_thousand_deliveries():
