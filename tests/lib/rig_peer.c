@@ -185,12 +185,32 @@ same_cache(struct spool *sp, const char *dir, const struct index_record *r)
 	return same;
 }
 
+/* What the sum leaves out is each side's own. */
+static const char *
+differ_in(struct index_record *r, struct index_record *s)
+{
+	static char text[300];
+	struct buf what = BUF_INIT;
+
+	r->flags &= ~INDEX_FLAG_NEEDS_CLEANUP;
+	s->flags &= ~INDEX_FLAG_NEEDS_CLEANUP;
+	uint64_t mask = change_record_diff(r, s);
+	if (r->uid == s->uid && mask == 0)
+		return NULL;
+	change_record_print(s, mask, &what);
+	snprintf(text, sizeof(text), "UID %u, the second has UID %u and%s", r->uid,
+		s->uid, buf_str(&what));
+	buf_fini(&what);
+	return text;
+}
+
 static const char *
 differ(struct scan *x, struct scan *y, struct spool *a, const char *dir_a,
 	struct spool *b, const char *dir_b)
 {
 	static char text[100];
 	struct index_record r, s;
+	const char *wrong;
 	char name[SCAN_BODY_NAME];
 	struct stat st;
 
@@ -214,9 +234,8 @@ differ(struct scan *x, struct scan *y, struct spool *a, const char *dir_a,
 		if (ixfile_record(&x->ix, i, &r) != 0 ||
 			ixfile_record(&y->ix, i, &s) != 0)
 			return "a record is damaged";
-		snprintf(text, sizeof(text), "UID %u", r.uid);
-		if (r.uid != s.uid || change_record_diff(&r, &s) != 0)
-			return text;
+		if ((wrong = differ_in(&r, &s)) != NULL)
+			return wrong;
 		snprintf(text, sizeof(text), "body of UID %u", r.uid);
 		scan_body_name(r.uid, name);
 		if (r.flags & INDEX_FLAG_UNLINKED) {
