@@ -67,15 +67,19 @@ def test_a_dead_mount_under_any_path():
     case.equal(s.process.wait(30), 0, "exit status")
 
 
-def before_65(folder):
-    """The program under a kernel that cannot mount beneath another mount."""
+def injected(path, call, fault):
+    """At path, the program with a fault in one of its system calls."""
     case.need("strace")
-    path = os.path.join(folder, "twinspool")
     with open(path, "w") as f:
-        f.write("#!/bin/sh\nexec strace -D -f -qqq -o /dev/null -e trace=move_mount "
-                f"-e inject=move_mount:error=EINVAL {case.PROGRAM} \"$@\"\n")
+        f.write(f"#!/bin/sh\nexec strace -D -f -qqq -o /dev/null -e trace={call} "
+                f"-e inject={call}:{fault} {case.PROGRAM} \"$@\"\n")
     os.chmod(path, 0o755)
     return path
+
+
+def before_65(folder):
+    """The program under a kernel that cannot mount beneath another mount."""
+    return injected(f"{folder}/twinspool", "move_mount", "error=EINVAL")
 
 
 def test_dead_mounts_below_go_with_the_last():
@@ -218,13 +222,7 @@ def test_the_reserve_stays_roots():
 
 def without_thread(folder, n):
     """The program, whose server cannot start its nth thread."""
-    case.need("strace")
-    path = os.path.join(folder, f"twinspool{n}")
-    with open(path, "w") as f:
-        f.write("#!/bin/sh\nexec strace -D -f -qqq -o /dev/null -e trace=clone3 "
-                f"-e inject=clone3:error=EAGAIN:when={n} {case.PROGRAM} \"$@\"\n")
-    os.chmod(path, 0o755)
-    return path
+    return injected(f"{folder}/twinspool{n}", "clone3", f"error=EAGAIN:when={n}")
 
 
 def test_without_each_of_its_threads_it_is_refused():

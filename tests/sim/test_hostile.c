@@ -30,17 +30,24 @@ end(void)
 
 static struct wire_start start = { 1, 1, 1, WIRE_MODE_STREAM };
 
+/* Starts the standby of d, with this test as its active side. */
 static void
-begin_as_active(const struct wire_start *with)
+speak_as_active(const struct wire_start *with)
 {
-	log_set_hook(duo_log);
-	duo_open(&d);
 	peer.as_active = true;
 	peer.features = 0;
 	duo_start_b(&d);
 	side_open(&peer, &d);
 	UNTIL(peer.up != NULL);
 	session_send(peer.up, WIRE_START, with);
+}
+
+static void
+begin_as_active(const struct wire_start *with)
+{
+	log_set_hook(duo_log);
+	duo_open(&d);
+	speak_as_active(with);
 }
 
 /* One change of a path; of a file it waits for the content, which nobody sends. */
@@ -235,12 +242,7 @@ begin_behind_two(const struct wire_start *with)
 	CHECK(duo_settled(&d));
 	duo_stop_b(&d, false);
 	duo_stop_a(&d, true);
-	peer.as_active = true;
-	peer.features = 0;
-	duo_start_b(&d);
-	side_open(&peer, &d);
-	UNTIL(peer.up != NULL);
-	session_send(peer.up, WIRE_START, with);
+	speak_as_active(with);
 }
 
 static void
