@@ -3,6 +3,7 @@
 #include "meta/base/clock.h"
 #include "meta/base/err.h"
 #include "meta/base/hash.h"
+#include "meta/scan.h"
 #include "sync/inbox.h"
 #include "sync/store.h"
 #include "sync/wire.h"
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -323,6 +325,28 @@ duo_cleanup(struct duo *d, struct rig *g)
 			sync_keep_body(d->sync, g->dir, g->rec[i].uid);
 	rig_repack(g, 0);
 	duo_tell(d->sync, g);
+}
+
+void
+duo_copy(struct duo *d, struct rig *to, struct rig *from, uint32_t uid)
+{
+	char name[SCAN_BODY_NAME];
+	struct stat st;
+
+	uint32_t copy = rig_copy(to, from, uid);
+	if (spool_stat(d->spool, to->dir, scan_body_name(copy, name), &st) != 0)
+		abort();
+	sync_linked(d->sync, st.st_ino, from->dir, uid);
+	sync_linked(d->sync, st.st_ino, to->dir, copy);
+}
+
+void
+duo_expunge(struct duo *d, struct rig *g, uint32_t uid)
+{
+	rig_expunge(g, uid);
+	duo_commit(d, g);
+	rig_unlink(g, uid);
+	duo_commit(d, g);
 }
 
 bool

@@ -76,6 +76,10 @@ void duo_commit_untold(struct rig *g);
 void duo_tell(struct sync *s, struct rig *g);
 /* Unlinks what was expunged, as Cyrus does when it cleans up. */
 void duo_cleanup(struct duo *d, struct rig *g);
+/* COPY of a message on the active side, links told; not yet committed. */
+void duo_copy(struct duo *d, struct rig *to, struct rig *from, uint32_t uid);
+/* Expunges it there at once, in two commits as Cyrus does; the cleanup is a later matter. */
+void duo_expunge(struct duo *d, struct rig *g, uint32_t uid);
 /* Everything is applied on the standby and both say so. False: not in time. */
 bool duo_settled(struct duo *d);
 /* Waits until what is asked about the active is so, or false after DUO_WAIT_MS. */

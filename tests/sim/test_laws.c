@@ -77,19 +77,9 @@ static struct rig A, B;
 static void
 move_without_repack(uint32_t uid)
 {
-	char name[SCAN_BODY_NAME];
-	struct stat st;
-
-	uint32_t to = rig_copy(&B, &A, uid);
-	if (spool_stat(d.spool, B.dir, scan_body_name(to, name), &st) != 0)
-		abort();
-	sync_linked(d.sync, st.st_ino, A.dir, uid);
-	sync_linked(d.sync, st.st_ino, B.dir, to);
+	duo_copy(&d, &B, &A, uid);
 	duo_commit(&d, &B);
-	rig_expunge(&A, uid);
-	duo_commit(&d, &A);
-	rig_unlink(&A, uid);
-	duo_commit(&d, &A);
+	duo_expunge(&d, &A, uid);
 }
 
 static void

@@ -21,19 +21,9 @@ static struct rig A, B, C;
 static void
 move_to_b(uint32_t uid, void (*commit_b)(void))
 {
-	char name[SCAN_BODY_NAME];
-	struct stat st;
-
-	uint32_t to = rig_copy(&B, &A, uid);
-	if (spool_stat(d.spool, B.dir, scan_body_name(to, name), &st) != 0)
-		abort();
-	sync_linked(d.sync, st.st_ino, A.dir, uid);
-	sync_linked(d.sync, st.st_ino, B.dir, to);
+	duo_copy(&d, &B, &A, uid);
 	commit_b();
-	rig_expunge(&A, uid);
-	duo_commit(&d, &A);
-	rig_unlink(&A, uid);
-	duo_commit(&d, &A);
+	duo_expunge(&d, &A, uid);
 	duo_cleanup(&d, &A);
 }
 
